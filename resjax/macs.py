@@ -1,0 +1,87 @@
+"""Multiply-adds of any JAX function, counted from its jaxpr: nothing is run, nothing allocated.
+
+Counted are convolutions and matrix products, as the literature does: a convolution has one
+multiply-add for every output value and kernel entry that feeds it, padding included. Sums, norms
+and activations are not counted.
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# How often their bodies run, or on how much of the data, is not to be seen from the jaxpr alone.
+_UNKNOWN = ('while', 'shard_map', 'pallas_call')
+
+
+def count(fn: Callable, *args) -> int:
+  """Returns the multiply-adds of `fn(*args)`.
+
+  A `scan` counts all its steps, a `cond` its dearest branch.
+
+  Args:
+    fn: a function of arrays that JAX can trace.
+    *args: pytrees of arrays or jax.ShapeDtypeStruct.
+
+  Raises:
+    ValueError: convolutions or matrix products in a loop of unknown length, a shard_map or a
+      Pallas kernel.
+  """
+  return _of_jaxpr(jax.make_jaxpr(fn)(*args))
+
+
+def of_model(model: nn.Module, resolution: int) -> int:
+  """Returns the multiply-adds of `model.apply(..., train=False)` for one square image.
+
+  Args:
+    model: a Flax network of images [B, H, W, 3].
+    resolution: height and width, px.
+
+  Raises:
+    ValueError: resolution is not a positive integer.
+  """
+  if not isinstance(resolution, int) or resolution < 1:
+    raise ValueError(f'resolution: expected a positive integer (px), got {resolution!r}')
+  images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+
+  def init(images):
+    return model.init(jax.random.key(0), images, train=False)
+
+  def apply(variables, images):
+    return model.apply(variables, images, train=False)
+
+  return count(apply, jax.eval_shape(init, images), images)
+
+
+def _of_jaxpr(jaxpr):
+  """The sum over the equations of a jaxpr."""
+  return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation):
+  """The multiply-adds of one equation, those of the jaxprs it holds included."""
+  name, params = equation.primitive.name, equation.params
+  if name in ('conv_general_dilated', 'dot_general'):
+    left, right = (variable.aval.shape for variable in equation.invars)
+    outputs = math.prod(equation.outvars[0].aval.shape)
+    if name == 'dot_general':
+      contracted = params['dimension_numbers'][0][0]
+      return outputs * math.prod(left[axis] for axis in contracted)
+    output_channels = right[params['dimension_numbers'].rhs_spec[0]]
+    return outputs * math.prod(right) // output_channels
+  inner = [_of_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
+  if name in _UNKNOWN and any(inner):
+    raise ValueError(f'cannot count the multiply-adds inside a {name}')
+  if name == 'cond':
+    return max(inner)
+  return sum(inner) * (params['length'] if name == 'scan' else 1)
+
+
+def _jaxprs(params):
+  """The jaxprs among an equation's parameters, single or in tuples."""
+  for value in params.values():
+    for item in value if isinstance(value, tuple | list) else (value,):
+      if hasattr(item, 'eqns'):
+        yield item

@@ -1,0 +1,142 @@
+"""The layer the networks are made of: a convolution and a BatchNorm that can skip samples."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# Kaiming normal; fan_out = output channels x kernel area, as torch counts it in grouped layers too.
+kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+def check_inputs(images: jax.Array, mask: jax.Array | None) -> None:
+  """Raises ValueError unless images are float [B, H, W, 3] and mask, if any, is [B]."""
+  if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(f'images: expected float [B, H, W, 3], got {images.dtype} {images.shape}')
+  if mask is not None and mask.shape != images.shape[:1]:
+    raise ValueError(f'mask: expected shape [{images.shape[0]}], got {mask.shape}')
+
+
+class Norm(nn.Module):
+  """BatchNorm whose training statistics count only the samples of a mask.
+
+  Variables, names and numbers are those of `flax.linen.BatchNorm`. It differs where a mask is
+  given: every counted sample weighs the same, however they are spread over the devices, and where
+  none counts, the running statistics normalise and stay as they are, bit for bit (Flax has NaN).
+
+  Attributes:
+    dtype: of the result; parameters and statistics are float32.
+    axis_name: the named axis whose devices share their statistics; None: each has its own.
+    momentum: weight of the old running statistics (Flax's convention: 0.9 is torch's 0.1).
+    epsilon: added to the variance.
+    scale_init: initialiser of the scale.
+  """
+
+  dtype: str = 'float32'
+  axis_name: str | None = None
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  scale_init: Callable = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
+    """Returns x [B, ..., C] normalised, in `dtype`.
+
+    Args:
+      x: [B, ..., C].
+      train: normalise by the statistics of this batch and update the running ones.
+      mask: [B], nonzero where a sample counts; None: all do.
+    """
+    channels = x.shape[-1:]
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, channels, jnp.float32)
+    scale = self.param('scale', self.scale_init, channels, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, channels, jnp.float32)
+
+    mean, var = running_mean.value, running_var.value
+    if train:
+      axis_name = None if self.is_initializing() else self.axis_name
+      batch_mean, batch_square, count = _moments(x.astype(jnp.float32), mask, axis_name)
+      batch_var = jnp.maximum(batch_square - batch_mean**2, 0)
+      if not self.is_initializing():
+        for running, batch in (running_mean, batch_mean), (running_var, batch_var):
+          new = self.momentum * running.value + (1 - self.momentum) * batch
+          running.value = jnp.where(count > 0, new, running.value)
+      mean = jnp.where(count > 0, batch_mean, mean)
+      var = jnp.where(count > 0, batch_var, var)
+
+    mean, scale, bias = (
+      jnp.expand_dims(v, range(x.ndim - 1))
+      for v in (mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
+    )
+    return ((x - mean) * scale + bias).astype(self.dtype)
+
+
+def _moments(x, mask, axis_name):
+  """Mean [C] and mean square [C] of x [B, ..., C] over the samples that count; their number."""
+  axes = tuple(range(x.ndim - 1))
+  if mask is None:
+    count = x.shape[0]
+    moments = jnp.stack([x.mean(axes), (x * x).mean(axes)])
+    return *(jax.lax.pmean(moments, axis_name) if axis_name else moments), count
+  mask = mask.astype(bool)
+  x = jnp.where(jnp.expand_dims(mask, range(1, x.ndim)), x, 0)
+  count = mask.sum(dtype=jnp.float32)
+  sums = jnp.stack([x.sum(axes), (x * x).sum(axes)])
+  if axis_name:
+    sums, count = jax.lax.psum((sums, count), axis_name)
+  positions = x[0, ..., 0].size
+  return *(sums / (jnp.maximum(count, 1) * positions)), count
+
+
+def conv_norm(
+  x: jax.Array,
+  features: int,
+  kernel_size: int,
+  stride: int = 1,
+  *,
+  names: tuple[str, str],
+  train: bool,
+  mask: jax.Array | None,
+  groups: int = 1,
+  dtype: str = 'float32',
+  axis_name: str | None = None,
+  scale_init: Callable = nn.initializers.ones,
+) -> jax.Array:
+  """Returns x convolved and normalised: [B, ceil(H / stride), ceil(W / stride), features].
+
+  Padding is torch's: (kernel_size - 1) / 2 on every side (Flax's 'SAME' differs at stride 2). To be
+  called inside a module's compact `__call__`: that module gets the two submodules.
+
+  Args:
+    x: [B, H, W, C].
+    features: output channels.
+    kernel_size: of a square kernel, odd.
+    stride: in both directions.
+    names: of the convolution and of its norm.
+    train: see Norm.
+    mask: see Norm.
+    groups: groups of channels that are convolved apart.
+    dtype: of the computation.
+    axis_name: see Norm.
+    scale_init: initialiser of the norm's scale.
+  """
+  x = nn.Conv(
+    features,
+    (kernel_size, kernel_size),
+    strides=stride,
+    padding=kernel_size // 2,
+    feature_group_count=groups,
+    use_bias=False,
+    dtype=dtype,
+    kernel_init=kaiming_normal,
+    name=names[0],
+  )(x)
+  norm = Norm(dtype=dtype, axis_name=axis_name, scale_init=scale_init, name=names[1])
+  return norm(x, train=train, mask=mask)
+
+
+def mean_pool(x: jax.Array) -> jax.Array:
+  """Returns the mean over all positions of x [B, H, W, C]: float32 [B, C]."""
+  return x.mean((1, 2), dtype=jnp.float32)
