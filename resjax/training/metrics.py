@@ -232,9 +232,7 @@ class Progress:
       yield
     finally:
       lost = time.monotonic() - start
-      self._marks = collections.deque(
-        ((mark + lost, step) for mark, step in self._marks), maxlen=self._marks.maxlen
-      )
+      self._marks = collections.deque(((mark + lost, step) for mark, step in self._marks), maxlen=self._marks.maxlen)
       self._note = note
       self._bar.update(self._task, description=self._text())
 

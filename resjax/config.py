@@ -1,0 +1,148 @@
+"""Checks of a run's config, its JSON form, and what may change between a run and its continuation."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resjax import losses, models, preprocess, switchable
+
+# Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
+FREE = (
+  'data.dir',
+  'data.workers',
+  'data.threads',
+  'data.max_bad_images',
+  'eval',
+  'log_steps',
+  'checkpoint',
+  'parallel',
+)
+
+_CHOICES = {
+  'method': ('rsnet',),
+  'distillation': losses.DISTILLATIONS,
+  'model.name': tuple(models.MODELS),
+  'model.dtype': ('float32', 'bfloat16'),
+  'data.source': ('tfds', 'folder', 'scaled_digits', 'fake'),
+  'data.crop': ('random_resized', 'full'),
+  'data.crops': ('same', 'different'),
+  'data.pyramid': ('device', 'host'),
+  'data.flip': preprocess.FLIPS,
+  'data.normalize': tuple(preprocess.NORMALIZATIONS),
+  'eval.pyramid': ('device', 'host'),
+  'optimizer.name': ('sgd', 'adamw'),
+  'optimizer.schedule': ('cosine', 'step', 'constant'),
+  'optimizer.decay': ('kernels', 'all'),
+  'parallel': ('shard_map', 'pmap'),
+}
+
+_Check = tuple[Callable[[Any], bool], str]
+_POSITIVE: _Check = (lambda v: v > 0, 'more than 0')
+_NOT_NEGATIVE: _Check = (lambda v: v >= 0, '0 or more')
+_SHARE: _Check = (lambda v: 0 <= v < 1, '0 or more and less than 1')
+_RANGES: dict[str, _Check] = {
+  'batch_size': _POSITIVE,
+  'eval.batch_size': _POSITIVE,
+  'epochs': _POSITIVE,
+  'seed': _NOT_NEGATIVE,
+  'label_smoothing': _SHARE,
+  'model.num_classes': (lambda v: v > 1, '2 or more'),
+  'model.width': _POSITIVE,
+  'data.size': _NOT_NEGATIVE,
+  'data.workers': _NOT_NEGATIVE,
+  'data.threads': _POSITIVE,
+  'data.max_bad_images': _NOT_NEGATIVE,
+  'data.max_pixels': _POSITIVE,
+  'data.crop_area': (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, '0 < lowest <= highest <= 1'),
+  'data.crop_ratio': (lambda v: len(v) == 2 and 0 < v[0] <= v[1], '0 < lowest <= highest'),
+  'eval.every_epochs': _NOT_NEGATIVE,
+  'eval.crop_fraction': (lambda v: 0 < v <= 1, 'more than 0, at most 1'),
+  'optimizer.learning_rate': _POSITIVE,
+  'optimizer.step_epochs': _POSITIVE,
+  'optimizer.step_factor': _POSITIVE,
+  'optimizer.warmup_epochs': _NOT_NEGATIVE,
+  'optimizer.momentum': _SHARE,
+  'optimizer.weight_decay': _NOT_NEGATIVE,
+  'optimizer.accumulate': _POSITIVE,
+  'optimizer.ema_decay': _SHARE,
+  'log_steps': _POSITIVE,
+  'checkpoint.every_epochs': _POSITIVE,
+  'checkpoint.keep': _POSITIVE,
+}
+
+
+def validate(config: ConfigDict) -> None:
+  """Raises ValueError, in one line that names the field, its value and what was expected, if a run can't start so."""
+  flat = flatten(config)
+  for field, choices in _CHOICES.items():
+    if flat[field] not in choices:
+      raise ValueError(f'config.{field}: got {flat[field]!r}, expected one of {", ".join(choices)}')
+  for field, (ok, expected) in _RANGES.items():
+    if not ok(flat[field]):
+      raise ValueError(f'config.{field}: got {flat[field]!r}, expected {expected}')
+  resolutions = tuple(config.resolutions)
+  try:
+    switchable.check_resolutions(resolutions)
+  except ValueError as error:
+    raise ValueError(f'config.{error}') from None
+  if list(resolutions) != sorted(resolutions, reverse=True):
+    raise ValueError(f'config.resolutions: got {resolutions}, expected the highest first')
+  if config.data.crops == 'different' and config.data.pyramid != 'host':
+    raise ValueError(
+      "config.data.pyramid: got 'device' with data.crops='different', expected 'host' "
+      '(the device makes the lower resolutions from one crop)'
+    )
+
+
+def flatten(config: ConfigDict | dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns the config as one dict of dotted fields."""
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, ConfigDict | dict):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+  """Returns the config as JSON values: tuples become lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(values: dict[str, Any]) -> ConfigDict:
+  """Returns a config from what `to_json` gave: lists become tuples."""
+
+  def convert(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {k: convert(v) for k, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+  return ConfigDict(convert(values))
+
+
+def differences(saved: dict[str, Any], config: ConfigDict) -> list[str]:
+  """Returns one line for each field that differs from a saved config and is not free to.
+
+  Args:
+    saved: As `to_json` gave it when the run started.
+    config: Of the run that wants to go on.
+  """
+  old, new = flatten(saved), flatten(to_json(config))
+  lines = []
+  for field in sorted(old.keys() | new.keys()):
+    free = any(field == name or field.startswith(name + '.') for name in FREE)
+    if not free and old.get(field) != new.get(field):
+      lines.append(f'config.{field}: {old.get(field)!r} there, {new.get(field)!r} here')
+  return lines
+
+
+def check_same(saved: dict[str, Any], config: ConfigDict, place: str) -> None:
+  """Raises ValueError that names every difference, if a run in `place` was started with another config."""
+  different = differences(saved, config)
+  if different:
+    raise ValueError(
+      f'{place} holds a run with another config ({"; ".join(different)}): give its config, or another --workdir'
+    )

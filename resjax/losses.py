@@ -1,0 +1,114 @@
+"""The losses of RS-Net, as the paper writes them: formulas, nothing else.
+
+Logits of all resolutions are stacked in `[R, B, K]` (resolution, batch, class), highest resolution first. Every teacher
+is detached. Source: Wang et al., "Resolution Switchable Networks for Runtime Efficient Image Recognition", ECCV 2020.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.lax import stop_gradient
+
+DISTILLATIONS = ('full', 'vanilla', 'none')
+
+
+def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
+  """Returns H(y, softmax(logits)) as a mean over the batch.
+
+  Args:
+    logits: `[..., B, K]`.
+    labels: int `[B]`, in 0..K-1.
+    label_smoothing: Share of the target that is spread evenly over all K classes.
+
+  Returns:
+    `[...]`.
+  """
+  log_p = jax.nn.log_softmax(logits)
+  picked = jnp.take_along_axis(log_p, jnp.broadcast_to(labels, log_p.shape[:-1])[..., None], axis=-1)[..., 0]
+  smoothed = (1 - label_smoothing) * picked + label_smoothing * log_p.mean(-1)
+  return -smoothed.mean(-1)
+
+
+def ensemble_logits(logits: Array, alpha: Array) -> Array:
+  """Returns z_0 = sum_s softmax(alpha)_s z_s `[B, K]`, with every z_s detached: only alpha can learn from it.
+
+  Args:
+    logits: `[R, B, K]`.
+    alpha: `[R]`.
+  """
+  return jnp.einsum('r,rbk->bk', jax.nn.softmax(alpha), stop_gradient(logits))
+
+
+def kl_divergence(teacher: Array, student: Array) -> Array:
+  """Returns KL(p_teacher || p_student) as a mean over the batch; the teacher is detached.
+
+  Args:
+    teacher: Logits `[..., B, K]`.
+    student: Logits `[..., B, K]`.
+
+  Returns:
+    `[...]`.
+  """
+  log_t = stop_gradient(jax.nn.log_softmax(teacher))
+  log_s = jax.nn.log_softmax(student)
+  return (jnp.exp(log_t) * (log_t - log_s)).sum(-1).mean(-1)
+
+
+def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
+  """Returns what each resolution pays for disagreeing with its teachers; the sum is L_dis (MRED).
+
+  'vanilla': the ensemble teaches every resolution, `KL(p_0 || p_s)`. 'full': the ensemble and every larger resolution
+  teach, weighted `2 / (R + 1)`; a dense hierarchy, not a chain. 'none': zeros.
+
+  Args:
+    logits: `[R, B, K]`, highest resolution first.
+    ensemble: z_0, `[B, K]`.
+    kind: One of `DISTILLATIONS`.
+
+  Returns:
+    `[R]`: entry s is the sum over the teachers of resolution s.
+
+  Raises:
+    ValueError: The kind is unknown.
+  """
+  if kind not in DISTILLATIONS:
+    raise ValueError(f'distillation: got {kind!r}, expected one of {", ".join(DISTILLATIONS)}')
+  count = logits.shape[0]
+  if kind == 'none':
+    return jnp.zeros(count, logits.dtype)
+  from_ensemble = kl_divergence(ensemble[None], logits)
+  if kind == 'vanilla':
+    return from_ensemble
+  from_larger = [
+    sum((kl_divergence(logits[t], logits[s]) for t in range(s)), jnp.zeros((), logits.dtype)) for s in range(count)
+  ]
+  return 2 / (count + 1) * (from_ensemble + jnp.stack(from_larger))
+
+
+def rsnet_loss(
+  logits: Array,
+  labels: Array,
+  alpha: Array,
+  *,
+  kind: str = 'full',
+  label_smoothing: float = 0.0,
+) -> tuple[Array, dict[str, Array]]:
+  """Returns `L = L_cls + L_ens + L_dis` and its terms.
+
+  Args:
+    logits: `[R, B, K]`, highest resolution first.
+    labels: int `[B]`.
+    alpha: `[R]`, the ensemble's weights before the softmax.
+    kind: One of `DISTILLATIONS`.
+    label_smoothing: Of the classification terms; the distillation has none.
+
+  Returns:
+    The total, and `cross_entropy` `[R]`, `ensemble` `[]` and `distillation` `[R]`, which add up to it.
+  """
+  ensemble = ensemble_logits(logits, alpha)
+  terms = {
+    'cross_entropy': cross_entropy(logits, labels, label_smoothing),
+    'ensemble': cross_entropy(ensemble, labels, label_smoothing),
+    'distillation': distillation(logits, ensemble, kind),
+  }
+  return terms['cross_entropy'].sum() + terms['ensemble'] + terms['distillation'].sum(), terms

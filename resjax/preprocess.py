@@ -1,0 +1,70 @@
+"""From the uint8 crops of a batch to the network's inputs, on the device: other sizes, flips, normalisation."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from resjax import resize
+
+# Mean and standard deviation per channel, of values in [0, 1].
+NORMALIZATIONS = {
+  'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  'unit': ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+  'signed': ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+FLIPS = ('none', 'shared', 'independent')
+
+
+def prepare(
+  images: Sequence[Array],
+  resolutions: Sequence[int],
+  normalize: str,
+  flips: Array | None = None,
+) -> tuple[Array, ...]:
+  """Returns the network's inputs, float32 `[B, r, r, 3]` for every resolution.
+
+  Args:
+    images: uint8 `[B, r, r, 3]`, one per resolution in their order, or the largest alone.
+    resolutions: Highest first.
+    normalize: A key of `NORMALIZATIONS`.
+    flips: bool `[R, B]`: which images to mirror left to right. None: none.
+  """
+  mean, std = (255.0 * jnp.array(v).reshape(1, 1, 1, -1) for v in NORMALIZATIONS[normalize])
+  if len(images) == 1:
+    images = resize.pyramid(images[0], resolutions)
+  inputs = []
+  for i, sized in enumerate(images):
+    sized = sized.astype(jnp.float32)
+    if flips is not None:
+      sized = jnp.where(flips[i][:, None, None, None], sized[:, :, ::-1], sized)
+    inputs.append((sized - mean) / std)
+  return tuple(inputs)
+
+
+def per_example_keys(key: Array, index: Array) -> Array:
+  """Returns a key for each example, drawn from its number: no result depends on how a batch is split over devices.
+
+  Args:
+    key: The step's typed PRNG key.
+    index: int `[B]`, the examples' numbers in their source.
+  """
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def draw_flips(key: Array, index: Array, resolutions: Sequence[int], kind: str) -> Array | None:
+  """Returns bool `[R, B]`, each true with probability one half, or None for kind 'none'.
+
+  Args:
+    key: The step's typed PRNG key.
+    index: int `[B]`, the examples' numbers in their source.
+    resolutions: Highest first.
+    kind: 'shared' draws once per image; 'independent' once per image and resolution, as RS-Net's code does.
+  """
+  if kind == 'none':
+    return None
+  draws = 1 if kind == 'shared' else len(resolutions)
+  keys = per_example_keys(key, index)
+  flips = jax.vmap(lambda k: jax.random.bernoulli(k, shape=(draws,)))(keys).T
+  return jnp.broadcast_to(flips, (len(resolutions), index.shape[0]))

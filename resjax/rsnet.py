@@ -1,0 +1,113 @@
+"""RS-Net: one network, several input resolutions that teach each other.
+
+Wang et al., ECCV 2020. With one resolution this trains an ordinary network (an I-Net); with `distillation='none'` it is
+parallel training.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from ml_collections import ConfigDict
+
+from resjax import losses, preprocess, switchable
+
+Batch = dict[str, Any]
+
+
+def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variables:
+  """Returns fresh variables: the network's shared and private parts, and `params['alpha']` `[R]`, ones.
+
+  Args:
+    model: A plain network.
+    config: Reads `resolutions` and `shared_batch_norm`.
+    key: A typed PRNG key.
+  """
+  resolutions = tuple(config.resolutions)
+  images = jnp.zeros((1, resolutions[0], resolutions[0], 3))
+  variables = switchable.share(
+    model.init(key, images, train=False),
+    resolutions,
+    shared_batch_norm=config.shared_batch_norm,
+  )
+  params = variables['params'] | {'alpha': jnp.ones(len(resolutions))}
+  return variables | {'params': params}
+
+
+def make_loss_fn(model: nn.Module, config: ConfigDict) -> Callable[..., Any]:
+  """Returns `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`.
+
+  `metrics` are scalars: `loss`, and per resolution `loss_224` (cross-entropy), `distillation_224` and `top1_224`, with
+  `loss_ensemble` and `top1_ensemble`.
+
+  Args:
+    model: A plain network.
+    config: Reads `resolutions`, `distillation`, `label_smoothing`, `data.flip` and `data.normalize`.
+  """
+  resolutions = tuple(config.resolutions)
+
+  def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
+    labels = batch['label']
+    flips = preprocess.draw_flips(key, batch['index'], resolutions, config.data.flip)
+    images = preprocess.prepare(batch['images'], resolutions, config.data.normalize, flips)
+    variables = {'params': params, 'batch_stats': batch_stats}
+    logits, batch_stats = switchable.forward(model, variables, images, resolutions, train=True)
+    loss, terms = losses.rsnet_loss(
+      logits,
+      labels,
+      params['alpha'],
+      kind=config.distillation,
+      label_smoothing=config.label_smoothing,
+    )
+    metrics = {'loss': loss, 'loss_ensemble': terms['ensemble']}
+    right = with_ensemble(logits, params['alpha']).argmax(-1) == labels[None]
+    for i, r in enumerate(resolutions):
+      metrics[f'loss_{r}'] = terms['cross_entropy'][i]
+      metrics[f'distillation_{r}'] = terms['distillation'][i]
+      metrics[f'top1_{r}'] = right[i].mean()
+    metrics['top1_ensemble'] = right[-1].mean()
+    return loss, (batch_stats, metrics)
+
+  return loss_fn
+
+
+def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., Array]:
+  """Returns `eval_fn(variables, batch) -> ranks`, int32 `[B, R + 1]`.
+
+  A rank is the place of the true class among the logits, 0 for right, at each resolution and last for the ensemble.
+
+  Args:
+    model: A plain network.
+    config: Reads `resolutions` and `data.normalize`.
+  """
+  resolutions = tuple(config.resolutions)
+
+  def eval_fn(variables: switchable.Variables, batch: Batch) -> Array:
+    images = preprocess.prepare(batch['images'], resolutions, config.data.normalize)
+    logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
+    return rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T
+
+  return eval_fn
+
+
+def with_ensemble(logits: Array, alpha: Array) -> Array:
+  """Returns `[R + 1, B, K]`: the logits of every resolution, and the ensemble's last."""
+  return jnp.concatenate([logits, losses.ensemble_logits(logits, alpha)[None]])
+
+
+def rank_of(logits: Array, labels: Array) -> Array:
+  """Returns the place of the true class when classes are ordered by falling logit, 0 for the first; int32 `[..., B]`.
+
+  Ties go to the lower class, as in argmax. A logit that is not a number never helps: it counts as beating the truth.
+
+  Args:
+    logits: `[..., B, K]`.
+    labels: int `[B]`.
+  """
+  classes = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
+  label = jnp.broadcast_to(labels, logits.shape[:-1])[..., None]
+  truth = jnp.take_along_axis(logits, label, axis=-1)
+  beaten = jnp.where(classes < label, logits < truth, logits <= truth) | (classes == label)
+  return (~beaten).sum(-1).astype(jnp.int32)

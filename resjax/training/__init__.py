@@ -1,0 +1,1 @@
+"""From a config to a trained network: state, step, loop, checkpoints, devices."""

@@ -1,0 +1,77 @@
+"""Scores every image of a split exactly once, at every resolution, and sums it up."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from resjax.data import loader
+from resjax.switchable import Variables
+from resjax.training.run import Run
+
+
+def evaluate(run: Run, variables: Variables) -> dict[str, Any]:
+  """Returns the accuracies on the evaluation split, as fractions, in the form of results.json.
+
+  Args:
+    run: Whose `eval_source` is scored.
+    variables: Of the switchable network.
+
+  Returns:
+    `{'resolutions': {'224': {'top1', 'top5', 'images'}}, 'ensemble': {'top1', 'top5'}, 'unreadable'}`; where the source
+    knows its digits' sizes, also `'groups': {'8 px': {'32': top1}}`.
+  """
+  return summarise(rank(run, variables), run.config.resolutions, run.eval_source)
+
+
+def rank(run: Run, variables: Variables) -> np.ndarray:
+  """Returns the rank of the true class for every image, int32 `[N, R + 1]`, on every host; -1: unreadable.
+
+  Args:
+    run: Whose `eval_source` is scored.
+    variables: Of the switchable network.
+  """
+  ranks = np.full((len(run.eval_source), len(run.config.resolutions) + 1), -1, np.int32)
+  for batch in loader.eval_batches(run.eval_source, run.config):
+    out = run.eval_step(variables, run.devices.put(batch))
+    counted = batch['mask'] > 0
+    ranks[batch['index'][counted]] = out[counted]
+  if jax.process_count() > 1:
+    ranks = np.asarray(multihost_utils.process_allgather(ranks)).max(0)
+  return ranks
+
+
+def summarise(ranks: np.ndarray, resolutions: tuple[int, ...], source: Any) -> dict[str, Any]:
+  """Returns what `evaluate` does, from the ranks of all images."""
+  counted = ranks[:, 0] >= 0
+  keys = [str(r) for r in resolutions]
+  scores = {
+    key: {'top1': top(ranks[counted, i], 1), 'top5': top(ranks[counted, i], 5)}
+    for i, key in enumerate([*keys, 'ensemble'])
+  }
+  summary = {
+    'resolutions': {key: scores[key] | {'images': int(counted.sum())} for key in keys},
+    'ensemble': scores['ensemble'],
+    'unreadable': int((~counted).sum()),
+  }
+  sizes = getattr(source, 'digit_size', None)
+  if sizes is not None:
+    summary['groups'] = {
+      f'{size} px': {key: top(ranks[counted & (sizes == size), i], 1) for i, key in enumerate(keys)}
+      for size in np.unique(sizes)
+    }
+  return summary
+
+
+def top(ranks: np.ndarray, k: int) -> float:
+  """Returns the share of images whose true class is among the k first; 0 where there are no images."""
+  return float((ranks < k).mean()) if ranks.size else 0.0
+
+
+def metrics(summary: dict[str, Any]) -> dict[str, float]:
+  """Returns a summary as metrics: `eval/top1_224`, `eval/top1_ensemble`, and `eval/top1_mean` over resolutions."""
+  rows = summary['resolutions'] | {'ensemble': summary['ensemble']}
+  values = {f'eval/{k}_{key}': row[k] for key, row in rows.items() for k in ('top1', 'top5')}
+  mean = float(np.mean([row['top1'] for row in summary['resolutions'].values()]))
+  return values | {'eval/top1_mean': mean}

@@ -1,0 +1,214 @@
+"""One run from a config to its result: train, save, evaluate, resume."""
+
+import contextlib
+import math
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from resjax import config as configuration
+from resjax import macs, report
+from resjax.data import loader
+from resjax.training import evaluate
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.metrics import MetricWriter, Progress
+from resjax.training.run import Run, build
+from resjax.training.state import TrainState
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Trains to the end, from the latest checkpoint in `workdir` where there is one, and returns the result.
+
+  Writes `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `accuracy.png` and `results.json` to `workdir` and prints the
+  table. A run that is finished is not run again: its result is shown.
+
+  Args:
+    config: As in configs/default.py.
+    workdir: The run's folder, made if it is missing.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    ValueError: The config is wrong, or the workdir holds a run with another one.
+    FileNotFoundError: The data are not there.
+    FloatingPointError: A loss is not finite.
+  """
+  configuration.validate(config)
+  workdir = pathlib.Path(workdir)
+  results = report.read(workdir)
+  if results is not None:
+    configuration.check_same(results['config'], config, f'workdir {workdir}')
+    if results['config'] == configuration.to_json(config):
+      print(f'{workdir} holds this run, finished. Its result:')
+      report.show(results)
+      return results
+  run = build(config)
+  with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+    state, seconds = resume(run, checkpoints, workdir)
+    if int(state.step) < run.total_steps:
+      state, seconds, summary = train(run, state, seconds, checkpoints, workdir)
+    else:
+      summary = evaluate.evaluate(run, state.variables)
+  results = collect(run, state, summary, seconds)
+  if jax.process_index() == 0:
+    report.write(results, workdir)
+    report.accuracy_against_macs(results, workdir / 'accuracy.png')
+    report.show(results)
+    print(f'In {workdir}: results.json, accuracy.png, metrics.jsonl, tensorboard/, checkpoints/')
+  return results
+
+
+def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float) -> dict[str, Any]:
+  """Returns what results.json holds: the last evaluation with costs, sizes, versions and the config."""
+  resolutions = {
+    key: {'macs': macs.of_model(run.model, int(key)), **row} for key, row in summary['resolutions'].items()
+  }
+  return {
+    'method': run.config.method,
+    **summary,
+    'resolutions': resolutions,
+    'params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    'train_seconds': seconds,
+    'versions': report.versions(),
+    'config': configuration.to_json(run.config),
+  }
+
+
+def resume(run: Run, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[TrainState, float]:
+  """Returns the latest checkpoint's state and its seconds of training, or a fresh state and 0.
+
+  Raises:
+    ValueError: The checkpoint was made with another config.
+  """
+  step = checkpoints.latest
+  if step is None:
+    return run.fresh_state(), 0.0
+  meta = checkpoints.meta()
+  configuration.check_same(meta['config'], run.config, f'workdir {workdir}')
+  print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
+  return checkpoints.restore(run.fresh_state()), meta['train_seconds']
+
+
+def train(
+  run: Run,
+  state: TrainState,
+  seconds: float,
+  checkpoints: Checkpoints,
+  workdir: pathlib.Path,
+) -> tuple[TrainState, float, dict[str, Any]]:
+  """Takes the remaining steps, saving and evaluating on the way and at the end.
+
+  Args:
+    run: What is trained.
+    state: To start from; its memory is reused.
+    seconds: Of training before it.
+    checkpoints: Where states are saved.
+    workdir: Where metrics are written.
+
+  Returns:
+    The last state; the seconds of training in all lives, evaluation left out; the last evaluation's summary.
+
+  Raises:
+    FloatingPointError: A metric is not finite.
+  """
+  config, total, start = run.config, run.total_steps, int(state.step)
+  saving = max(1, round(config.checkpoint.every_epochs * run.steps_per_epoch))
+  evaluating = round(config.eval.every_epochs * run.steps_per_epoch) or total
+  first = jax.process_index() == 0
+  watch = Stopwatch(seconds)
+  summary = {}
+  with (
+    contextlib.closing(loader.train_batches(run.train_source, config, start)) as batches,
+    MetricWriter(workdir, enabled=first, resume_step=start or None) as writer,
+    Progress(total, run.steps_per_epoch, config.batch_size, start_step=start, enabled=first) as progress,
+  ):
+    window = Window(writer, progress, config.log_steps)
+    for step, batch in zip(range(start + 1, total + 1), batches, strict=False):
+      state, metrics = run.train_step(state, run.devices.put(batch))
+      window.add(step, metrics)
+      scores = None
+      if step % evaluating == 0 or step == total:
+        window.flush()
+        with progress.pause('evaluating'), watch.pause():
+          summary = evaluate.evaluate(run, state.variables)
+        scores = evaluate.metrics(summary)
+        writer.scalars(step, scores)
+      if step % saving == 0 or step == total:
+        window.flush()
+        meta = {'config': configuration.to_json(config), 'train_seconds': watch.seconds}
+        checkpoints.save(state, meta, scores)
+    return state, watch.seconds, summary
+
+
+class Window:
+  """The metrics since the last line: read one step behind the device, checked, averaged, written.
+
+  Args:
+    writer: Gets the mean of each metric every `log_steps` steps.
+    progress: Gets every step.
+    log_steps: Steps between two lines.
+  """
+
+  def __init__(self, writer: MetricWriter, progress: Progress, log_steps: int):
+    self._writer, self._progress, self._log_steps = writer, progress, log_steps
+    self._pending: tuple[int, dict[str, Any]] | None = None
+    self._rows: list[dict[str, float]] = []
+
+  def add(self, step: int, metrics: dict[str, Any]) -> None:
+    """Takes a step's metrics as they are on the device, and reads those of the step before.
+
+    Raises:
+      FloatingPointError: They are not finite.
+    """
+    self.flush()
+    self._pending = (step, metrics)
+
+  def flush(self) -> None:
+    """Waits for the step that is on its way and reads its metrics.
+
+    Raises:
+      FloatingPointError: They are not finite: names the step and each term, with its resolution.
+    """
+    if self._pending is None:
+      return
+    step, values = self._pending[0], jax.device_get(self._pending[1])
+    self._pending = None
+    bad = {name: float(v) for name, v in values.items() if not math.isfinite(v)}
+    if bad:
+      terms = ', '.join(f'{name} = {value}' for name, value in sorted(bad.items()))
+      raise FloatingPointError(
+        f'step {step}: {terms}, expected finite numbers; the checkpoints saved before are good '
+        '(try a lower config.optimizer.learning_rate or a warm-up)'
+      )
+    self._rows.append(values)
+    self._progress.update(step, f'loss {float(values["loss"]):.3f}')
+    if step % self._log_steps == 0:
+      line = {f'train/{name}': sum(float(row[name]) for row in self._rows) / len(self._rows) for name in values}
+      if self._progress.images_per_second is not None:
+        line['train/images_per_second'] = self._progress.images_per_second
+      self._writer.scalars(step, line)
+      self._rows = []
+
+
+class Stopwatch:
+  """Seconds since it was made, pauses left out, on top of those of earlier lives."""
+
+  def __init__(self, seconds: float):
+    self._start = time.monotonic() - seconds
+
+  @property
+  def seconds(self) -> float:
+    """The seconds so far."""
+    return time.monotonic() - self._start
+
+  @contextlib.contextmanager
+  def pause(self) -> Iterator[None]:
+    """What runs inside does not count."""
+    begin = time.monotonic()
+    yield
+    self._start += time.monotonic() - begin

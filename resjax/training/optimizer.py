@@ -1,0 +1,73 @@
+"""The optimiser and its learning rate, from the config."""
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+
+def schedule(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+  """Returns the learning rate as a function of the number of updates made.
+
+  Args:
+    config: Reads `optimizer`.
+    steps_per_epoch: Batches in an epoch.
+    total_steps: Batches in the run.
+  """
+  o = config.optimizer
+  per_epoch = steps_per_epoch / o.accumulate
+  total = max(1, round(total_steps / o.accumulate))
+  warmup = min(round(o.warmup_epochs * per_epoch), total - 1)
+  rate = o.learning_rate
+  if o.schedule == 'cosine':
+    after = optax.cosine_decay_schedule(rate, total - warmup)
+  elif o.schedule == 'step':
+    falls = {
+      round(k * o.step_epochs * per_epoch) - warmup: o.step_factor
+      for k in range(1, int(total / (o.step_epochs * per_epoch)) + 1)
+      if round(k * o.step_epochs * per_epoch) > warmup
+    }
+    after = optax.piecewise_constant_schedule(rate, falls)
+  else:
+    after = optax.constant_schedule(rate)
+  if not warmup:
+    return after
+  return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup])
+
+
+def decayed(params: Any, which: str) -> Any:
+  """Returns a pytree of bools like `params`: the leaves that weight decay shrinks.
+
+  'kernels': the shared convolutions and the classifier's matrix, told by their place and name, never by their rank.
+  'all': every leaf, BatchNorm, biases and alpha too (the paper's recipe).
+  """
+
+  def choose(path: Any, _: Any) -> bool:
+    names = [getattr(entry, 'key', None) for entry in path]
+    return which == 'all' or (names[0] != 'private' and names[-1] == 'kernel')
+
+  return jax.tree_util.tree_map_with_path(choose, params)
+
+
+def create(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
+  """Returns the optax transformation that the config describes.
+
+  SGD is torch's: `g += wd p; buf = m buf + g; p -= lr buf`.
+
+  Args:
+    config: Reads `optimizer`.
+    steps_per_epoch: Batches in an epoch.
+    total_steps: Batches in the run.
+  """
+  o = config.optimizer
+  decay = optax.add_decayed_weights(o.weight_decay, mask=lambda params: decayed(params, o.decay))
+  if o.name == 'sgd':
+    parts = [decay, optax.trace(o.momentum, nesterov=o.nesterov)]
+  else:
+    parts = [optax.scale_by_adam(), decay]
+  rate = schedule(config, steps_per_epoch, total_steps)
+  tx = optax.chain(*parts, optax.scale_by_learning_rate(rate))
+  if o.accumulate > 1:
+    tx = optax.MultiSteps(tx, o.accumulate).gradient_transformation()
+  return tx

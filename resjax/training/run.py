@@ -1,0 +1,100 @@
+"""The parts of a run, made from its config: what is trained, on what, where."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from resjax import models, rsnet
+from resjax.data import loader, sources
+from resjax.training import optimizer, state, step
+from resjax.training.devices import Devices
+
+# The module of each method: init, make_loss_fn, make_eval_fn.
+METHODS = {'rsnet': rsnet}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Everything that does not change while a run goes on.
+
+  Attributes:
+    config: As in configs/default.py.
+    devices: Where steps run.
+    model: The plain network.
+    train_source: The split that is trained on.
+    eval_source: The split that is scored.
+    fresh_state: Returns the state before the first step, on the devices.
+    train_step: `train_step(state, batch) -> state, metrics`; the old state is gone afterwards.
+    eval_step: `eval_step(variables, batch) -> ranks [B, R + 1]`.
+    steps_per_epoch: Whole batches in the training split.
+    total_steps: Batches in the run, a multiple of `config.optimizer.accumulate`.
+  """
+
+  config: ConfigDict
+  devices: Devices
+  model: nn.Module
+  train_source: Any
+  eval_source: Any
+  fresh_state: Callable[[], state.TrainState]
+  train_step: Callable[..., Any]
+  eval_step: Callable[..., np.ndarray]
+  steps_per_epoch: int
+  total_steps: int
+
+
+def build(config: ConfigDict) -> Run:
+  """Returns the parts of a run; nothing is compiled yet.
+
+  Raises:
+    ValueError: A field of the config does not fit the data, the model or the devices.
+    FileNotFoundError: The data are not there.
+  """
+  devices = Devices(config.parallel)
+  train_source = sources.create(config, config.data.train_split)
+  eval_source = sources.create(config, config.data.eval_split)
+  steps_per_epoch = loader.steps_per_epoch(train_source, config)
+  accumulate = config.optimizer.accumulate
+  total_steps = accumulate * max(1, round(config.epochs * steps_per_epoch / accumulate))
+  model = create_model(config)
+  method = METHODS[config.method]
+  tx = optimizer.create(config, steps_per_epoch, total_steps)
+  ema_decay = config.optimizer.ema_decay
+
+  def fresh(key: jax.Array) -> state.TrainState:
+    return state.create(method.init(model, config, key), tx, ema=ema_decay > 0)
+
+  loss_fn = method.make_loss_fn(model, config)
+  train_step = step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay)
+  return Run(
+    config=config,
+    devices=devices,
+    model=model,
+    train_source=train_source,
+    eval_source=eval_source,
+    fresh_state=lambda: devices.create(fresh, jax.random.key(config.seed)),
+    train_step=devices.train(train_step),
+    eval_step=devices.eval(method.make_eval_fn(model, config)),
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+  )
+
+
+def create_model(config: ConfigDict) -> nn.Module:
+  """Returns the plain network that `config.model` describes.
+
+  Raises:
+    ValueError: The model is unknown, or has no such option.
+  """
+  return models.create(
+    config.model.name,
+    num_classes=config.model.num_classes,
+    width=config.model.width,
+    zero_init_last_gamma=config.model.zero_init_last_gamma,
+    dtype=config.model.dtype,
+    axis_name=step.AXIS if config.sync_batch_norm else None,
+  )

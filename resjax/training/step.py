@@ -1,0 +1,54 @@
+"""The body of one training step and one evaluation step, as a single device runs it on the mesh axis 'data'."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from resjax.training.state import TrainState
+
+AXIS = 'data'
+
+
+def make_train_step(
+  loss_fn: Callable[..., Any],
+  tx: optax.GradientTransformation,
+  *,
+  seed: int,
+  ema_decay: float = 0.0,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
+  """Returns `train_step(state, batch) -> state, metrics`, to be run under the axis 'data'.
+
+  The mean over devices is taken of the loss inside the differentiated function and of the gradients: together they are
+  right under shard_map, pmap and on one device, while either alone is not. Running statistics are averaged too.
+
+  Args:
+    loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`.
+    tx: The optimiser.
+    seed: Of all random draws; the step's key is `fold_in(key(seed), step)`.
+    ema_decay: Above 0, `state.ema` follows the parameters at each update.
+  """
+
+  def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def mean_loss(params: Any) -> Any:
+      loss, aux = loss_fn(params, state.batch_stats, batch, key)
+      return jax.lax.pmean(loss, AXIS), aux
+
+    (_, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    grads, batch_stats, metrics = jax.lax.pmean((grads, *aux), AXIS)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+      updated = opt_state.mini_step == 0 if isinstance(opt_state, optax.MultiStepsState) else True
+      ema = optax.incremental_update(params, ema, jnp.where(updated, 1 - ema_decay, 0.0))
+    metrics['gradient_norm'] = optax.global_norm(grads)
+    new = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+    return new, metrics
+
+  return train_step

@@ -1,0 +1,43 @@
+"""Eight virtual CPU devices, quick compilation, strict promotion: set before jax starts."""
+
+import os
+import pathlib
+import tempfile
+
+CACHE = os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir()) / 'resjax-test-cache')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_force_host_platform_device_count=8',
+    '--xla_backend_optimization_level=0',
+    '--xla_llvm_disable_expensive_passes=true',
+  ]
+)
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+flags.FLAGS.mark_as_parsed()
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+SHARED = pathlib.Path(__file__).parents[2] / 'shared'
+
+
+@pytest.fixture
+def shared_data():
+  """The folder of real photographs and weights, or a skip with the reason."""
+  if not (SHARED / 'data').is_dir():
+    pytest.skip('needs the photographs and weights in ../shared/data, which are not part of the project')
+  return SHARED / 'data'
+
+
+@pytest.fixture
+def x64():
+  """Double precision for the duration of one test."""
+  with jax.enable_x64(True):
+    yield
