@@ -1,0 +1,1 @@
+"""The result of a run: `results.json`, a table for the terminal, a picture of accuracy and cost."""

@@ -1,0 +1,124 @@
+"""`results.json`: what a run found, what it cost, and what it was made with.
+
+```
+{'method': 'rsnet',
+ 'resolutions': {'224': {'macs': 1814073344, 'top1': 0.731, 'top5': 0.91, 'images': 50000}, ...},
+ 'ensemble': {'top1': ..., 'top5': ...},
+ 'params': 11727917, 'train_seconds': ..., 'versions': {...}, 'config': {...}}
+```
+
+Resolutions stand highest first. `macs` are multiply-adds of one image, top-1 and top-5 fractions
+of 0..1. Other methods add entries: `routers` {name: {'macs', 'top1', ...}} and `groups`
+{group of images: {resolution: top1}}.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+
+NAME = 'results.json'
+
+_FIELDS = ('method', 'resolutions', 'ensemble', 'params', 'train_seconds', 'versions', 'config')
+_PACKAGES = ('resjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def write(results: dict[str, Any], workdir: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes `workdir/results.json`, whole or not at all.
+
+  Args:
+    results: As above; NumPy and JAX scalars are written as numbers.
+    workdir: Folder of the run, made where it is missing.
+
+  Returns:
+    The file's path.
+
+  Raises:
+    ValueError: An entry is missing, an accuracy is not a fraction, or a number is not finite.
+  """
+  _check(results)
+  path = pathlib.Path(workdir) / NAME
+  try:
+    text = json.dumps(results, indent=2, allow_nan=False, default=_plain)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'results: expected what JSON can hold: {error}') from None
+  path.parent.mkdir(parents=True, exist_ok=True)
+  written = path.with_suffix('.json.tmp')
+  written.write_text(text + '\n', encoding='utf-8')
+  os.replace(written, path)
+  return path
+
+
+def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """Returns what `write` wrote to this folder, or None where there is no `results.json`.
+
+  Raises:
+    ValueError: The file is not JSON, or an entry is missing or out of range.
+  """
+  path = pathlib.Path(workdir) / NAME
+  if not path.exists():
+    return None
+  try:
+    results = json.loads(path.read_text(encoding='utf-8'))
+    _check(results)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+  return results
+
+
+def versions() -> dict[str, Any]:
+  """Returns the versions of what a result depends on, and the devices it was made on."""
+  found = {'python': platform.python_version()}
+  for package in _PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      found[package] = 'not installed'  # resjax itself, run from its source
+  return found | {
+    'platform': jax.default_backend(),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+  }
+
+
+def title(results: dict[str, Any]) -> str:
+  """Returns the run in a few words: its method, network and data."""
+  config = results['config']
+  data = config['data']
+  return ', '.join(
+    [
+      results['method'],
+      config['model']['name'],
+      data['name'] if data['source'] == 'tfds' else data['source'],
+    ]
+  )
+
+
+def _check(results: dict[str, Any]) -> None:
+  """Refuses results without an entry of the schema, or with an accuracy that is no fraction."""
+  missing = [field for field in _FIELDS if field not in results]
+  if missing:
+    raise ValueError(f'results: {", ".join(missing)} missing, expected {", ".join(_FIELDS)}')
+  if not results['resolutions']:
+    raise ValueError('results: resolutions is empty, expected at least one')
+  entries = {f'resolutions.{name}': entry for name, entry in results['resolutions'].items()}
+  for name, entry in (entries | {'ensemble': results['ensemble']}).items():
+    for field in ('top1', 'top5'):
+      if not (field in entry and 0 <= entry[field] <= 1):
+        value = entry.get(field, 'nothing')
+        raise ValueError(f'results: {name}.{field} is {value}, expected a fraction of 0..1')
+  for name, entry in entries.items():
+    if not ('macs' in entry and entry['macs'] > 0 and entry.get('images', 0) > 0):
+      raise ValueError(f'results: {name} is {entry}, expected macs and images above 0')
+
+
+def _plain(value: Any) -> Any:
+  """A NumPy or JAX number as Python's."""
+  if isinstance(value, (np.generic, np.ndarray, jax.Array)):
+    return np.asarray(value).tolist()
+  raise TypeError(f'{type(value).__name__} {value!r}')

@@ -1,0 +1,99 @@
+"""The result of a run as a table for the terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from resjax.report import results as results_lib
+
+_LOWER = {
+  'host': 'each resolution from the full image (host)',
+  'device': 'the lower resolutions from the largest crop (device)',
+}
+
+
+def show(results: dict[str, Any], console: Console | None = None) -> None:
+  """Prints the result: on a terminal with its colours, else as plain text of 80 columns.
+
+  Args:
+    results: As `results.read` returns them.
+    console: Where to print; standard output by default.
+  """
+  (console or Console()).print(render(results))
+
+
+def render(results: dict[str, Any]) -> Group:
+  """Returns the result as something that rich prints.
+
+  A row for each resolution, the ensemble (whose multiply-adds are the sum over the resolutions) and
+  each router; then parameters, images, time, and how evaluation made the lower resolutions. Where
+  the results have `groups`, a second table tells top-1 for each group of images.
+  """
+  parts = [_accuracy(results), Text(_caption(results), style='dim')]
+  if results.get('groups'):
+    parts += [Text(), _groups(results)]
+  return Group(Text(), *parts)
+
+
+def macs_text(macs: float) -> str:
+  """Returns multiply-adds with their unit: `333.62 M`, `1.81 G`."""
+  return f'{macs / 1e9:.2f} G' if macs >= 1e9 else f'{macs / 1e6:.2f} M'
+
+
+def _accuracy(results: dict[str, Any]) -> Table:
+  """Multiply-adds and accuracy of each resolution, the ensemble and the routers."""
+  table = _table(results_lib.title(results))
+  for column in ('resolution', 'multiply-adds', 'top-1 %', 'top-5 %'):
+    table.add_column(column, justify='right')
+  resolutions = results['resolutions']
+  for name, entry in resolutions.items():
+    table.add_row(name, macs_text(entry['macs']), _percent(entry['top1']), _percent(entry['top5']))
+  others = dict(results.get('routers', {}))
+  if len(resolutions) > 1:
+    macs = sum(entry['macs'] for entry in resolutions.values())
+    others = {'ensemble': results['ensemble'] | {'macs': macs}} | others
+  for number, (name, entry) in enumerate(others.items()):
+    if number == 0:
+      table.add_section()
+    top5 = _percent(entry['top5']) if 'top5' in entry else ''
+    table.add_row(name, macs_text(entry['macs']), _percent(entry['top1']), top5)
+  return table
+
+
+def _groups(results: dict[str, Any]) -> Table:
+  """Top-1 of each group of images at each resolution."""
+  table = _table('top-1 % by group of images')
+  table.add_column('resolution', justify='right')
+  for group in results['groups']:
+    table.add_column(group, justify='right')
+  for name in results['resolutions']:
+    table.add_row(name, *(_percent(top1[name]) for top1 in results['groups'].values()))
+  return table
+
+
+def _table(title: str) -> Table:
+  """An empty table in the house's style."""
+  return Table(title=title, title_justify='left', title_style='bold', box=box.SIMPLE_HEAD)
+
+
+def _caption(results: dict[str, Any]) -> str:
+  """Parameters, images, time; how evaluation made the lower resolutions."""
+  images = sorted({entry['images'] for entry in results['resolutions'].values()})
+  seconds = round(results['train_seconds'])
+  minutes, hours = seconds // 60 % 60, seconds // 3600
+  took = f'{hours} h {minutes} min' if hours else f'{minutes} min {seconds % 60} s'
+  lines = [
+    f'{results["params"]:,} parameters; trained in {took}',
+    f'evaluated on {" to ".join(f"{count:,}" for count in images)} images',
+  ]
+  if len(results['resolutions']) > 1:
+    pyramid = results['config']['eval']['pyramid']
+    lines[-1] += f', {_LOWER.get(pyramid, pyramid)}'
+  return '\n'.join(lines)
+
+
+def _percent(fraction: float) -> str:
+  return f'{100 * fraction:.1f}'
