@@ -25,8 +25,7 @@ def test_scalars_stand_in_both_files(tmp_path):
     writer.scalars(50, {'train/loss_224': jnp.float32(1.25), 'train/loss_96': np.float64(2.5)})
     writer.scalars(100, {'train/loss_224': 1})
   assert (tmp_path / 'metrics.jsonl').read_text() == (
-    '{"step": 50, "train/loss_224": 1.25, "train/loss_96": 2.5}\n'
-    '{"step": 100, "train/loss_224": 1.0}\n'
+    '{"step": 50, "train/loss_224": 1.25, "train/loss_96": 2.5}\n{"step": 100, "train/loss_224": 1.0}\n'
   )
   events = read_events(tmp_path)
   assert set(events.Tags()['scalars']) == {'train/loss_224', 'train/loss_96'}

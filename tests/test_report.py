@@ -148,6 +148,11 @@ def test_the_table_says_where_evaluation_took_the_lower_resolutions_from():
   assert last == 'evaluated on 10,000 images, the lower resolutions from the largest crop (device)'
 
 
+def test_the_table_counts_what_could_not_be_read():
+  assert 'unreadable' not in print_table(make(unreadable=0))
+  assert print_table(make(unreadable=1200)).splitlines()[-1] == '1,200 unreadable images were not scored'
+
+
 def test_one_resolution_has_no_ensemble_and_no_lower_ones():
   printed = print_table(one_resolution())
   assert 'ensemble' not in printed

@@ -1,1 +1,7 @@
 """The result of a run: `results.json`, a table for the terminal, a picture of accuracy and cost."""
+
+from resjax.report.plot import accuracy_against_macs, draw
+from resjax.report.results import read, versions, write
+from resjax.report.table import render, show
+
+__all__ = ['accuracy_against_macs', 'draw', 'read', 'render', 'show', 'versions', 'write']

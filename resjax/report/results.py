@@ -8,8 +8,8 @@
 ```
 
 Resolutions stand highest first. `macs` are multiply-adds of one image, top-1 and top-5 fractions
-of 0..1. Other methods add entries: `routers` {name: {'macs', 'top1', ...}} and `groups`
-{group of images: {resolution: top1}}.
+of 0..1. There may be more: `unreadable`, images that could not be scored; `groups` {group of
+images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}.
 """
 
 import importlib.metadata

@@ -80,7 +80,7 @@ def _table(title: str) -> Table:
 
 
 def _caption(results: dict[str, Any]) -> str:
-  """Parameters, images, time; how evaluation made the lower resolutions."""
+  """Parameters, time, images; how evaluation made the lower resolutions; what it could not read."""
   images = sorted({entry['images'] for entry in results['resolutions'].values()})
   seconds = round(results['train_seconds'])
   minutes, hours = seconds // 60 % 60, seconds // 3600
@@ -92,6 +92,8 @@ def _caption(results: dict[str, Any]) -> str:
   if len(results['resolutions']) > 1:
     pyramid = results['config']['eval']['pyramid']
     lines[-1] += f', {_LOWER.get(pyramid, pyramid)}'
+  if unreadable := results.get('unreadable'):
+    lines.append(f'{unreadable:,} unreadable images were not scored')
   return '\n'.join(lines)
 
 
