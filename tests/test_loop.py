@@ -1,0 +1,168 @@
+"""A run from its config to its result: trained, interrupted, resumed, shown again, refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs import default
+from resjax import report
+from resjax.data import loader
+from resjax.training import checkpoint, evaluate, loop, run
+
+
+def tiny():
+  """Twelve steps of a small network on random images; everything a recipe has, in seconds."""
+  config = default.get_config()
+  config.resolutions = (16, 8)
+  config.model.name = 'resnet_small'
+  config.model.num_classes = 3
+  config.model.width = 0.25
+  config.data.source = 'fake'
+  config.data.name = ''
+  config.data.size = 70
+  config.data.flip = 'independent'
+  config.eval.batch_size = 32
+  config.batch_size = 16
+  config.epochs = 3.0
+  config.log_steps = 2
+  config.checkpoint.every_epochs = 0.5
+  return config
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A run that was not interrupted."""
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  return workdir, loop.train_and_evaluate(tiny(), workdir)
+
+
+def final_state(workdir):
+  parts = run.build(tiny())
+  with checkpoint.Checkpoints(workdir) as checkpoints:
+    assert checkpoints.latest == parts.total_steps == 12
+    return jax.device_get(checkpoints.restore(parts.fresh_state()))
+
+
+def test_a_run_ends_with_its_result(finished, capsys):
+  workdir, results = finished
+  assert json.loads((workdir / 'results.json').read_text()) == json.loads(json.dumps(results))
+  assert {'method', 'resolutions', 'ensemble', 'params', 'train_seconds', 'versions', 'config'} <= set(results)
+  assert list(results['resolutions']) == ['16', '8'] and results['method'] == 'rsnet'
+  for row in results['resolutions'].values():
+    assert set(row) == {'macs', 'top1', 'top5', 'images'}
+    assert row['images'] == 70 and 0 <= row['top1'] <= row['top5'] == 1
+  assert results['resolutions']['16']['macs'] > 3 * results['resolutions']['8']['macs']
+  state = final_state(workdir)
+  assert results['params'] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  assert (workdir / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_metrics_are_written_with_the_fields_names(finished):
+  workdir, _ = finished
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines if 'train/loss' in line] == [2, 4, 6, 8, 10, 12]
+  assert [line['step'] for line in lines if 'eval/top1_mean' in line] == [4, 8, 12]
+  names = set().union(*lines)
+  expected = {f'train/{n}_{r}' for n in ('loss', 'distillation', 'top1') for r in (16, 8)}
+  expected |= {'train/loss_ensemble', 'eval/top1_16', 'eval/top5_8', 'eval/top1_ensemble'}
+  assert expected <= names
+  for line in lines:
+    if 'train/loss' in line:
+      parts = ('loss_16', 'loss_8', 'loss_ensemble', 'distillation_16', 'distillation_8')
+      assert line['train/loss'] == pytest.approx(sum(line[f'train/{p}'] for p in parts), rel=1e-5)
+  events = EventAccumulator(str(workdir / 'tensorboard'))
+  events.Reload()
+  assert [e.step for e in events.Scalars('train/loss_16')] == [2, 4, 6, 8, 10, 12]
+
+
+def interrupted_after(steps, monkeypatch):
+  """Makes the data fail after so many batches of one life."""
+  whole = loader.train_batches
+
+  def batches(*arguments, **options):
+    iterator = whole(*arguments, **options)
+    try:
+      for _ in range(steps):
+        yield next(iterator)
+    finally:
+      iterator.close()
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(loader, 'train_batches', batches)
+
+
+def test_a_resumed_run_is_bit_identical_to_the_uninterrupted_one(finished, tmp_path, monkeypatch, capsys):
+  whole, results = finished
+  for _ in range(2):  # stopped at step 5, then at step 9: each time after a checkpoint at an even step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+      interrupted_after(5, patch)
+      loop.train_and_evaluate(tiny(), tmp_path)
+  resumed = loop.train_and_evaluate(tiny(), tmp_path)
+  assert 'Going on from step 8 of 12' in capsys.readouterr().out
+  for a, b in zip(jax.tree.leaves(final_state(whole)), jax.tree.leaves(final_state(tmp_path)), strict=True):
+    np.testing.assert_array_equal(a, b)
+  for key in ('resolutions', 'ensemble', 'params'):
+    assert resumed[key] == results[key]
+  steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert steps == sorted(steps) and steps.count(12) == 2
+
+
+def test_a_finished_run_is_shown_and_not_run_again(finished, capsys, monkeypatch):
+  workdir, results = finished
+  monkeypatch.setattr(loop, 'build', None)
+  assert loop.train_and_evaluate(tiny(), workdir) == json.loads(json.dumps(results))
+  out = capsys.readouterr().out
+  assert 'holds this run, finished' in out and 'top-1' in out
+
+
+def test_another_way_of_evaluating_scores_the_finished_network_again(finished, tmp_path):
+  workdir, results = finished
+  config = tiny()
+  config.eval.pyramid = 'device'
+  state = final_state(workdir)
+  again = evaluate.evaluate(run.build(config), state.variables)
+  assert again['resolutions']['16'].keys() == {'top1', 'top5', 'images'}
+  assert again['resolutions']['16']['top1'] == results['resolutions']['16']['top1']
+
+
+def test_another_config_is_refused_with_the_difference(finished, tmp_path, monkeypatch):
+  workdir, _ = finished
+  config = tiny()
+  config.optimizer.learning_rate = 0.2
+  with pytest.raises(ValueError, match='config.optimizer.learning_rate: 0.1 there, 0.2 here'):
+    loop.train_and_evaluate(config, workdir)
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    interrupted_after(3, patch)
+    loop.train_and_evaluate(tiny(), tmp_path)
+  assert report.read(tmp_path) is None
+  with pytest.raises(ValueError, match='config.optimizer.learning_rate: 0.1 there, 0.2 here'):
+    loop.train_and_evaluate(config, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(tmp_path):
+  config = tiny()
+  config.optimizer.learning_rate = 1e30
+  with pytest.raises(FloatingPointError, match=r'step [23]: .*loss_16 = (nan|inf)') as error:
+    loop.train_and_evaluate(config, tmp_path)
+  assert 'distillation_8' in str(error.value) and '\n' not in str(error.value)
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest is None or checkpoints.latest < int(str(error.value).split()[1].rstrip(':'))
+
+
+def test_summary_counts_every_readable_image_once():
+  ranks = np.array([[0, 1, 0], [4, 5, 9], [-1, -1, -1], [0, 0, 2]], np.int32)
+
+  class Source:
+    digit_size = np.array([8, 8, 16, 16])
+
+  summary = evaluate.summarise(ranks, (16, 8), Source())
+  assert summary['unreadable'] == 1
+  assert summary['resolutions']['16'] == {'top1': 2 / 3, 'top5': 1.0, 'images': 3}
+  assert summary['resolutions']['8'] == {'top1': 1 / 3, 'top5': 2 / 3, 'images': 3}
+  assert summary['ensemble'] == {'top1': 1 / 3, 'top5': 2 / 3}
+  assert summary['groups'] == {'8 px': {'16': 0.5, '8': 0.0}, '16 px': {'16': 1.0, '8': 1.0}}
+  metrics = evaluate.metrics(summary)
+  assert metrics['eval/top1_mean'] == pytest.approx(0.5) and metrics['eval/top5_ensemble'] == pytest.approx(2 / 3)

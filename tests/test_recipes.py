@@ -1,0 +1,30 @@
+"""Every recipe runs from start to result, at reduced size."""
+
+import importlib
+
+import pytest
+
+from resjax.training import loop
+
+RECIPES = ['quickstart', 'rsnet_r18', 'rsnet_r50', 'rsnet_mobilenetv2', 'inet_r18', 'parallel_r18']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_a_recipe_runs_at_reduced_size(recipe, tmp_path):
+  config = importlib.import_module(f'configs.{recipe}').get_config()
+  resolutions = (64, 48, 32, 24, 16)[: len(config.resolutions)]
+  config.resolutions = resolutions
+  config.model.num_classes = 4 if config.data.source != 'scaled_digits' else 10
+  if config.data.source == 'tfds':
+    config.data.source = 'fake'
+  config.data.size = 32
+  config.data.workers = 0
+  config.batch_size = 8
+  config.eval.batch_size = 16
+  config.epochs = 0.5
+  if config.data.source == 'scaled_digits':
+    config.eval.batch_size = 1000
+  results = loop.train_and_evaluate(config, tmp_path)
+  assert list(results['resolutions']) == [str(r) for r in resolutions]
+  assert results['method'] == 'rsnet' and 0 <= results['ensemble']['top1'] <= 1
