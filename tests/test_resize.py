@@ -18,14 +18,10 @@ def photographs():
   return np.stack([image[60:360, 100:500] for image in load_sample_images().images])
 
 
-@pytest.mark.parametrize(
-  'size', [(224, 224), (96, 96), (47, 333), (300, 90), (300, 400), (431, 577), (700, 123)]
-)
+@pytest.mark.parametrize('size', [(224, 224), (96, 96), (47, 333), (300, 90), (300, 400), (431, 577), (700, 123)])
 def test_within_one_grey_level_of_pil(photographs, size):
   ours = np.asarray(resize(photographs, size))
-  pil = np.stack(
-    [Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in photographs]
-  )
+  pil = np.stack([Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in photographs])
   difference = np.abs(ours - pil)
   assert ours.dtype == np.float32
   assert difference.max() <= GREY_LEVEL
@@ -56,9 +52,7 @@ def test_pyramid_order_and_passing_through(photographs):
 
 def test_every_image_by_itself_under_jit(photographs):
   shrink = jax.jit(lambda images: resize(images, 64))
-  np.testing.assert_allclose(
-    np.asarray(shrink(photographs))[1:], resize(photographs[1:], 64), atol=1e-3
-  )
+  np.testing.assert_allclose(np.asarray(shrink(photographs))[1:], resize(photographs[1:], 64), atol=1e-3)
   other = photographs.copy()
   other[0] = 255 - other[0]
   np.testing.assert_array_equal(shrink(photographs)[1], shrink(other)[1])

@@ -1,0 +1,162 @@
+"""Which part of an image is seen, and at which sizes: the reference's crops, resized by PIL."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from resjax.data.decode import BadImage, decode, dimensions
+
+__all__ = ['Region', 'centre_crops', 'random_region', 'train_crops']
+
+# A JPEG is shrunk while it is decoded only where this much is left for the antialiased resize:
+# then the result differs from a full decode's by as little as two ways of antialiasing do.
+_LEFT = 2
+
+
+class Region(NamedTuple):
+  """A part of an image, in pixels."""
+
+  top: int
+  left: int
+  height: int
+  width: int
+
+
+def random_region(
+  rng: np.random.Generator,
+  height: int,
+  width: int,
+  area: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Region:
+  """Draws the region of Inception's training crop, by the rule of torchvision's RandomResizedCrop.
+
+  Args:
+    rng: Where the numbers come from.
+    height: Of the image in pixels.
+    width: Of the image in pixels.
+    area: Lowest and highest fraction of the image's area, uniform.
+    ratio: Lowest and highest width / height, log-uniform.
+
+  Returns:
+    The first of ten draws that fits into the image; else the largest centred part whose aspect
+    ratio is allowed.
+  """
+  low, high = math.log(ratio[0]), math.log(ratio[1])
+  for _ in range(10):
+    pixels = height * width * rng.uniform(*area)
+    aspect = math.exp(rng.uniform(low, high))
+    w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+    if 0 < w <= width and 0 < h <= height:
+      return Region(int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w)
+  w = min(width, max(1, round(height * ratio[1])))
+  h = min(height, max(1, round(width / ratio[0])))
+  return Region((height - h) // 2, (width - w) // 2, h, w)
+
+
+def train_crops(
+  image: bytes | np.ndarray,
+  sizes: Sequence[int],
+  rng: np.random.Generator | None,
+  *,
+  crop: str = 'random_resized',
+  crops: str = 'same',
+  area: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  max_pixels: int = 50_000_000,
+  may_shrink: bool = False,
+) -> tuple[np.ndarray, ...]:
+  """Makes the training crops: regions cut out of the full image, resized antialiased bilinear.
+
+  Args:
+    image: An encoded file, or pixels `[H, W, 3]`.
+    sizes: Of the square results, in pixels.
+    rng: Where the numbers come from; not used by crop 'full'.
+    crop: 'random_resized' (see `random_region`) or 'full': the whole image.
+    crops: 'same': one region for all sizes; 'different': one for each.
+    area: Lowest and highest fraction of the image's area.
+    ratio: Lowest and highest width / height.
+    max_pixels: Larger images are refused.
+    may_shrink: Whether a JPEG may be decoded 2, 4 or 8 times smaller where its regions are far
+      larger than their results.
+
+  Returns:
+    One uint8 `[r, r, 3]` for each size.
+
+  Raises:
+    BadImage: The image can't be decoded, or is refused.
+  """
+  height, width = dimensions(image, max_pixels)
+  regions = [Region(0, 0, height, width)] * len(sizes)
+  if crop == 'random_resized':
+    draws = 1 if crops == 'same' else len(sizes)
+    regions = [random_region(rng, height, width, area, ratio) for _ in range(draws)]
+    regions *= len(sizes) // draws
+  spare = min(min(region[2:]) / size for region, size in zip(regions, sizes)) / _LEFT
+  shrink = next((s for s in (8, 4, 2) if may_shrink and spare >= s), 1)
+  pixels = decode(image, shrink)
+  shrink = round(height / pixels.shape[0])  # 1 where the image could not be shrunk
+  return tuple(_cut_and_resize(pixels, region, size, shrink) for region, size in zip(regions, sizes))
+
+
+def centre_crops(
+  image: bytes | np.ndarray, sizes: Sequence[int], crop_fraction: float, max_pixels: int
+) -> tuple[np.ndarray, ...]:
+  """Makes the evaluation crops: short side to int(size / crop_fraction), then the centre.
+
+  Resize and crop are torchvision's `Resize` and `CenterCrop`, rounding included.
+
+  Args:
+    image: An encoded file, or pixels `[H, W, 3]`.
+    sizes: Of the square results, in pixels; each is made from the full image.
+    crop_fraction: The result's share of the resized image's short side, above 0, at most 1.
+    max_pixels: Larger images are refused, and so are images so long that resizing makes them
+      larger than this.
+
+  Returns:
+    One uint8 `[r, r, 3]` for each size.
+
+  Raises:
+    BadImage: The image can't be decoded, or is refused.
+  """
+  height, width = dimensions(image, max_pixels)
+  shapes = []
+  for size in sizes:
+    short = int(size / crop_fraction)
+    long = int(short * max(height, width) / min(height, width))
+    if short * long > max_pixels:
+      raise BadImage(
+        f'{width} x {height} pixels: too long, {short} x {long} when resized, '
+        f'more than config.data.max_pixels = {max_pixels}'
+      )
+    shapes.append((short, long) if height <= width else (long, short))
+  pixels = decode(image)
+  results = []
+  for size, (h, w) in zip(sizes, shapes):
+    top, left = round((h - size) / 2), round((w - size) / 2)
+    results.append(_resize(pixels, h, w)[top : top + size, left : left + size])
+  return tuple(results)
+
+
+def _cut_and_resize(pixels: np.ndarray, region: Region, size: int, shrink: int) -> np.ndarray:
+  """One region, given in pixels of the full image, out of a `shrink` times smaller one."""
+  top, left = region.top // shrink, region.left // shrink
+  bottom = -(-(region.top + region.height) // shrink)
+  right = -(-(region.left + region.width) // shrink)
+  part = pixels[top:bottom, left:right]
+  if shrink == 1:
+    return _resize(part, size, size)
+  x, y = region.left / shrink - left, region.top / shrink - top
+  box = (x, y, x + region.width / shrink, y + region.height / shrink)
+  return _resize(part, size, size, box)
+
+
+def _resize(pixels: np.ndarray, height: int, width: int, box: tuple[float, ...] | None = None) -> np.ndarray:
+  """PIL's antialiased bilinear resize of `[H, W, 3]` uint8."""
+  if pixels.shape[:2] == (height, width) and box is None:
+    return pixels
+  picture = Image.fromarray(pixels)
+  return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box))

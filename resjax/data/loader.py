@@ -1,0 +1,208 @@
+"""Batches for the training and the evaluation loop, the same for any number of hosts and devices.
+
+The position in the data is a function of the step. Step `s` trains on the positions
+`s * batch_size` to `(s + 1) * batch_size` of an endless stream that goes through the source once
+per epoch, each time in another order; what is drawn for an image depends on its position alone.
+Of each global batch host `p` of `P` makes the positions `p::P`, and of those its local device `l`
+of `L` gets the rows `l::L`, which stand together: host and device are strided slices of the one
+batch, so no result depends on how many there are.
+
+Grain makes the batches ahead of time, in threads or in worker processes.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from resjax.data.batches import Batch, EvalBatch, TrainBatch
+from resjax.data.crops import centre_crops, train_crops
+
+__all__ = ['Batches', 'eval_batches', 'steps_per_epoch', 'train_batches']
+
+
+def steps_per_epoch(source: Any, config: ConfigDict) -> int:
+  """Returns the number of whole batches in a source.
+
+  Raises:
+    ValueError: The source is smaller than a batch.
+  """
+  if len(source) < config.batch_size:
+    raise ValueError(f'config.batch_size: {config.batch_size}, expected at most the {len(source)} training images')
+  return len(source) // config.batch_size
+
+
+def train_batches(
+  source: Any,
+  config: ConfigDict,
+  start_step: int = 0,
+  *,
+  process_index: int | None = None,
+  process_count: int | None = None,
+  local_devices: int | None = None,
+) -> 'Batches':
+  """Makes this host's part of the training batches, without end.
+
+  Args:
+    source: As `resjax.data.sources.create` makes them.
+    config: As in configs/default.py; read: batch_size, seed, resolutions, model.num_classes and
+      data.
+    start_step: Steps that are over.
+    process_index: Of this host; by default JAX's.
+    process_count: Number of hosts; by default JAX's.
+    local_devices: Number of this host's devices; by default JAX's.
+
+  Returns:
+    An iterator of dicts: `images`, a tuple of uint8 `[B, r, r, 3]`, one for each resolution
+    (`config.data.pyramid` 'host') or the largest alone ('device'); `label` int32 `[B]`; `index`
+    int32 `[B]`, the number of the image in the source. An unreadable image is replaced by the next
+    readable one of the source and reported, see `Batches`.
+
+  Raises:
+    ValueError: `config.batch_size` does not fit the devices or the source.
+  """
+  steps_per_epoch(source, config)
+  rows = _rows('batch_size', config.batch_size, process_index, process_count, local_devices)
+  data = config.data
+  sizes = _sizes(config, data.pyramid)
+  crop = functools.partial(
+    train_crops,
+    sizes=sizes,
+    crop=data.crop,
+    crops=data.crops,
+    area=tuple(data.crop_area),
+    ratio=tuple(data.crop_ratio),
+    max_pixels=data.max_pixels,
+    may_shrink=data.pyramid == 'device',
+  )
+  make = TrainBatch(
+    source, rows, config.batch_size, config.model.num_classes, sizes, crop,
+    seed=config.seed, draws=data.crop != 'full', max_bad=data.max_bad_images,
+  )  # fmt: skip
+  return Batches(config, make, range(start_step, sys.maxsize))
+
+
+def eval_batches(
+  source: Any,
+  config: ConfigDict,
+  *,
+  process_index: int | None = None,
+  process_count: int | None = None,
+  local_devices: int | None = None,
+) -> 'Batches':
+  """Makes this host's part of the evaluation batches: every image once, on any number of hosts.
+
+  Args:
+    source: As `resjax.data.sources.create` makes them.
+    config: As in configs/default.py; read: eval, resolutions, model.num_classes and data.
+    process_index: Of this host; by default JAX's.
+    process_count: Number of hosts; by default JAX's.
+    local_devices: Number of this host's devices; by default JAX's.
+
+  Returns:
+    An iterator of equally many dicts on every host: `images` as in training, by
+    `config.eval.pyramid`; `label` int32 `[B]`; `index` int32 `[B]`, -1 for padding; `mask` float32
+    `[B]`, 0 for padding and unreadable images.
+
+  Raises:
+    ValueError: `config.eval.batch_size` does not fit the devices.
+  """
+  batch_size = config.eval.batch_size
+  rows = _rows('eval.batch_size', batch_size, process_index, process_count, local_devices)
+  sizes = _sizes(config, config.eval.pyramid)
+  crop = functools.partial(
+    centre_crops,
+    sizes=sizes,
+    crop_fraction=config.eval.crop_fraction,
+    max_pixels=config.data.max_pixels,
+  )
+  make = EvalBatch(source, rows, batch_size, config.model.num_classes, sizes, crop)
+  return Batches(config, make, range(-(-len(source) // batch_size)))
+
+
+class Batches(Iterator[Batch]):
+  """Batches in the order of their steps, made ahead by threads or worker processes.
+
+  Attributes:
+    bad: The unreadable images met so far: name to reason. Each is logged once.
+  """
+
+  def __init__(self, config: ConfigDict, make: Callable[[int], Batch], steps: range) -> None:
+    """Starts.
+
+    Args:
+      config: Of which `data` is read.
+      make: Returns the batch of a step, with an entry `bad` besides: pairs of name and reason.
+      steps: The steps.
+    """
+    self.bad: dict[str, str] = {}
+    data = config.data
+    self._max_bad = data.max_bad_images
+    # A thread makes one batch at a time, so as many must be on their way.
+    reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
+    dataset = grain.MapDataset.range(steps.start, steps.stop).map(make).to_iter_dataset(reading)
+    if data.workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain hands the flags to its workers
+      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+    self._batches = iter(dataset)
+
+  def __next__(self) -> Batch:
+    """Returns the next batch.
+
+    Raises:
+      ValueError: More than `config.data.max_bad_images` images are unreadable, with their list; or
+        a label lies outside the classes.
+    """
+    try:
+      batch = next(self._batches)
+      self._count(batch.pop('bad'))
+    except BaseException:
+      self.close()
+      raise
+    return batch
+
+  def close(self) -> None:
+    """Ends the threads and worker processes; nothing comes after it."""
+    if hasattr(self._batches, 'close'):
+      self._batches.close()
+    self._batches = iter(())
+
+  def _count(self, bad: list[tuple[str, str]]) -> None:
+    """Logs unreadable images and refuses too many."""
+    for name, reason in bad:
+      if name not in self.bad:
+        self.bad[name] = reason
+        _warn(f'unreadable image {name}: {reason}')
+    if len(self.bad) > self._max_bad:
+      names = '; '.join(f'{name}: {reason}' for name, reason in self.bad.items())
+      raise ValueError(f'config.data.max_bad_images: {self._max_bad}, but {len(self.bad)} unreadable: {names}')
+
+
+@functools.cache
+def _warn(line: str) -> None:
+  """Logs a line once in the life of the process: evaluations come back to the same images."""
+  logging.warning(line)
+
+
+def _rows(
+  field: str, size: int, process_index: int | None, process_count: int | None, devices: int | None
+) -> np.ndarray:
+  """The rows of a global batch that this host makes, grouped by its devices."""
+  index = jax.process_index() if process_index is None else process_index
+  count = jax.process_count() if process_count is None else process_count
+  devices = jax.local_device_count() if devices is None else devices
+  if size % (count * devices):
+    raise ValueError(f'config.{field}: {size}, expected a multiple of the {count * devices} devices')
+  return np.arange(index, size, count).reshape(-1, devices).T.ravel()
+
+
+def _sizes(config: ConfigDict, pyramid: str) -> tuple[int, ...]:
+  """The sizes that the host makes: all, or the largest alone."""
+  return tuple(config.resolutions) if pyramid == 'host' else (max(config.resolutions),)

@@ -1,0 +1,185 @@
+"""Where images come from. A source is a sequence of encoded images and labels that can be pickled.
+
+Every source has `len(source)`; `source[i]`, a dict of `image` (the bytes of a file, or uint8
+`[H, W, 3]`) and `label` (int); `source.name_of(i)`, what messages call the example;
+`source.num_classes`; `source.class_names`; and `source.needed`, int32 `[N]` of the resolution that
+each image needs, or None where nobody knows it.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+__all__ = ['FakeSource', 'FolderSource', 'create']
+
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+
+
+def create(config: ConfigDict, split: str) -> Any:
+  """Opens one split of the data that a config names.
+
+  Args:
+    config: As in configs/default.py; read: data, resolutions and model.num_classes.
+    split: As the source calls it: a folder's name, a TFDS split such as 'train[:90%]', or a
+      split of scaled_digits. 'validation' finds a folder 'val', too.
+
+  Returns:
+    A source, see the module's docstring.
+
+  Raises:
+    ValueError: The data do not fit `config.model.num_classes` or are not as they should be.
+    FileNotFoundError: The data are not there.
+  """
+  data, classes = config.data, config.model.num_classes
+  if data.source == 'fake':
+    return FakeSource(split, data.size or 1_000, classes, max(config.resolutions))
+  if data.source == 'tfds':
+    from resjax.data.tfds import TfdsSource  # with its imports, only where it is used
+
+    source = TfdsSource(data.name, data.dir, split)
+    fits = source.num_classes <= classes
+  elif data.source == 'folder':
+    source = FolderSource(data.dir, split, (data.train_split, data.eval_split))
+    fits = source.num_classes == classes
+  elif data.source == 'scaled_digits':
+    from resjax.data.scaled_digits import ScaledDigits
+
+    source = ScaledDigits(split, data.size if split == 'train' else 0)
+    fits = source.num_classes == classes
+  else:
+    raise ValueError(f'config.data.source: {data.source!r}, expected one of tfds, folder, scaled_digits, fake')
+  if not fits:
+    raise ValueError(
+      f'config.model.num_classes: {classes}, expected {source.num_classes}, '
+      f'the classes of {data.source} {data.dir if data.source == "folder" else data.name}'
+    )
+  return source
+
+
+class FolderSource:
+  """Image files in `root/split/class/`, classes and files in the order of their names.
+
+  Attributes:
+    num_classes: Number of class folders.
+    class_names: Their names, sorted; the label is the number in this order.
+    needed: None.
+  """
+
+  needed = None
+
+  def __init__(self, root: str, split: str, splits: tuple[str, ...] = ()):
+    """Lists the files.
+
+    Args:
+      root: Folder of the splits.
+      split: Folder of the classes; 'validation' finds 'val' where there is no such folder.
+      splits: Those that must have the same classes, as far as they are there.
+
+    Raises:
+      FileNotFoundError: The folder is missing.
+      ValueError: It has no classes, a class has no images, or another split has other classes.
+    """
+    if not root:
+      raise ValueError('config.data.dir: empty, expected a folder with train/<class>/*.jpg')
+    self.folder = _split_folder(root, split)
+    if not self.folder.is_dir():
+      raise FileNotFoundError(f'config.data.dir: no folder {self.folder}, expected {self.folder}/<class>/*.jpg')
+    self.class_names = _classes(self.folder)
+    if not self.class_names:
+      raise ValueError(f'{self.folder}: no class folders, expected {self.folder}/<class>/*.jpg')
+    self.num_classes = len(self.class_names)
+    for other in (_split_folder(root, name) for name in splits):
+      if other.is_dir():
+        _check_same_classes(self.folder, self.class_names, other)
+    files = [_images(self.folder / name) for name in self.class_names]
+    self.files = [name for names in files for name in names]
+    self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int32), [len(f) for f in files])
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    path = pathlib.Path(self.name_of(index))
+    return {'image': path.read_bytes(), 'label': int(self.labels[index])}
+
+  def name_of(self, index: int) -> str:
+    """Returns the path of an example's file."""
+    return str(self.folder / self.class_names[self.labels[index]] / self.files[index])
+
+
+class FakeSource:
+  """Random pixels, made when they are read: the label is the number modulo the classes.
+
+  Attributes:
+    num_classes: As given.
+    class_names: The numbers.
+    needed: None.
+  """
+
+  needed = None
+
+  def __init__(self, split: str, size: int, num_classes: int, resolution: int):
+    """Makes a source.
+
+    Args:
+      split: Another name gives other images.
+      size: Number of images.
+      num_classes: Number of labels.
+      resolution: Images are 1 to 1.5 times as high and as wide, in pixels.
+    """
+    self.split, self.size, self.resolution = split, size, resolution
+    self.num_classes = num_classes
+    self.class_names = tuple(str(label) for label in range(num_classes))
+
+  def __len__(self) -> int:
+    return self.size
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    rng = np.random.default_rng([index, *self.split.encode()])
+    height, width = rng.integers(self.resolution, self.resolution * 3 // 2 + 1, 2)
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    return {'image': image, 'label': index % self.num_classes}
+
+  def name_of(self, index: int) -> str:
+    """Returns what messages call an example."""
+    return f'fake/{self.split} {index}'
+
+
+def _split_folder(root: str, split: str) -> pathlib.Path:
+  """The folder of a split."""
+  folder = pathlib.Path(root).expanduser() / split
+  short = folder.with_name('val')
+  return short if split == 'validation' and not folder.is_dir() and short.is_dir() else folder
+
+
+def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+  """The class folders of a split."""
+  names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+  return tuple(sorted(name for name in names if not name.startswith('.')))
+
+
+def _check_same_classes(folder: pathlib.Path, names: tuple[str, ...], other: pathlib.Path) -> None:
+  """Refuses splits with different classes: their labels would mean different things."""
+  for name in sorted(set(names) ^ set(_classes(other))):
+    here, there = (folder, other) if name in names else (other, folder)
+    raise ValueError(f'{here / name}: no such class in {there}, expected the same in both')
+
+
+def _images(folder: pathlib.Path) -> list[str]:
+  """The image files of a class; others are named in the log."""
+  names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
+  images = [name for name in names if name.lower().endswith(_SUFFIXES)]
+  if not images:
+    raise ValueError(f'{folder}: no images, expected files named {", ".join(_SUFFIXES)}')
+  if len(images) < len(names):
+    other = next(name for name in names if name not in set(images))
+    logging.warning(
+      '%s: %d entries are no image files and not used, such as %s',
+      folder,
+      len(names) - len(images),
+      other,
+    )
+  return images
