@@ -1,7 +1,8 @@
 """Which part of an image is seen, and at which sizes: the reference's crops, resized by PIL."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +100,8 @@ def train_crops(
   shrink = next((s for s in (8, 4, 2) if may_shrink and spare >= s), 1)
   pixels = decode(image, shrink)
   shrink = round(height / pixels.shape[0])  # 1 where the image could not be shrunk
-  return tuple(_cut_and_resize(pixels, region, size, shrink) for region, size in zip(regions, sizes))
+  resizers = {region: _resizer(*_cut(pixels, region, shrink)) for region in set(regions)}
+  return tuple(resizers[region](size, size) for region, size in zip(regions, sizes))
 
 
 def centre_crops(
@@ -133,30 +135,33 @@ def centre_crops(
         f'more than config.data.max_pixels = {max_pixels}'
       )
     shapes.append((short, long) if height <= width else (long, short))
-  pixels = decode(image)
+  resize = _resizer(decode(image))
   results = []
   for size, (h, w) in zip(sizes, shapes):
     top, left = round((h - size) / 2), round((w - size) / 2)
-    results.append(_resize(pixels, h, w)[top : top + size, left : left + size])
+    results.append(resize(h, w)[top : top + size, left : left + size])
   return tuple(results)
 
 
-def _cut_and_resize(pixels: np.ndarray, region: Region, size: int, shrink: int) -> np.ndarray:
-  """One region, given in pixels of the full image, out of a `shrink` times smaller one."""
+def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, tuple[float, ...] | None]:
+  """The part of a `shrink` times smaller image that holds a region, and the region's box in it."""
   top, left = region.top // shrink, region.left // shrink
   bottom = -(-(region.top + region.height) // shrink)
   right = -(-(region.left + region.width) // shrink)
   part = pixels[top:bottom, left:right]
   if shrink == 1:
-    return _resize(part, size, size)
+    return part, None
   x, y = region.left / shrink - left, region.top / shrink - top
-  box = (x, y, x + region.width / shrink, y + region.height / shrink)
-  return _resize(part, size, size, box)
+  return part, (x, y, x + region.width / shrink, y + region.height / shrink)
 
 
-def _resize(pixels: np.ndarray, height: int, width: int, box: tuple[float, ...] | None = None) -> np.ndarray:
-  """PIL's antialiased bilinear resize of `[H, W, 3]` uint8."""
-  if pixels.shape[:2] == (height, width) and box is None:
-    return pixels
-  picture = Image.fromarray(pixels)
-  return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box))
+def _resizer(pixels: np.ndarray, box: tuple[float, ...] | None = None) -> Callable[[int, int], np.ndarray]:
+  """Returns a function that makes `[height, width, 3]` of pixels or a box in them, as PIL does."""
+  picture = functools.cache(lambda: Image.fromarray(pixels))
+
+  def resize(height: int, width: int) -> np.ndarray:
+    if pixels.shape[:2] == (height, width) and box is None:
+      return pixels
+    return np.asarray(picture().resize((width, height), Image.Resampling.BILINEAR, box))
+
+  return resize
