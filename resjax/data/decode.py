@@ -120,9 +120,7 @@ def _orientation(data: bytes) -> int:
     return 1
   try:
     orientation = _open(data).getexif().get(0x0112, 1)
-  except BadImage:
-    raise
-  except Exception:  # a broken EXIF block spoils no picture
+  except Exception:  # a broken EXIF block spoils no picture; decoding finds what else is wrong
     return 1
   return orientation if orientation in _UPRIGHT else 1
 

@@ -1,0 +1,140 @@
+"""Prepared TFDS data sets by name, in array_record or TFRecord files, without TensorFlow."""
+
+import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from resjax.data.decode import BadImage
+from resjax.data.tfrecord import Part, TFRecords
+
+__all__ = ['TfdsSource']
+
+
+class TfdsSource:
+  """A split of a prepared data set with an image and a class.
+
+  Attributes:
+    num_classes: Number of classes.
+    class_names: Their names.
+    needed: None.
+  """
+
+  needed = None
+
+  def __init__(self, name: str, data_dir: str, split: str):
+    """Opens a split.
+
+    Args:
+      name: The data set's name as TFDS writes it, optionally with config and version.
+      data_dir: TFDS's folder of data sets (empty: its default), or the folder of this prepared
+        data set, which holds dataset_info.json.
+      split: 'train', 'validation', 'train[:10%]', ...
+
+    Raises:
+      FileNotFoundError: The data set is not prepared; the message says how to.
+      ValueError: The name, the split or the kind of data set does not fit.
+    """
+    builder = _builder(name, data_dir)
+    self.name, self.split = builder.info.full_name, split
+    self._image, self._label, self._features = _features(builder)
+    label = builder.info.features[self._label]
+    self.num_classes = label.num_classes
+    self.class_names = tuple(label.names)
+    parts = _parts(builder, split)
+    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+      self._records = TFRecords(parts)
+    else:
+      raw = tfds.decode.DeserializeMethod.RAW_BYTES
+      self._records = builder.as_data_source(split, deserialize_method=raw)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    try:
+      record = self._features.deserialize_example_np(
+        self._records[index], decoders={self._image: tfds.decode.SkipDecoding()}
+      )
+      return {'image': record[self._image], 'label': int(record[self._label])}
+    except OSError:
+      raise
+    except Exception as error:  # whatever a parser may raise over broken bytes
+      raise BadImage(f'the record is damaged ({str(error).splitlines()[0]})') from error
+
+  def name_of(self, index: int) -> str:
+    """Returns the data set, the split and the number of a record, and its place in a file."""
+    place = f' ({self._records.name_of(index)})' if isinstance(self._records, TFRecords) else ''
+    return f'{self.name} {self.split} {index}{place}'
+
+
+def _builder(name: str, data_dir: str) -> Any:
+  """The builder of a data set that is prepared."""
+  folder = pathlib.Path(data_dir).expanduser()
+  if data_dir and (folder / 'dataset_info.json').is_file():
+    builder = tfds.builder_from_directory(folder)
+    if builder.name != name.split(':')[0].split('/')[0]:
+      raise ValueError(f'config.data.name: {name}, but {folder} holds {builder.name}')
+    return builder
+  try:
+    builder = tfds.builder(name, data_dir=folder if data_dir else None)
+  except tfds.core.DatasetNotFoundError:
+    place = folder if data_dir else "TFDS's folder"
+    raise ValueError(
+      f'config.data.name: {name!r}, expected a data set that TFDS knows or that stands prepared in {place}'
+    ) from None
+  except (AssertionError, ValueError) as error:
+    raise ValueError(f'config.data.name: {name!r}: {" ".join(str(error).split())}') from None
+  if not builder.is_prepared():
+    raise FileNotFoundError(_how_to_prepare(builder))
+  return builder
+
+
+def _how_to_prepare(builder: Any) -> str:
+  """What to do about a data set that is not there."""
+  root = builder.data_path
+  for _ in builder.info.full_name.split('/'):
+    root = root.parent
+  manual = ''
+  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    text = ' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    manual = f'  mkdir -p {root}/downloads/manual   # and put the archives there by hand. TFDS says: {text}\n'
+  return (
+    f'{builder.info.full_name} is not prepared in {root} (config.data.name, config.data.dir).\n'
+    f'Prepare it once, in an environment of its own with TensorFlow (resjax itself needs none):\n'
+    f'{manual}'
+    f'  python -m venv tfds-env && tfds-env/bin/pip install tensorflow tensorflow-datasets array_record\n'
+    f'  tfds-env/bin/tfds build {builder.info.full_name.rsplit("/", 1)[0]} --data_dir={root}'
+    f' --file_format=array_record\n'
+    f'Or name a folder where it stands prepared, in array_record or TFRecord files:\n'
+    f'  --config.data.dir=DIR\n'
+    f'Or train on image files in DIR/train/<class>/ and DIR/val/<class>/:\n'
+    f'  --config.data.source=folder --config.data.dir=DIR'
+  )
+
+
+def _features(builder: Any) -> tuple[str, str, Any]:
+  """The names of the image and the label, and a reader of just these two."""
+  features = dict(builder.info.features.items())
+  keys = builder.info.supervised_keys
+  image, label = keys if keys and len(keys) == 2 and all(isinstance(k, str) for k in keys) else ('image', 'label')
+  for key, kind in ((image, tfds.features.Image), (label, tfds.features.ClassLabel)):
+    if not isinstance(features.get(key), kind):
+      raise ValueError(
+        f'config.data.name: {builder.info.full_name} has the features {", ".join(features)}, '
+        f'expected an image {image!r} and a class {label!r}'
+      )
+  return image, label, tfds.features.FeaturesDict({image: features[image], label: features[label]})
+
+
+def _parts(builder: Any, split: str) -> list[Part]:
+  """The files of a split; all are there."""
+  try:
+    files = builder.info.splits[split].file_instructions
+  except (KeyError, ValueError) as error:
+    known = ', '.join(builder.info.splits)
+    raise ValueError(f'{builder.info.full_name}: split {split!r}, expected one of {known}') from error
+  for file in files:
+    if not pathlib.Path(file.filename).is_file():
+      raise FileNotFoundError(f'{file.filename}: missing, a part of {builder.info.full_name} {split}')
+  return [Part(str(f.filename), f.skip, f.take, f.examples_in_shard) for f in files]
