@@ -18,6 +18,11 @@ def check_inputs(images: jax.Array, mask: jax.Array | None) -> None:
     raise ValueError(f'mask: expected shape [{images.shape[0]}], got {mask.shape}')
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """Returns x in float32, or as it is where it is more precise."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Norm(nn.Module):
   """BatchNorm whose training statistics count only the samples of a mask.
 
@@ -57,7 +62,7 @@ class Norm(nn.Module):
     mean, var = running_mean.value, running_var.value
     if train:
       axis_name = None if self.is_initializing() else self.axis_name
-      batch_mean, batch_square, count = _moments(x.astype(jnp.float32), mask, axis_name)
+      batch_mean, batch_square, count = _moments(x, mask, axis_name)
       batch_var = jnp.maximum(batch_square - batch_mean**2, 0)
       if not self.is_initializing():
         for running, batch in (running_mean, batch_mean), (running_var, batch_var):
@@ -75,6 +80,7 @@ class Norm(nn.Module):
 
 def _moments(x, mask, axis_name):
   """Mean [C] and mean square [C] of x [B, ..., C] over the samples that count; their number."""
+  x = at_least_float32(x)
   axes = tuple(range(x.ndim - 1))
   if mask is None:
     count = x.shape[0]
@@ -82,7 +88,7 @@ def _moments(x, mask, axis_name):
     return *(jax.lax.pmean(moments, axis_name) if axis_name else moments), count
   mask = mask.astype(bool)
   x = jnp.where(jnp.expand_dims(mask, range(1, x.ndim)), x, 0)
-  count = mask.sum(dtype=jnp.float32)
+  count = mask.sum(dtype=x.dtype)
   sums = jnp.stack([x.sum(axes), (x * x).sum(axes)])
   if axis_name:
     sums, count = jax.lax.psum((sums, count), axis_name)
@@ -139,4 +145,4 @@ def conv_norm(
 
 def mean_pool(x: jax.Array) -> jax.Array:
   """Returns the mean over all positions of x [B, H, W, C]: float32 [B, C]."""
-  return x.mean((1, 2), dtype=jnp.float32)
+  return at_least_float32(x).mean((1, 2))

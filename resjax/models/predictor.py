@@ -1,0 +1,112 @@
+"""The predictors of DRNet: networks that look at one small copy of an image and score every resolution.
+
+Two are the paper's (Zhu et al., "Dynamic Resolution Network", NeurIPS 2021): one per backbone, and up to as dear as the
+backbone. `small` is ours: one family for all, below a hundredth of the backbone's price.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from resjax.models import layers
+from resjax.models.resnet import BasicBlock, ResNet
+
+
+class SmallPredictor(nn.Module):
+  """Four 3x3 convolutions of stride 2, from 8 channels to 64: 1.1 M multiply-adds at 64 px, 69,312 at 16 px.
+
+  Then the mean over all positions and a linear layer. More channels, a stem without stride or a larger input told the
+  needed resolution of `scaled_digits` hardly better (docs/drnet.md).
+
+  Attributes:
+    num_classes: How many resolutions are scored.
+    width: Multiplies the channels.
+    dtype: Of the computation, 'float32' or 'bfloat16'; parameters, statistics and scores are float32.
+    axis_name: The named axis over which BatchNorm normalises in training; None: this device's part of the batch.
+  """
+
+  num_classes: int
+  width: float = 1.0
+  dtype: str = 'float32'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """Returns the scores, float32 `[B, num_classes]`, of normalised images, float `[B, H, W, 3]`."""
+    layer = functools.partial(layers.conv_norm, train=train, mask=None, dtype=self.dtype, axis_name=self.axis_name)
+    x = images
+    for number, features in enumerate((8, 16, 32, 64), 1):
+      names = (f'conv{number}', f'bn{number}')
+      x = nn.relu(layer(x, max(1, round(features * self.width)), 3, 2, names=names))
+    return nn.Dense(self.num_classes, name='head')(layers.mean_pool(x))
+
+
+# The convolutions of an inverted residual block.
+_ROLES = ('expand', 'depthwise', 'project')
+
+
+class MobilePredictor(nn.Module):
+  """The paper's predictor for MobileNetV2: four inverted residual blocks of stride 2 behind a stem of stride 2.
+
+  The paper gives the kind of block and the input of 64 px, not the widths: channels 64, 128, 256, 512 and expansion 1
+  (the widening convolution kept) are a guess that fits, 271,747 parameters and 7.32 M multiply-adds.
+
+  Attributes:
+    num_classes: How many resolutions are scored.
+    width: Multiplies the channels.
+    dtype: Of the computation, 'float32' or 'bfloat16'; parameters, statistics and scores are float32.
+    axis_name: The named axis over which BatchNorm normalises in training; None: this device's part of the batch.
+  """
+
+  num_classes: int
+  width: float = 1.0
+  dtype: str = 'float32'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """Returns the scores, float32 `[B, num_classes]`, of normalised images, float `[B, H, W, 3]`."""
+    layer = functools.partial(layers.conv_norm, train=train, mask=None, dtype=self.dtype, axis_name=self.axis_name)
+    x = nn.relu6(layer(images, round(32 * self.width), 3, 2, names=('conv1', 'bn1')))
+    for stage, features in enumerate((64, 128, 256, 512), 1):
+      inner = x.shape[-1]
+      names = {role: (f'stage{stage}_{role}_conv', f'stage{stage}_{role}_bn') for role in _ROLES}
+      x = nn.relu6(layer(x, inner, 1, names=names['expand']))
+      x = nn.relu6(layer(x, inner, 3, 2, groups=inner, names=names['depthwise']))
+      x = layer(x, round(features * self.width), 1, names=names['project'])
+    return nn.Dense(self.num_classes, name='head')(layers.mean_pool(x))
+
+
+# By name: the network, and the input size in pixels that it was made for.
+PREDICTORS: dict[str, tuple[Callable[..., nn.Module], int]] = {
+  'small': (SmallPredictor, 64),
+  'resnet10': (functools.partial(ResNet, block=BasicBlock, stages=(1, 1, 1, 1)), 128),
+  'mobile': (MobilePredictor, 64),
+}
+
+
+def create_predictor(
+  name: str,
+  *,
+  resolutions: int,
+  width: float = 1.0,
+  dtype: str = 'float32',
+  axis_name: str | None = None,
+) -> nn.Module:
+  """Returns the predictor of this name, called as `predictor(images, train=...)`.
+
+  Args:
+    name: A key of PREDICTORS.
+    resolutions: How many are scored.
+    width: Multiplies the channels of every layer.
+    dtype: Of the computation, 'float32' or 'bfloat16'.
+    axis_name: The named axis over which BatchNorm normalises in training.
+
+  Raises:
+    ValueError: The name is unknown; lists the known ones.
+  """
+  if name not in PREDICTORS:
+    raise ValueError(f'drnet.predictor.name: got {name!r}, expected one of {", ".join(PREDICTORS)}')
+  return PREDICTORS[name][0](num_classes=resolutions, width=width, dtype=dtype, axis_name=axis_name)
