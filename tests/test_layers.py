@@ -27,7 +27,7 @@ def x():
 @pytest.fixture
 def variables():
   draw = np.random.default_rng(1).uniform
-  leaf = lambda: draw(0.5, 1.5, C).astype(np.float32)  # noqa: E731
+  leaf = lambda: draw(0.5, 1.5, C).astype(np.float32)
   return {
     'params': {'scale': leaf(), 'bias': leaf()},
     'batch_stats': {'mean': leaf(), 'var': leaf()},

@@ -143,7 +143,11 @@ def test_gradients(x64, options, twin):
   (twin.train()(theirs) * torch.from_numpy(weights)).sum().backward()
   grads = {name: parameter.grad for name, parameter in twin.named_parameters()}
   expected = torch_models.from_torch(grads, {'params': variables['params']})['params']
-  jax.tree.map(assert_close, gradients(variables['params']), expected)
+  ours = gradients(variables['params'])
+  # A bias in front of another BatchNorm has a gradient of 0: measured by the largest of all.
+  scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+  error = jax.tree.map(lambda a, b: np.abs(a - b).max() / scale, ours, expected)
+  assert max(jax.tree.leaves(error)) <= TOLERANCE, error
 
 
 @pytest.mark.parametrize(

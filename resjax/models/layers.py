@@ -72,8 +72,7 @@ class Norm(nn.Module):
       var = jnp.where(count > 0, batch_var, var)
 
     mean, scale, bias = (
-      jnp.expand_dims(v, range(x.ndim - 1))
-      for v in (mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
+      jnp.expand_dims(v, range(x.ndim - 1)) for v in (mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
     )
     return ((x - mean) * scale + bias).astype(self.dtype)
 
