@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
 
   # --- the method ---
-  config.method = 'rsnet'
+  config.method = 'rsnet'  # or 'drnet': a predictor chooses each image's resolution
   # Input sizes in pixels, highest first: the order of distillation. One size trains an ordinary network.
   config.resolutions = (224, 192, 160, 128, 96)
   # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training).
@@ -20,6 +20,33 @@ def get_config() -> ConfigDict:
   config.shared_batch_norm = False
   # True: BatchNorm normalises over the batch of all devices; False: over each device's own part.
   config.sync_batch_norm = False
+
+  # --- DRNet ---
+  config.drnet = ConfigDict()
+  # 'scratch': network and predictor together from the start. 'pretrain': first the network alone at all resolutions (as
+  # `distillation` says), then both. 'checkpoint': from a finished RS-Net run.
+  config.drnet.start = 'pretrain'
+  config.drnet.checkpoint = ''  # 'checkpoint': that run's workdir; the resolutions here are some of its own
+  config.drnet.pretrain = ConfigDict()
+  config.drnet.pretrain.epochs = 120.0  # 'pretrain': of the network alone; `epochs` are those that follow
+  config.drnet.pretrain.learning_rate = 0.1
+  config.drnet.pretrain.step_epochs = 30.0
+  config.drnet.pretrain.warmup_epochs = 0.0
+  config.drnet.frozen = False  # True: the predictor alone is trained, the network stays as it is, statistics included
+  # How the predictor learns: 'dense' runs every resolution on every image, 'routed' each image at its own alone (less
+  # work, noisier gradients), 'supervised' from labels, the smallest resolution at which the frozen network is right.
+  config.drnet.estimator = 'dense'
+  # Mean multiply-adds of an image, the predictor's left out; at most 1: as a share of the largest resolution's.
+  config.drnet.budget = 0.6
+  config.drnet.eta = 0.2  # weight of what the mean exceeds the budget by
+  config.drnet.tau = 1.0  # temperature of the choice's gradient at the first step
+  config.drnet.tau_end = 1.0  # and at the last: the same, or lower
+  config.drnet.margin = 1.25  # 'routed': room at each resolution, over the share that the budget lets expect
+  config.drnet.learning_rate_factor = 0.1  # the predictor's learning rate over the network's
+  config.drnet.predictor = ConfigDict()
+  config.drnet.predictor.name = 'small'  # 'small', or the paper's: 'resnet10' and 'mobile'
+  config.drnet.predictor.size = 0  # of its input in pixels; 0: what it was made for (64, resnet10: 128)
+  config.drnet.predictor.width = 1.0  # multiplies its channels
 
   # --- the network ---
   config.model = ConfigDict()
@@ -36,6 +63,8 @@ def get_config() -> ConfigDict:
   config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>, val/<class>
   config.data.train_split = 'train'
   config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'
+  # drnet: where the cascade's threshold is set; empty: for each half of eval_split on the other half.
+  config.data.calibration_split = ''
   config.data.size = 0  # fake: images in a split; scaled_digits: training images; 0: the source's own default
   # Training crop: 'random_resized' (area and aspect ratio drawn) or 'full' (the whole image).
   config.data.crop = 'random_resized'

@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import losses, models, preprocess, switchable
+from resjax import drnet, losses, models, preprocess, switchable
+from resjax.models.predictor import PREDICTORS
 
 # Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
 FREE = (
@@ -21,8 +22,11 @@ FREE = (
 )
 
 _CHOICES = {
-  'method': ('rsnet',),
+  'method': ('rsnet', 'drnet'),
   'distillation': losses.DISTILLATIONS,
+  'drnet.start': ('scratch', 'pretrain', 'checkpoint'),
+  'drnet.estimator': drnet.ESTIMATORS,
+  'drnet.predictor.name': tuple(PREDICTORS),
   'model.name': tuple(models.MODELS),
   'model.dtype': ('float32', 'bfloat16'),
   'data.source': ('tfds', 'folder', 'scaled_digits', 'fake'),
@@ -48,6 +52,18 @@ _RANGES: dict[str, _Check] = {
   'epochs': _POSITIVE,
   'seed': _NOT_NEGATIVE,
   'label_smoothing': _SHARE,
+  'drnet.pretrain.epochs': _POSITIVE,
+  'drnet.pretrain.learning_rate': _POSITIVE,
+  'drnet.pretrain.step_epochs': _POSITIVE,
+  'drnet.pretrain.warmup_epochs': _NOT_NEGATIVE,
+  'drnet.budget': _POSITIVE,
+  'drnet.eta': _NOT_NEGATIVE,
+  'drnet.tau': _POSITIVE,
+  'drnet.tau_end': _POSITIVE,
+  'drnet.margin': (lambda v: v >= 1, '1 or more'),
+  'drnet.learning_rate_factor': _POSITIVE,
+  'drnet.predictor.size': _NOT_NEGATIVE,
+  'drnet.predictor.width': _POSITIVE,
   'model.num_classes': (lambda v: v > 1, '2 or more'),
   'model.width': _POSITIVE,
   'data.size': _NOT_NEGATIVE,
@@ -94,6 +110,33 @@ def validate(config: ConfigDict) -> None:
       "config.data.pyramid: got 'device' with data.crops='different', expected 'host' "
       '(the device makes the lower resolutions from one crop)'
     )
+  if config.method == 'drnet':
+    _validate_drnet(config)
+
+
+def _validate_drnet(config: ConfigDict) -> None:
+  """Raises ValueError if fields of DRNet contradict each other."""
+  options, resolutions = config.drnet, tuple(config.resolutions)
+  if len(resolutions) < 2:
+    raise ValueError(f"config.resolutions: got {resolutions}, expected two or more to choose from with method='drnet'")
+  if options.tau_end > options.tau:
+    raise ValueError(f'config.drnet.tau_end: got {options.tau_end}, expected at most tau = {options.tau}')
+  size = options.predictor.size or PREDICTORS[options.predictor.name][1]
+  if size > resolutions[0]:
+    raise ValueError(
+      f'config.drnet.predictor.size: got {size}, expected at most {resolutions[0]}, the largest resolution'
+    )
+  if (options.start == 'checkpoint') != bool(options.checkpoint):
+    raise ValueError(
+      f'config.drnet.checkpoint: got {options.checkpoint!r}, expected the workdir of an RS-Net run with '
+      "drnet.start='checkpoint', and nothing otherwise"
+    )
+  if options.start == 'scratch' and options.frozen:
+    raise ValueError(
+      "config.drnet.frozen: got True, expected False with drnet.start='scratch' (nothing is trained yet)"
+    )
+  if options.estimator == 'supervised' and not options.frozen:
+    raise ValueError("config.drnet.frozen: got False, expected True with drnet.estimator='supervised'")
 
 
 def flatten(config: ConfigDict | dict[str, Any], prefix: str = '') -> dict[str, Any]:

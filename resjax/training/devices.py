@@ -55,17 +55,16 @@ class Devices:
     """Returns `step(state, batch) -> state, metrics` over all devices; the old state's memory is reused."""
     return self._compile(body, P(), donate=(0,))
 
-  def eval(self, body: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """Returns `step(variables, batch) -> numpy array [B, ...]` over all devices: this host's rows, in order."""
+  def eval(self, body: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `step(variables, batch)`, numpy arrays [B, ...] over all devices: this host's rows, in order."""
     step = self._compile(body, P(AXIS), donate=())
 
-    def run(variables: Any, batch: Any) -> np.ndarray:
-      shards = step(variables, batch).addressable_shards
-      rows = [np.asarray(s.data) for s in sorted(shards, key=lambda s: s.index[0].start or 0)]
-      out = np.concatenate(rows)
+    def rows(array: jax.Array) -> np.ndarray:
+      shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
+      out = np.concatenate([np.asarray(s.data) for s in shards])
       return out.reshape(-1, *out.shape[2:]) if self.parallel == 'pmap' else out
 
-    return run
+    return lambda variables, batch: jax.tree.map(rows, step(variables, batch))
 
   def _compile(self, body: Callable[..., Any], out: P, donate: tuple[int, ...]) -> Callable[..., Any]:
     if self.parallel == 'pmap':

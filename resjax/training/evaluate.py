@@ -22,24 +22,42 @@ def evaluate(run: Run, variables: Variables) -> dict[str, Any]:
     `{'resolutions': {'224': {'top1', 'top5', 'images'}}, 'ensemble': {'top1', 'top5'}, 'unreadable'}`; where the source
     knows its digits' sizes, also `'groups': {'8 px': {'32': top1}}`.
   """
-  return summarise(rank(run, variables), run.config.resolutions, run.eval_source)
+  scores = score(run, variables, run.eval_source)
+  return summarise(ranks_of(scores), run.config.resolutions, run.eval_source)
 
 
-def rank(run: Run, variables: Variables) -> np.ndarray:
-  """Returns the rank of the true class for every image, int32 `[N, R + 1]`, on every host; -1: unreadable.
+def score(run: Run, variables: Variables, source: Any) -> Any:
+  """Returns what `run.eval_step` says of every image of a source: numpy `[N, ...]`, on every host.
+
+  The ranks of an unreadable image are -1, other integers too; what is no integer is NaN.
 
   Args:
-    run: Whose `eval_source` is scored.
+    run: Whose `eval_step` is used.
     variables: Of the switchable network.
+    source: As `resjax.data.sources.create` makes them.
   """
-  ranks = np.full((len(run.eval_source), len(run.config.resolutions) + 1), -1, np.int32)
-  for batch in loader.eval_batches(run.eval_source, run.config):
+  table = None
+  for batch in loader.eval_batches(source, run.config):
     out = run.eval_step(variables, run.devices.put(batch))
+    if table is None:
+      table = jax.tree.map(lambda x: _blank(len(source), x), out)
     counted = batch['mask'] > 0
-    ranks[batch['index'][counted]] = out[counted]
+    for whole, part in zip(jax.tree.leaves(table), jax.tree.leaves(out), strict=True):
+      whole[batch['index'][counted]] = part[counted]
   if jax.process_count() > 1:
-    ranks = np.asarray(multihost_utils.process_allgather(ranks)).max(0)
-  return ranks
+    table = jax.tree.map(lambda x: np.fmax.reduce(multihost_utils.process_allgather(x)), table)
+  return table
+
+
+def _blank(length: int, like: np.ndarray) -> np.ndarray:
+  """An array for `length` rows like these, filled with -1 or NaN."""
+  fill = -1 if np.issubdtype(like.dtype, np.integer) else np.nan
+  return np.full((length, *like.shape[1:]), fill, like.dtype)
+
+
+def ranks_of(scores: Any) -> np.ndarray:
+  """Returns the ranks, int32 `[N, R + 1]`, among what `score` returns; -1: unreadable."""
+  return scores['ranks'] if isinstance(scores, dict) else scores
 
 
 def summarise(ranks: np.ndarray, resolutions: tuple[int, ...], source: Any) -> dict[str, Any]:

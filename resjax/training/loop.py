@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from resjax import config as configuration
 from resjax import macs, report
 from resjax.data import loader
-from resjax.training import evaluate
+from resjax.training import backbone, evaluate, judge
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.run import Run, build
@@ -55,6 +55,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     else:
       summary = evaluate.evaluate(run, state.variables)
   results = collect(run, state, summary, seconds)
+  if config.method == 'drnet':
+    results |= judge.judge(run, state.variables, workdir)
   if jax.process_index() == 0:
     report.write(results, workdir)
     report.accuracy_against_macs(results, workdir / 'accuracy.png')
@@ -80,14 +82,20 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
 
 
 def resume(run: Run, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[TrainState, float]:
-  """Returns the latest checkpoint's state and its seconds of training, or a fresh state and 0.
+  """Returns the latest checkpoint's state and its seconds of training, or the state before the first step.
+
+  A DRNet whose network is to be trained first trains it, in the workdir's folder `pretraining`; its seconds count.
 
   Raises:
     ValueError: The checkpoint was made with another config.
   """
   step = checkpoints.latest
   if step is None:
-    return run.fresh_state(), 0.0
+    spent = 0.0
+    if run.config.method == 'drnet' and run.config.drnet.start == 'pretrain':
+      first = train_and_evaluate(backbone.pretraining(run.config), workdir / 'pretraining')
+      spent = first['train_seconds']
+    return backbone.start(run.fresh_state(), run.config, workdir, run.devices), spent
   meta = checkpoints.meta()
   configuration.check_same(meta['config'], run.config, f'workdir {workdir}')
   print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')

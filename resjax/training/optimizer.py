@@ -53,21 +53,37 @@ def decayed(params: Any, which: str) -> Any:
 def create(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
   """Returns the optax transformation that the config describes.
 
-  SGD is torch's: `g += wd p; buf = m buf + g; p -= lr buf`.
+  SGD is torch's: `g += wd p; buf = m buf + g; p -= lr buf`. With method 'drnet' the predictor has a learning rate of
+  its own, and what is frozen stays as it is: alpha always, the network where the config says so.
 
   Args:
-    config: Reads `optimizer`.
+    config: Reads `optimizer`, and for DRNet `drnet.frozen` and `drnet.learning_rate_factor`.
     steps_per_epoch: Batches in an epoch.
     total_steps: Batches in the run.
   """
   o = config.optimizer
+  rate = schedule(config, steps_per_epoch, total_steps)
+  if config.method == 'drnet':
+    factor = config.drnet.learning_rate_factor
+    parts = {
+      'network': optax.set_to_zero() if config.drnet.frozen else _rule(o, rate),
+      'predictor': _rule(o, lambda count: factor * rate(count)),
+      'alpha': optax.set_to_zero(),
+    }
+    own = ('predictor', 'alpha')
+    tx = optax.partition(parts, lambda params: {name: name if name in own else 'network' for name in params})
+  else:
+    tx = _rule(o, rate)
+  if o.accumulate > 1:
+    tx = optax.MultiSteps(tx, o.accumulate).gradient_transformation()
+  return tx
+
+
+def _rule(o: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+  """The update of parameters that share a learning rate."""
   decay = optax.add_decayed_weights(o.weight_decay, mask=lambda params: decayed(params, o.decay))
   if o.name == 'sgd':
     parts = [decay, optax.trace(o.momentum, nesterov=o.nesterov)]
   else:
     parts = [optax.scale_by_adam(), decay]
-  rate = schedule(config, steps_per_epoch, total_steps)
-  tx = optax.chain(*parts, optax.scale_by_learning_rate(rate))
-  if o.accumulate > 1:
-    tx = optax.MultiSteps(tx, o.accumulate).gradient_transformation()
-  return tx
+  return optax.chain(*parts, optax.scale_by_learning_rate(rate))

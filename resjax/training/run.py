@@ -5,17 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from resjax import models, rsnet
+from resjax import drnet, models, rsnet
 from resjax.data import loader, sources
 from resjax.training import optimizer, state, step
 from resjax.training.devices import Devices
 
 # The module of each method: init, make_loss_fn, make_eval_fn.
-METHODS = {'rsnet': rsnet}
+METHODS = {'rsnet': rsnet, 'drnet': drnet}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Run:
     eval_source: The split that is scored.
     fresh_state: Returns the state before the first step, on the devices.
     train_step: `train_step(state, batch) -> state, metrics`; the old state is gone afterwards.
-    eval_step: `eval_step(variables, batch) -> ranks [B, R + 1]`.
+    eval_step: `eval_step(variables, batch)`: what the method's eval_fn says of this host's images.
     steps_per_epoch: Whole batches in the training split.
     total_steps: Batches in the run, a multiple of `config.optimizer.accumulate`.
   """
@@ -42,7 +41,7 @@ class Run:
   eval_source: Any
   fresh_state: Callable[[], state.TrainState]
   train_step: Callable[..., Any]
-  eval_step: Callable[..., np.ndarray]
+  eval_step: Callable[..., Any]
   steps_per_epoch: int
   total_steps: int
 
@@ -68,7 +67,8 @@ def build(config: ConfigDict) -> Run:
   def fresh(key: jax.Array) -> state.TrainState:
     return state.create(method.init(model, config, key), tx, ema=ema_decay > 0)
 
-  loss_fn = method.make_loss_fn(model, config)
+  across = {'total_steps': total_steps, 'axis_name': step.AXIS} if method is drnet else {}
+  loss_fn = method.make_loss_fn(model, config, **across)
   train_step = step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay)
   return Run(
     config=config,

@@ -23,10 +23,12 @@ def make_train_step(
   """Returns `train_step(state, batch) -> state, metrics`, to be run under the axis 'data'.
 
   The mean over devices is taken of the loss inside the differentiated function and of the gradients: together they are
-  right under shard_map, pmap and on one device, while either alone is not. Running statistics are averaged too.
+  right under shard_map, pmap and on one device, while either alone is not. Running statistics are averaged too; those
+  that loss_fn does not return stay as they are, bit for bit.
 
   Args:
-    loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`.
+    loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`; the batch gets an entry `step`,
+      int32 `[]`.
     tx: The optimiser.
     seed: Of all random draws; the step's key is `fold_in(key(seed), step)`.
     ema_decay: Above 0, `state.ema` follows the parameters at each update.
@@ -36,11 +38,12 @@ def make_train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
     def mean_loss(params: Any) -> Any:
-      loss, aux = loss_fn(params, state.batch_stats, batch, key)
+      loss, aux = loss_fn(params, state.batch_stats, batch | {'step': state.step}, key)
       return jax.lax.pmean(loss, AXIS), aux
 
     (_, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     grads, batch_stats, metrics = jax.lax.pmean((grads, *aux), AXIS)
+    batch_stats = state.batch_stats | batch_stats
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

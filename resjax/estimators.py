@@ -1,0 +1,173 @@
+"""Two ways to train through a choice of resolution.
+
+Images of several sizes cannot be added, so what is mixed are the logits, `z = sum_j h_j z_j` with the one-hot choice h,
+and the choice learns from `dL/dh_j = <dL/dz, z_j>`. `dense` runs every resolution on every image and knows them all.
+`routed` runs each image at its own resolution alone, within fixed capacities, and knows the chosen one: the others are
+0. In both, a resolution's batch statistics count the images that were sent to it and no others.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from resjax import switchable
+from resjax.gumbel import straight_through
+
+
+def dense(
+  model: nn.Module,
+  variables: switchable.Variables,
+  images: Sequence[Array],
+  resolutions: Sequence[int],
+  choice: Array,
+  *,
+  train: bool,
+) -> tuple[Array, Any]:
+  """Returns the logits of the chosen resolutions `[B, K]`, every resolution run on every image, and new batch_stats.
+
+  Args:
+    model: A plain network.
+    variables: As `switchable.share` returns them.
+    images: `[B, r, r, 3]` per resolution.
+    resolutions: In the order of `images`.
+    choice: One-hot `[B, R]`; gets a gradient in every entry.
+    train: Whether BatchNorm takes and updates the statistics of the routed images.
+  """
+  mask = list(jax.lax.stop_gradient(choice).T) if train else None
+  logits, batch_stats = switchable.forward(model, variables, images, resolutions, train=train, mask=mask)
+  return (choice.T[..., None] * logits).sum(0), batch_stats
+
+
+def routed(
+  model: nn.Module,
+  variables: switchable.Variables,
+  images: Sequence[Array],
+  resolutions: Sequence[int],
+  choice: Array,
+  capacities: Sequence[int],
+  *,
+  train: bool,
+) -> tuple[Array, Any, Array]:
+  """Returns the logits `[B, K]`, every image run at one resolution, the new batch_stats, and where each image was run.
+
+  Args:
+    model: A plain network.
+    variables: As `switchable.share` returns them.
+    images: `[B, r, r, 3]` per resolution.
+    resolutions: In the order of `images`.
+    choice: One-hot `[B, R]`; gets a gradient in the entry of the resolution that was run.
+    capacities: How many images each resolution runs, of this device's B; together at least B.
+    train: Whether BatchNorm takes and updates the statistics of the routed images.
+
+  Returns:
+    Logits, batch_stats, and int32 `[B]`: the place in `resolutions` of the one that was run.
+  """
+  size = choice.shape[0]
+  ran = assign(choice.argmax(-1), capacities)
+  weight = straight_through(jax.nn.one_hot(ran, len(capacities), dtype=choice.dtype), choice)
+  batch_stats = variables['batch_stats']
+  mixed = None
+  for j, (resolution, capacity) in enumerate(zip(resolutions, capacities, strict=True)):
+    rows = jnp.nonzero(ran == j, size=capacity, fill_value=size)[0]
+    inputs = images[j].at[rows].get(mode='fill', fill_value=0)
+    logits, batch_stats = switchable.forward(
+      model,
+      variables | {'batch_stats': batch_stats},
+      [inputs],
+      [resolution],
+      train=train,
+      mask=[rows < size] if train else None,
+    )
+    parts = logits[0] * weight[:, j].at[rows].get(mode='fill', fill_value=0)[:, None]
+    if mixed is None:
+      mixed = jnp.zeros((size, parts.shape[-1]), parts.dtype)
+    mixed = mixed.at[rows].add(parts, mode='drop')
+  return mixed, batch_stats, ran
+
+
+def assign(wanted: Array, capacities: Sequence[int]) -> Array:
+  """Returns where each image is run, int32 `[B]`: where it wants to be, as far as there is room.
+
+  Who finds no room goes to the next higher resolution that has some left by its own, from the top on to the next lower.
+
+  Args:
+    wanted: int `[B]`, 0 for the highest resolution.
+    capacities: Room at each resolution, highest first; together at least B.
+  """
+  ran = jnp.full(wanted.shape, -1, jnp.int32)
+  waiting = jnp.zeros(wanted.shape, bool)
+  room = []
+  for j in reversed(range(len(capacities))):
+    ran, waiting, left = _fill(ran, wanted == j, waiting, j, capacities[j])
+    room.insert(0, left)
+  nobody = jnp.zeros(wanted.shape, bool)
+  for j in range(1, len(capacities)):
+    ran, waiting, _ = _fill(ran, nobody, waiting, j, room[j])
+  return ran
+
+
+def _fill(ran: Array, own: Array, waiting: Array, j: int, room: Array | int) -> tuple[Array, Array, Array]:
+  """Places those who want j, then those who wait, while there is room: ran, who waits now, and the room left."""
+  place = jnp.where(own, own.cumsum(), own.sum() + waiting.cumsum())
+  here = (own | waiting) & (place <= room)
+  return jnp.where(here, j, ran), (own | waiting) & ~here, room - here.sum()
+
+
+def capacities(size: int, costs: Sequence[float], budget: float, margin: float) -> tuple[int, ...]:
+  """Returns how many of `size` images each resolution has room for.
+
+  Expected is the mix that meets the budget and supposes nothing else, `share_j ~ exp(-b C_j)`, with at least half of an
+  equal share for each resolution; room is `margin` times that.
+
+  Args:
+    size: Images on this device.
+    costs: Of one image at each resolution, highest first.
+    budget: Mean cost of an image, in the same unit.
+    margin: 1 or more.
+  """
+  scaled = np.asarray(costs, float) / max(costs)
+  target = min(max(budget / max(costs), scaled.min()), 1.0)
+  low, high = -1e3, 1e3
+  for _ in range(100):
+    middle = (low + high) / 2
+    low, high = (middle, high) if _mix(scaled, middle) @ scaled > target else (low, middle)
+  expected = np.maximum(_mix(scaled, high), 0.5 / len(costs))
+  return tuple(int(n) for n in np.minimum(np.ceil(size * margin * expected - 1e-9), size))
+
+
+def _mix(costs: np.ndarray, steepness: float) -> np.ndarray:
+  """Shares that sum to 1, each less by exp(-steepness) per unit of cost."""
+  exponent = -steepness * costs
+  weights = np.exp(exponent - exponent.max())
+  return weights / weights.sum()
+
+
+def weigh(old: Any, new: Any, counts: Array, resolutions: Sequence[int], axis_name: str | None) -> Any:
+  """Returns batch_stats whose plain mean over devices weighs each device by the images it sent to a resolution.
+
+  A device that sent none weighs nothing; where none did, the old statistics stand. A set that serves all resolutions is
+  returned as it is.
+
+  Args:
+    old: batch_stats before the step.
+    new: batch_stats of this device after it.
+    counts: `[R]`, this device's images per resolution.
+    resolutions: In the order of `counts`.
+    axis_name: The named axis of the devices, or None for one device.
+  """
+  if axis_name is None:
+    return new
+  total = jax.lax.psum(counts, axis_name)
+  weights = jnp.where(total > 0, counts * jax.lax.axis_size(axis_name) / jnp.maximum(total, 1), 0)
+  result = dict(new)
+  for j, resolution in enumerate(resolutions):
+    key = str(resolution)
+    if key in new:
+      w = weights[j]
+      result[key] = jax.tree.map(lambda a, b, w=w: (1 - w) * a + w * b, old[key], new[key])
+  return result

@@ -1,0 +1,112 @@
+"""The network that DRNet starts from: that of an RS-Net run, finished before or trained first."""
+
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from resjax import config as configuration
+from resjax import models, rsnet
+from resjax.switchable import Variables
+from resjax.training import optimizer, state
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices
+
+# Fields that say what the weights mean: the same in the RS-Net run and in the run that starts from it.
+_SAME = ('model.name', 'model.num_classes', 'model.width', 'data.normalize', 'shared_batch_norm')
+
+
+def pretraining(config: ConfigDict) -> ConfigDict:
+  """Returns the config of the run that trains the network alone, for DRNet's config with `drnet.start='pretrain'`."""
+  first = config.copy_and_resolve_references()
+  first.method = 'rsnet'
+  first.epochs = config.drnet.pretrain.epochs
+  for name in ('learning_rate', 'step_epochs', 'warmup_epochs'):
+    first.optimizer[name] = config.drnet.pretrain[name]
+  return first
+
+
+def start(fresh: state.TrainState, config: ConfigDict, workdir: pathlib.Path, devices: Devices) -> state.TrainState:
+  """Returns DRNet's state before its first step: fresh, with the network of an RS-Net run where the config asks for it.
+
+  Args:
+    fresh: As drawn from the seed.
+    config: Of the DRNet run.
+    workdir: Of the DRNet run; the network that is trained first is in its folder `pretraining`.
+    devices: Where the state stands.
+
+  Raises:
+    FileNotFoundError: There is no checkpoint.
+    ValueError: It is not of an RS-Net with this network and these resolutions.
+  """
+  if config.method != 'drnet' or config.drnet.start == 'scratch':
+    return fresh
+  place = config.drnet.checkpoint or workdir / 'pretraining'
+  loaded = load(place, config, devices)
+  params = fresh.params | loaded['params']
+  ema = fresh.ema if fresh.ema is None else fresh.ema | jax.tree.map(lambda x: x.copy(), loaded['params'])
+  return fresh.replace(params=params, batch_stats=fresh.batch_stats | loaded['batch_stats'], ema=ema)
+
+
+def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Variables:
+  """Returns an RS-Net's variables, alpha included, at the resolutions of a config: what its evaluation used.
+
+  Args:
+    place: The RS-Net run's workdir.
+    config: Reads `resolutions` and what must be the same in both runs.
+    devices: Where the arrays stand.
+
+  Raises:
+    FileNotFoundError: There is no checkpoint.
+    ValueError: It is not of an RS-Net with this network and these resolutions.
+  """
+  if not (pathlib.Path(place) / 'checkpoints').is_dir():
+    raise FileNotFoundError(
+      f'config.drnet.checkpoint: no checkpoints in {place}, expected the workdir of an RS-Net run'
+    )
+  with Checkpoints(place) as checkpoints:
+    if checkpoints.latest is None:
+      raise FileNotFoundError(f'config.drnet.checkpoint: no complete checkpoint in {place} yet')
+    saved = configuration.from_json(checkpoints.meta()['config'])
+    _check(saved, config, place)
+    variables = checkpoints.restore(_like(saved, devices)).variables
+  keys = list(variables['batch_stats']) if saved.shared_batch_norm else [str(r) for r in config.resolutions]
+  places = [saved.resolutions.index(r) for r in config.resolutions]
+  params = variables['params']
+  return {
+    'params': {
+      'shared': params['shared'],
+      'private': {key: params['private'][key] for key in keys},
+      'alpha': jax.device_put(params['alpha'][jax.numpy.array(places)], devices.replicated),
+    },
+    'batch_stats': {key: variables['batch_stats'][key] for key in keys},
+  }
+
+
+def _check(saved: ConfigDict, config: ConfigDict, place: Any) -> None:
+  """Refuses a run that holds another network."""
+  if saved.method != 'rsnet':
+    raise ValueError(f"config.drnet.checkpoint: {place} holds a run of method {saved.method!r}, expected 'rsnet'")
+  unknown = [r for r in config.resolutions if r not in saved.resolutions]
+  if unknown:
+    raise ValueError(
+      f'config.resolutions: {", ".join(map(str, unknown))} not among the resolutions {tuple(saved.resolutions)} '
+      f'that {place} was trained at'
+    )
+  here, there = configuration.flatten(config), configuration.flatten(saved)
+  for field in _SAME:
+    if here[field] != there[field]:
+      raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {place}')
+
+
+def _like(config: ConfigDict, devices: Devices) -> state.TrainState:
+  """The shapes of an RS-Net run's state."""
+  model = models.create(config.model.name, num_classes=config.model.num_classes, width=config.model.width)
+  tx = optimizer.create(config, 1, 1)
+
+  def make(key: jax.Array) -> state.TrainState:
+    return state.create(rsnet.init(model, config, key), tx, ema=config.optimizer.ema_decay > 0)
+
+  shapes = jax.eval_shape(make, jax.random.key(0))
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.replicated), shapes)
