@@ -18,9 +18,9 @@ NEEDED = {8: 32, 16: 16, 28: 8}  # height of the digit in pixels: resolution it 
 SPLITS = {'train': 12_000, 'calibration': 10_000, 'test': 10_000}  # images by default
 
 _SEED = 1797
-_HANDWRITING = {'train': (0, 1197), 'calibration': (1197, 1497), 'test': (1497, 1797)}
+_SHARES = {'train': (0, 1, 2, 3), 'calibration': (4,), 'test': (5,)}  # of six
 _PIECES = 3  # of other digits, in each image
-_CHUNK = 2_000  # images made at once: bounds the memory
+_CHUNK = 250  # images made at once: they stay in the processor's cache
 
 
 class ScaledDigits:
@@ -55,21 +55,22 @@ class ScaledDigits:
 
     ink, labels = load_digits(return_X_y=True)
     ink = (ink / 16).astype(np.float32).reshape(-1, 8, 8)
-    first, last = _HANDWRITING[split]
-    own = np.random.default_rng(_SEED).permutation(len(ink))[first:last]
+    # Dealt out in turns, class after class: every split has as many of each digit.
+    order = np.random.default_rng(_SEED).permutation(len(ink))
+    order = order[np.argsort(labels[order], kind='stable')]
+    own = order[np.isin(np.arange(len(ink)) % 6, _SHARES[split])]
     rng = np.random.default_rng([_SEED, list(SPLITS).index(split)])
     size = size or SPLITS[split]
     self.split = split
-    self.handwriting = rng.choice(own, size).astype(np.int32)
+    self.handwriting = np.resize(rng.permutation(own), size).astype(np.int32)
     self.labels = labels[self.handwriting].astype(np.int32)
     self.digit_size = rng.permutation(np.resize(list(NEEDED), size)).astype(np.int32)
     self.needed = np.select([self.digit_size == height for height in NEEDED], list(NEEDED.values())).astype(np.int32)
-    self.images = np.concatenate(
-      [
-        _draw(rng, ink, own, self.handwriting[i : i + _CHUNK], self.digit_size[i : i + _CHUNK])
-        for i in range(0, size, _CHUNK)
-      ]
-    )
+    images = [
+      _draw(rng, ink, own, self.handwriting[i : i + _CHUNK], self.digit_size[i : i + _CHUNK])
+      for i in range(0, size, _CHUNK)
+    ]
+    self.images = np.ascontiguousarray(np.concatenate(images))
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -94,8 +95,8 @@ def _stamp(ink: np.ndarray, height: np.ndarray, width: np.ndarray, top: np.ndarr
 
 
 def _paint(canvas: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> np.ndarray:
-  """Lays a colour `[n, 3]` over canvases `[n, 32, 32, 3]` where `coverage` says."""
-  return canvas + coverage[..., None] * (colour[:, None, None] - canvas)
+  """Lays a colour `[n, 3]` over canvases `[n, 3, 32, 32]` where `coverage` says."""
+  return canvas + coverage[:, None] * (colour[..., None, None] - canvas)
 
 
 def _colours(rng: np.random.Generator, n: int, low: float, high: float) -> np.ndarray:
@@ -117,10 +118,9 @@ def _draw(
   slope = rng.uniform(-0.15, 0.15, (2, n, 1, 1))
   steps = np.linspace(-1, 1, CANVAS)
   plane = slope[0] * steps[:, None] + slope[1] * steps
-  canvas = _colours(rng, n, 0.1, 0.35)[:, None, None] + plane[..., None].astype(np.float32)
+  canvas = _colours(rng, n, 0.1, 0.35)[..., None, None] + plane[:, None].astype(np.float32)
   for _ in range(_PIECES):
-    # A window of a digit, at most half of it: strokes, but nothing to be read.
-    window = np.zeros((n, 8, 8), np.float32)
+    # A window of 12 of a digit's 64 pixels: strokes, but nothing to be read.
     row, column = rng.integers(0, 5, (2, n))
     tall = rng.random(n) < 0.5
     grid = np.arange(8)
@@ -129,9 +129,9 @@ def _draw(
     window = ink[rng.choice(own, n)] * rows[:, :, None] * columns[:, None]
     extent = rng.uniform(8, 28, n)
     top, left = rng.uniform(-0.5, 1, (2, n)) * (CANVAS - extent / 2)
-    canvas = _paint(canvas, _stamp(window, extent, extent, top, left), _colours(rng, n, 0.35, 0.7))
+    canvas = _paint(canvas, _stamp(window, extent, extent, top, left), _colours(rng, n, 0.35, 0.6))
   top, left = rng.integers(0, CANVAS - heights + 1, (2, n))
   digit = _stamp(ink[handwriting], heights, heights, top, left)
   canvas = _paint(canvas, digit, _colours(rng, n, 0.75, 0.95))
-  canvas += rng.normal(0, 0.04, canvas.shape).astype(np.float32)
-  return np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
+  canvas += 0.04 * rng.standard_normal(canvas.shape, np.float32)
+  return np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
