@@ -6,28 +6,39 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from resjax.training import devices
-from resjax.training.loop import train_and_evaluate
-
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A recipe, such as configs/quickstart.py.')
 WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder; default runs/<name of the config file>.")
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Returns the arguments that are no flags; a field that no config has ends in one line."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, TypeError, ValueError) as error:
+    message = ' '.join(str(error).strip('\'"').replace("\\'", "'").replace('\\n', ' ').split())
+    sys.exit(f'error: a --config.FIELD=VALUE that does not fit: {message}')
 
 
 def main(argv: list[str]) -> None:
   """Runs the config that the flags name; bad input ends in one line."""
   if len(argv) > 1:
-    raise app.UsageError(f'unexpected argument {argv[1]!r}: fields are set as --config.FIELD=VALUE')
-  if CONFIG.value is None:
-    raise app.UsageError('--config is missing, for example --config=configs/quickstart.py')
+    sys.exit(f'error: unexpected argument {argv[1]!r}: fields are set as --config.FIELD=VALUE')
+  if not flags.FLAGS['config'].present:
+    sys.exit('error: --config is missing, for example --config=configs/quickstart.py')
+  recipe = config_flags.get_config_filename(flags.FLAGS['config'])
+  if not pathlib.Path(recipe).is_file():
+    sys.exit(f'error: --config: no file {recipe}, expected a recipe such as configs/quickstart.py')
+
+  from resjax.training import devices  # after the flags, which end in a second where they are wrong
+  from resjax.training.loop import train_and_evaluate
+
   logging.set_verbosity(logging.WARNING)
-  recipe = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0])
-  workdir = WORKDIR.value or pathlib.Path('runs', recipe.stem)
   devices.keep_compiled_programs()
   try:
-    train_and_evaluate(CONFIG.value, workdir)
+    train_and_evaluate(CONFIG.value, WORKDIR.value or pathlib.Path('runs', pathlib.Path(recipe).stem))
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse)

@@ -72,8 +72,8 @@ def run_main(*arguments):
   ('arguments', 'expected'),
   [
     ([], '--config is missing, for example --config=configs/quickstart.py'),
-    (['--config=configs/nothing.py'], 'configs/nothing.py'),
-    (['--config=configs/quickstart.py', '--config.epoch=3'], 'config.epoch'),
+    (['--config=configs/nothing.py'], '--config: no file configs/nothing.py, expected a recipe'),
+    (['--config=configs/quickstart.py', '--config.epoch=3'], 'Did you mean "epochs" instead of "epoch"'),
     (['--config=configs/quickstart.py', '--config.batch_size=many'], 'batch_size'),
     (
       ['--config=configs/quickstart.py', '--config.resolutions=(8,32)'],
