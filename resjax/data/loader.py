@@ -146,7 +146,8 @@ class Batches(Iterator[Batch]):
     self._max_bad = data.max_bad_images
     # A thread makes one batch at a time, so as many must be on their way.
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
-    dataset = grain.MapDataset.range(steps.start, steps.stop).map(make).to_iter_dataset(reading)
+    safe = functools.partial(_or_error, make)
+    dataset = grain.MapDataset.range(steps.start, steps.stop).map(safe).to_iter_dataset(reading)
     if data.workers:
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain hands the flags to its workers
@@ -162,6 +163,8 @@ class Batches(Iterator[Batch]):
     """
     try:
       batch = next(self._batches)
+      if 'error' in batch:
+        raise ValueError(batch['error'])
       self._count(batch.pop('bad'))
     except BaseException:
       self.close()
@@ -183,6 +186,14 @@ class Batches(Iterator[Batch]):
     if len(self.bad) > self._max_bad:
       names = '; '.join(f'{name}: {reason}' for name, reason in self.bad.items())
       raise ValueError(f'config.data.max_bad_images: {self._max_bad}, but {len(self.bad)} unreadable: {names}')
+
+
+def _or_error(make: Callable[[int], Batch], step: int) -> Batch:
+  """The batch of a step, or what is wrong with the data: Grain would add lines to an exception."""
+  try:
+    return make(step)
+  except ValueError as error:
+    return {'error': str(error)}
 
 
 @functools.cache

@@ -1,0 +1,302 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import default
+from resjax.data import loader, sources
+
+HOSTS = (1, 2, 4)
+
+
+class Numbered:
+  """Images that carry their own number in every pixel; some can't be read."""
+
+  num_classes = 7
+  class_names = tuple('abcdefg')
+  needed = None
+
+  def __init__(self, size, bad=(), side=8):
+    self.size, self.bad, self.side = size, frozenset(bad), side
+
+  def __len__(self):
+    return self.size
+
+  def __getitem__(self, index):
+    if index in self.bad:
+      return {'image': b'no image', 'label': 0}
+    pixels = np.full((self.side, self.side, 3), index % 256, np.uint8)
+    return {'image': pixels, 'label': index % 7}
+
+  def name_of(self, index):
+    return f'numbered {index}'
+
+
+def make_config(**fields):
+  config = default.get_config()
+  config.resolutions = (8, 4)
+  config.model.num_classes = 7
+  config.batch_size = 16
+  config.eval.batch_size = 16
+  config.eval.crop_fraction = 1.0
+  config.data.crop = 'full'
+  config.data.threads = 2
+  for name, value in fields.items():
+    config.update_from_flattened_dict({name.replace('__', '.'): value})
+  return config
+
+
+def take(batches, count):
+  with_end = list(itertools.islice(batches, count))
+  batches.close()
+  return with_end
+
+
+def train(source, config, count, start=0, host=0, hosts=1, devices=1):
+  sharding = {'process_index': host, 'process_count': hosts, 'local_devices': devices}
+  return take(loader.train_batches(source, config, start, **sharding), count)
+
+
+def evaluate(source, config, host=0, hosts=1, devices=1):
+  return list(loader.eval_batches(source, config, process_index=host, process_count=hosts, local_devices=devices))
+
+
+def equal(a, b):
+  assert len(a) == len(b)
+  for x, y in zip(a, b, strict=True):
+    assert x.keys() == y.keys()
+    for key in x.keys() - {'images'}:
+      np.testing.assert_array_equal(x[key], y[key])
+    for p, q in zip(x['images'], y['images'], strict=True):
+      np.testing.assert_array_equal(p, q)
+
+
+def test_what_is_in_a_batch():
+  batch = train(Numbered(40), make_config(), 1)[0]
+  assert set(batch) == {'images', 'label', 'index'}
+  assert [(x.shape, x.dtype) for x in batch['images']] == [((16, 8, 8, 3), np.uint8)]
+  assert (batch['label'].dtype, batch['index'].dtype) == (np.int32, np.int32)
+  np.testing.assert_array_equal(batch['images'][0][:, 3, 3, 1], batch['index'])
+  np.testing.assert_array_equal(batch['label'], batch['index'] % 7)
+  host = train(Numbered(40), make_config(data__pyramid='host'), 1)[0]
+  assert [x.shape for x in host['images']] == [(16, 8, 8, 3), (16, 4, 4, 3)]
+  np.testing.assert_array_equal(host['images'][1][:, 3, 3, 1], host['index'])
+
+
+def test_evaluation_batches():
+  batches = evaluate(Numbered(20), make_config())
+  assert [set(b) for b in batches] == [{'images', 'label', 'index', 'mask'}] * 2
+  assert [x.shape for x in batches[0]['images']] == [(16, 8, 8, 3), (16, 4, 4, 3)]
+  assert batches[0]['mask'].dtype == np.float32
+  np.testing.assert_array_equal(batches[1]['index'], [16, 17, 18, 19] + [-1] * 12)
+  np.testing.assert_array_equal(batches[1]['mask'], [1] * 4 + [0] * 12)
+  np.testing.assert_array_equal(batches[1]['label'], [2, 3, 4, 5] + [0] * 12)
+  assert not batches[1]['images'][0][4:].any()
+  device = evaluate(Numbered(20), make_config(eval__pyramid='device'))
+  assert [x.shape for x in device[0]['images']] == [(16, 8, 8, 3)]
+
+
+def test_every_image_once_per_epoch_in_another_order():
+  n = 50
+  index = np.concatenate([b['index'] for b in train(Numbered(n), make_config(), 10)])
+  epochs = [index[i : i + n] for i in (0, n, 2 * n)]
+  for epoch in epochs:
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
+    assert np.sum(epoch == np.arange(n)) < 8  # shuffled
+  assert not np.array_equal(epochs[0], epochs[1])
+  other = np.concatenate([b['index'] for b in train(Numbered(n), make_config(seed=1), 10)])
+  assert not np.array_equal(other[:n], epochs[0])
+
+
+def test_golden_order():
+  # Frozen: a checkpoint goes on in the middle of this very order.
+  index = train(Numbered(20), make_config(seed=3), 1)[0]['index']
+  np.testing.assert_array_equal(index, np.random.RandomState([3, 0, 0]).permutation(20)[:16])
+  assert index.tolist() == [12, 15, 5, 8, 17, 18, 2, 3, 4, 1, 19, 9, 14, 6, 16, 7]
+
+
+def test_random_crops_depend_on_the_position_alone():
+  config = make_config(data__crop='random_resized', data__pyramid='host', data__crops='different')
+  source = sources.FakeSource('train', 24, 7, 12)
+  batches = train(source, config, 6)
+  equal(batches, train(source, config, 6))
+  # The same image in the next epoch is cropped otherwise.
+  images = {}
+  for batch in batches:
+    for i, index in enumerate(batch['index'].tolist()):
+      images.setdefault(index, []).append(batch['images'][0][i])
+  assert all(len(x) >= 3 and not np.array_equal(x[0], x[1]) for x in images.values())
+  other = train(source, make_config(data__crop='random_resized', seed=1), 6)
+  assert not np.array_equal(other[0]['images'][0], batches[0]['images'][0])
+
+
+@pytest.mark.parametrize('start', [1, 2, 7])
+def test_resuming_is_the_uninterrupted_stream(start):
+  config = make_config(data__crop='random_resized')
+  source = sources.FakeSource('train', 40, 7, 8)  # 2.5 batches: epochs end within batches
+  equal(train(source, config, 9)[start:], train(source, config, 9 - start, start))
+
+
+def rows_of(batches, key):
+  return [b['images'][0] if key == 'images' else b[key] for b in batches]
+
+
+@pytest.mark.parametrize(('hosts', 'devices'), [(1, 4), (2, 1), (2, 4), (4, 2)])
+def test_devices_get_strided_slices_of_the_global_batch(hosts, devices):
+  config = make_config(data__crop='random_resized')
+  source = sources.FakeSource('train', 40, 7, 8)
+  whole = train(source, config, 4)
+  for host in range(hosts):
+    part = train(source, config, 4, host=host, hosts=hosts, devices=devices)
+    for key in ('index', 'label', 'images'):
+      for global_rows, rows in zip(rows_of(whole, key), rows_of(part, key), strict=True):
+        for device, share in enumerate(np.split(rows, devices)):
+          np.testing.assert_array_equal(share, global_rows[host + hosts * device :: hosts * devices])
+
+
+@pytest.mark.parametrize('hosts', HOSTS)
+@pytest.mark.parametrize('size', [1, 15, 16, 17, 50])
+def test_evaluation_scores_every_image_once(hosts, size):
+  parts = [evaluate(Numbered(size), make_config(), host, hosts, devices=2) for host in range(hosts)]
+  steps = {len(part) for part in parts}
+  assert steps == {-(-size // 16)}
+  seen = np.concatenate([b['index'][b['mask'] > 0] for part in parts for b in part])
+  np.testing.assert_array_equal(np.sort(seen), np.arange(size))
+  for part in parts:
+    for batch in part:
+      assert batch['index'].shape == (16 // hosts,)
+      np.testing.assert_array_equal(batch['mask'], batch['index'] >= 0)
+
+
+def test_sizes_that_do_not_fit():
+  source = Numbered(40)
+  assert loader.steps_per_epoch(source, make_config()) == 2
+  with pytest.raises(ValueError, match=r'config.batch_size: 41, expected at most the 40 training images'):
+    loader.steps_per_epoch(source, make_config(batch_size=41))
+  with pytest.raises(ValueError, match=r'config.batch_size: 41, expected at most'):
+    loader.train_batches(source, make_config(batch_size=41))
+  with pytest.raises(ValueError, match=r'config.batch_size: 12, expected a multiple of the 8 devices'):
+    loader.train_batches(source, make_config(batch_size=12))  # the 8 virtual devices
+  with pytest.raises(ValueError, match=r'config.eval.batch_size: 12, expected a multiple of the 8 devices'):
+    loader.eval_batches(source, make_config(eval__batch_size=12), process_count=2, process_index=0, local_devices=4)
+
+
+def test_bad_images_in_training_are_replaced_and_counted(caplog):
+  source, config = Numbered(40, bad=(3, 4, 39)), make_config(data__max_bad_images=3)
+  batches = loader.train_batches(source, config, local_devices=1)
+  index = np.concatenate([next(batches)['index'] for _ in range(5)])
+  assert batches.bad == {f'numbered {i}': 'not an image file (8 bytes)' for i in (3, 4, 39)}
+  batches.close()
+  clean = np.concatenate([b['index'] for b in train(Numbered(40), config, 5)])
+  np.testing.assert_array_equal(index, [{3: 5, 4: 5, 39: 0}.get(i, i) for i in clean.tolist()])
+  lines = [r.message for r in caplog.records if 'unreadable' in r.message]
+  assert sorted(lines) == sorted(f'unreadable image {name}: {why}' for name, why in batches.bad.items())
+  # Resuming and other hosts give the same.
+  equal(train(source, config, 5)[2:], train(source, config, 3, start=2))
+  halves = [train(source, config, 5, host=h, hosts=2) for h in (0, 1)]
+  np.testing.assert_array_equal(np.stack([np.concatenate(rows_of(h, 'index')) for h in halves], 1).ravel(), index)
+
+
+def test_too_many_bad_images_stop_the_run():
+  batches = loader.train_batches(Numbered(40, bad=(3, 4, 39)), make_config(data__max_bad_images=2))
+  with pytest.raises(ValueError) as error:
+    take(batches, 5)
+  message = str(error.value)
+  assert message.startswith('config.data.max_bad_images: 2, but 3 unreadable: ')
+  assert all(f'numbered {i}: not an image file' in message for i in (3, 4, 39))
+  with pytest.raises(ValueError, match='max_bad_images: 0, but 1 unreadable'):
+    take(loader.train_batches(Numbered(40, bad=[7]), make_config()), 3)
+  with pytest.raises(ValueError, match='max_bad_images: 5, but .* unreadable'):
+    take(loader.train_batches(Numbered(40, bad=range(40)), make_config(data__max_bad_images=5)), 1)
+  with pytest.raises(ValueError, match='numbered 0 and the 39 others: no readable image'):
+    take(loader.train_batches(Numbered(40, bad=range(40)), make_config(data__max_bad_images=99)), 1)
+
+
+def test_bad_images_in_evaluation_are_masked_and_counted():
+  config = make_config(data__max_bad_images=2)
+  batches = loader.eval_batches(Numbered(20, bad=(3, 17)), config, local_devices=1)
+  first, second = batches
+  assert list(batches.bad) == ['numbered 3', 'numbered 17']
+  np.testing.assert_array_equal(first['mask'], [1, 1, 1, 0] + [1] * 12)
+  np.testing.assert_array_equal(first['index'], np.arange(16))
+  np.testing.assert_array_equal(second['mask'], [1, 0, 1, 1] + [0] * 12)
+  with pytest.raises(ValueError, match='max_bad_images: 1, but 2 unreadable: numbered 3: .*; numbered 17'):
+    list(loader.eval_batches(Numbered(20, bad=(3, 17)), make_config(data__max_bad_images=1)))
+
+
+def jpeg(seed):
+  buffer = io.BytesIO()
+  pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+  Image.fromarray(pixels).save(buffer, 'JPEG')
+  return buffer.getvalue()
+
+
+def test_corrupt_files_of_a_folder(tmp_path):
+  for i in range(16):
+    path = tmp_path / 'train' / 'ab'[i % 2] / f'{i:02}.jpg'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg(i))
+  lost, cut = tmp_path / 'train/a/00.jpg', tmp_path / 'train/b/05.jpg'
+  cut.write_bytes(jpeg(5)[:-200])
+  config = make_config(data__source='folder', data__dir=str(tmp_path), data__max_bad_images=2)
+  config.model.num_classes = 2
+  source = sources.create(config, 'train')
+  lost.unlink()
+  batches = loader.train_batches(source, config, local_devices=1)
+  assert 0 not in next(batches)['index']
+  assert set(batches.bad) == {str(lost), str(cut)}
+  assert batches.bad[str(lost)] == 'No such file or directory'
+  batches.close()
+  config.data.max_bad_images = 1
+  with pytest.raises(ValueError, match='max_bad_images: 1, but 2 unreadable') as error:
+    take(loader.train_batches(source, config), 1)
+  assert str(lost) in str(error.value) and str(cut) in str(error.value)
+
+
+def test_label_outside_the_classes():
+  config = make_config()
+  config.model.num_classes = 6
+  message = r'^numbered \d+: label 6, expected 0 to 5 \(config.model.num_classes = 6\)$'
+  with pytest.raises(ValueError, match=message):
+    take(loader.train_batches(Numbered(40), config), 5)
+  with pytest.raises(ValueError, match=message):
+    list(loader.eval_batches(Numbered(40), config))
+
+
+def test_an_end_is_an_end():
+  batches = loader.eval_batches(Numbered(5), make_config())
+  assert len(list(batches)) == 1
+  assert list(batches) == []
+  batches.close()
+  batches.close()
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_stream(tmp_path):
+  config = make_config(data__crop='random_resized')
+  source = sources.FakeSource('train', 40, 7, 8)
+  expected = train(source, config, 6)
+  config.data.workers = 2
+  equal(train(source, config, 6), expected)
+  equal(train(source, config, 3, start=3), expected[3:])
+  # Failures come out of the workers as they are.
+  config.model.num_classes = 3
+  with pytest.raises(
+    ValueError, match=r'^fake/train \d+: label [3-6], expected 0 to 2 \(config.model.num_classes = 3\)$'
+  ):
+    train(source, config, 5)
+  evaluation = make_config(data__workers=2)
+  assert sum(b['mask'].sum() for b in evaluate(sources.FakeSource('val', 20, 7, 8), evaluation)) == 20
+  # Unreadable files are counted in the main process.
+  for i in range(16):
+    path = tmp_path / 'train' / 'ab'[i % 2] / f'{i:02}.jpg'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg(i) if i != 6 else b'nothing')
+  config = make_config(data__source='folder', data__dir=str(tmp_path), data__workers=2, data__max_bad_images=1)
+  config.model.num_classes = 2
+  batches = loader.train_batches(sources.create(config, 'train'), config, local_devices=1)
+  next(batches)
+  assert batches.bad == {str(tmp_path / 'train/a/06.jpg'): 'not an image file (7 bytes)'}
+  batches.close()
