@@ -69,6 +69,16 @@ def test_validation_finds_val(folder):
   assert len(open_folder(folder, 'validation', eval_split='validation')) == 3
 
 
+def test_a_folder_of_real_photographs(shared_data):
+  config = make_config(source='folder', dir=str(shared_data / 'trashnet256'))
+  config.model.num_classes = 6
+  train, val = (sources.create(config, split) for split in ('train', 'validation'))
+  assert (len(train), len(val)) == (2024, 503)
+  assert train.class_names == val.class_names
+  assert train.num_classes == 6
+  assert all(min(decode(val[i]['image']).shape[:2]) == 256 for i in range(0, 503, 50))
+
+
 def refused(kind, message, *args, **kwargs):
   with pytest.raises(kind) as error:
     open_folder(*args, **kwargs)

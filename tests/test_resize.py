@@ -30,6 +30,15 @@ def test_within_one_grey_level_of_pil(photographs, size):
     assert difference.max() == 0
 
 
+def test_within_one_grey_level_of_pil_on_more_photographs(shared_data):
+  files = sorted(shared_data.glob('photos152/images/*.png'))[::12]
+  files += sorted(shared_data.glob('trashnet256/val/*/*.jpg'))[::40]
+  images = np.stack([np.asarray(Image.open(file).convert('RGB'))[:256, :256] for file in files])
+  for size in (160, 300):
+    pil = np.stack([Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in images])
+    assert np.abs(np.asarray(resize(images, size)) - pil).max() <= GREY_LEVEL
+
+
 def test_golden_weights():
   # 4 -> 2: centres 1 and 3 of pixels at .5, 1.5, 2.5, 3.5; triangles of half-width 2.
   step = jnp.array([0.0, 8.0, 16.0, 24.0]).reshape(1, 1, 4, 1)

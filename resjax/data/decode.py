@@ -116,13 +116,25 @@ def _open(data: bytes) -> Image.Image:
 
 def _orientation(data: bytes) -> int:
   """The EXIF orientation, 1 to 8; 1 where there is none."""
-  if not any(name in data for name in (b'Exif', b'eXIf', b'EXIF')):  # of JPEG, PNG and WebP
+  if not _has_exif(data):
     return 1
   try:
     orientation = _open(data).getexif().get(0x0112, 1)
   except Exception:  # a broken EXIF block spoils no picture; decoding finds what else is wrong
     return 1
   return orientation if orientation in _UPRIGHT else 1
+
+
+def _has_exif(data: bytes) -> bool:
+  """Whether a file may carry EXIF; of a JPEG the segments before the picture are looked through."""
+  if not simplejpeg.is_jpeg(data):
+    return b'eXIf' in data or b'EXIF' in data or b'Exif' in data  # PNG, WebP, others
+  at = 2
+  while data[at : at + 1] == b'\xff' and data[at + 1 : at + 2] != b'\xda':
+    if data[at + 1 : at + 2] == b'\xe1' and data[at + 4 : at + 8] == b'Exif':
+      return True
+    at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+  return False
 
 
 def _decode_other(data: bytes) -> np.ndarray:
