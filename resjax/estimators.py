@@ -74,7 +74,7 @@ def routed(
   mixed = None
   for j, (resolution, capacity) in enumerate(zip(resolutions, capacities, strict=True)):
     rows = jnp.nonzero(ran == j, size=capacity, fill_value=size)[0]
-    inputs = images[j].at[rows].get(mode='fill', fill_value=0)
+    inputs = jnp.take(images[j], rows, axis=0, mode='fill', fill_value=0)
     logits, batch_stats = switchable.forward(
       model,
       variables | {'batch_stats': batch_stats},

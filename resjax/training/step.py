@@ -23,8 +23,9 @@ def make_train_step(
   """Returns `train_step(state, batch) -> state, metrics`, to be run under the axis 'data'.
 
   The mean over devices is taken of the loss inside the differentiated function and of the gradients: together they are
-  right under shard_map, pmap and on one device, while either alone is not. Running statistics are averaged too; those
-  that loss_fn does not return stay as they are, bit for bit.
+  right under shard_map, pmap and on one device, while either alone is not. Of running statistics the
+  change is averaged, so that those that no device changed stay as they are, bit for bit; also those that loss_fn does
+  not return.
 
   Args:
     loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`; the batch gets an entry `step`,
@@ -42,8 +43,11 @@ def make_train_step(
       return jax.lax.pmean(loss, AXIS), aux
 
     (_, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-    grads, batch_stats, metrics = jax.lax.pmean((grads, *aux), AXIS)
-    batch_stats = state.batch_stats | batch_stats
+    statistics, metrics = aux
+    old = {name: state.batch_stats[name] for name in statistics}
+    change = jax.tree.map(jnp.subtract, statistics, old)
+    grads, change, metrics = jax.lax.pmean((grads, change, metrics), AXIS)
+    batch_stats = state.batch_stats | jax.tree.map(jnp.add, old, change)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

@@ -1,0 +1,297 @@
+"""DRNet's budget, loss, evaluation and step: exact answers, devices, and the faults of other implementations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from configs import default
+from resjax import drnet, gumbel, losses, models, preprocess, rsnet, switchable
+from resjax.training import optimizer, state, step
+from resjax.training.devices import Devices
+
+RESOLUTIONS = (16, 8)
+BATCH = 32
+COSTS = (4.11, 2.52, 1.09)
+# Sums in another order, over three steps at a learning rate of 0.1.
+TOLERANCE = 2e-5
+
+
+def make_config(**fields):
+  config = default.get_config()
+  config.method = 'drnet'
+  config.resolutions = RESOLUTIONS
+  config.batch_size = BATCH
+  config.data.flip = 'independent'
+  config.drnet.predictor.size = 8
+  config.drnet.predictor.width = 0.5
+  config.drnet.budget = 0.5
+  config.drnet.eta = 0.5
+  config.drnet.tau = 2.0
+  config.drnet.tau_end = 0.5
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+@functools.cache
+def model(axis_name=None):
+  return models.create('resnet_small', num_classes=5, width=0.25, stages=(1, 1), axis_name=axis_name)
+
+
+def batches(count=3):
+  rng = np.random.default_rng(0)
+  return [
+    {
+      'images': (rng.integers(0, 256, (BATCH, 16, 16, 3), np.uint8),),
+      'label': rng.integers(0, 5, BATCH).astype(np.int32),
+      'index': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.int32),
+    }
+    for i in range(count)
+  ]
+
+
+@functools.cache
+def fresh():
+  return jax.device_get(jax.jit(lambda key: drnet.init(model(), make_config(), key))(jax.random.key(0)))
+
+
+@pytest.mark.usefixtures('x64')
+@pytest.mark.parametrize(('budget', 'expected'), [(2.0, 0.3170529801), (2.5, 0.1514900662), (3.0, 0.0)])
+def test_the_budget_loss_is_the_reference_answer(budget, expected):
+  choice = jnp.eye(3, dtype=float)[jnp.array([0, 1, 2, 0])]
+  run = jax.value_and_grad(lambda c: drnet.budget_loss(c, COSTS, budget), has_aux=True)
+  (excess, mean), gradient = run(choice)
+  np.testing.assert_allclose([excess, mean], [expected, 2.9575], rtol=0, atol=1e-10)
+  slope = np.array(COSTS) / (4 * (4.11 - 1.09)) if expected else np.zeros(3)
+  np.testing.assert_allclose(gradient, np.tile(slope, (4, 1)), rtol=0, atol=1e-12)
+
+
+def test_the_budgets_mean_is_taken_over_all_devices_before_the_hinge():
+  """One device far above the budget and one far below it: together they are within it."""
+  choice = jnp.eye(3)[jnp.array([[0, 0], [2, 2]])]
+  run = jax.vmap(lambda c: drnet.budget_loss(c, COSTS, 2.6, 'data'), axis_name='data')
+  excess, mean = run(choice)
+  np.testing.assert_allclose(mean, [2.6, 2.6], rtol=1e-6)
+  np.testing.assert_allclose(excess, [0, 0], atol=1e-6)
+  assert float(drnet.budget_loss(choice[0], COSTS, 2.6)[0]) > 0.4
+
+
+def test_the_costs_are_those_of_the_candidates_in_their_order():
+  costs = drnet.costs_of(models.create('resnet50', num_classes=1000), (224, 168, 112))
+  assert costs == (4_089_184_256, 2_503_027_712, 1_077_899_264)
+
+
+def test_the_budget_is_a_share_or_multiply_adds():
+  config = make_config()
+  assert drnet.budget_of(config, (200, 50)) == 100
+  config.drnet.budget = 60.0
+  assert drnet.budget_of(config, (200, 50)) == 60
+  for budget in (0.2, 40.0):
+    config.drnet.budget = budget
+    with pytest.raises(ValueError, match=r'config.drnet.budget: got .* expected at least 0.25 \(50 multiply-adds'):
+      drnet.budget_of(config, (200, 50))
+
+
+def test_init_adds_a_predictor_that_switching_ignores():
+  variables = fresh()
+  assert set(variables['params']) == {'shared', 'private', 'alpha', 'predictor'}
+  assert set(variables['batch_stats']) == {'16', '8', 'predictor'}
+  plain = jax.eval_shape(lambda key: rsnet.init(model(), make_config(), key), jax.random.key(0))
+  view = switchable.view(variables, 8)
+  shapes = jax.tree.map(jnp.shape, switchable.view(plain, 8))
+  assert jax.tree.map(jnp.shape, view) == shapes
+  with pytest.raises(ValueError, match='expected one of 16, 8$'):
+    switchable.view(variables, 12)
+
+
+def by_hand(config, params, batch_stats, batch, key, tau):
+  """The dense loss, written out."""
+  flips = preprocess.draw_flips(key, batch['index'], RESOLUTIONS, 'independent')
+  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet', flips)
+  variables = {'params': params, 'batch_stats': batch_stats}
+  scores, _ = drnet.Predictor(config).scores(variables, images[0], train=True)
+  perturbed = scores + gumbel.draw(key, batch['index'], 2)
+  soft = jax.nn.softmax(perturbed / tau)
+  chosen = perturbed.argmax(-1)
+  hard = jax.nn.one_hot(chosen, 2)
+  mask = [hard[:, 0], hard[:, 1]]
+  logits, statistics = switchable.forward(model(), variables, images, RESOLUTIONS, train=True, mask=mask)
+  weights = hard + soft - jax.lax.stop_gradient(soft)
+  mixed = weights[:, 0, None] * logits[0] + weights[:, 1, None] * logits[1]
+  costs = drnet.costs_of(model(), RESOLUTIONS)
+  mean = (weights * jnp.array(costs, jnp.float32)[None]).sum(1).mean()
+  excess = jnp.maximum(0, (mean - 0.5 * costs[0]) / (costs[0] - costs[1]))
+  entropy = losses.cross_entropy(mixed, batch['label'])
+  return entropy + 0.5 * excess, (
+    statistics,
+    {'loss_class': entropy, 'loss_budget': excess, 'share_16': hard.mean(0)[0]},
+  )
+
+
+def test_the_loss_and_its_gradient_are_the_formulas():
+  config, variables, batch = make_config(), fresh(), batches(1)[0] | {'step': np.int32(5)}
+  key = jax.random.key(7)
+  loss_fn = drnet.make_loss_fn(model(), config, total_steps=10)
+  tau = 2.0 * (0.5 / 2.0) ** 0.5
+  run = lambda fn: jax.jit(jax.value_and_grad(fn, has_aux=True))(variables['params'])
+  (loss, (statistics, metrics)), gradient = run(lambda p: loss_fn(p, variables['batch_stats'], batch, key))
+  (expected, (wanted, terms)), slope = run(lambda p: by_hand(config, p, variables['batch_stats'], batch, key, tau))
+  assert float(loss) == pytest.approx(float(expected), rel=1e-5) == float(metrics['loss'])
+  assert float(metrics['tau']) == pytest.approx(tau)
+  assert float(metrics['loss_budget']) > 0
+  for name, value in terms.items():
+    assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
+  for r in ('16', '8'):
+    for a, b in zip(jax.tree.leaves(statistics[r]), jax.tree.leaves(wanted[r]), strict=True):
+      np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+  largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope))
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(slope), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest, err_msg=jax.tree_util.keystr(path))
+  for name, leaf in flatten_dict(gradient['predictor'], sep='/').items():
+    assert float(jnp.abs(leaf).max()) > 0, name  # a one-hot without the straight-through term teaches nothing
+
+
+class Setup:
+  """A tiny DRNet on some devices."""
+
+  def __init__(self, config, count, parallel='shard_map'):
+    network = model(step.AXIS if config.sync_batch_norm else None)
+    self.devices = Devices(parallel, jax.devices()[:count])
+    tx = optimizer.create(config, 10, 100)
+    loss_fn = drnet.make_loss_fn(network, config, total_steps=10, axis_name=step.AXIS)
+    self.train = self.devices.train(step.make_train_step(loss_fn, tx, seed=0))
+    self.eval = self.devices.eval(drnet.make_eval_fn(network, config))
+    self.state = self.devices.create(lambda key: state.create(drnet.init(network, config, key), tx), jax.random.key(0))
+
+  def run(self, items):
+    for batch in items:
+      self.state, metrics = self.train(self.state, self.devices.put(batch))
+    return jax.device_get(self.state), jax.device_get(metrics)
+
+
+@functools.cache
+def reference(count, parallel):
+  return Setup(make_config(sync_batch_norm=True), count, parallel).run(batches())
+
+
+def check(got, expected):
+  for (path, a), (_, b) in zip(
+    jax.tree_util.tree_leaves_with_path(got), jax.tree_util.tree_leaves_with_path(expected), strict=True
+  ):
+    scale = max(1.0, float(np.abs(b).max()))
+    np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * scale, err_msg=jax.tree_util.keystr(path))
+
+
+def test_eight_devices_compute_what_one_does_with_synchronised_batch_norm():
+  got = reference(8, 'shard_map')
+  assert 0 < got[1]['share_16'] < 1 and got[1]['loss_budget'] > 0
+  check(got, reference(1, 'shard_map'))
+
+
+def test_pmap_computes_what_shard_map_does():
+  check(reference(8, 'pmap'), reference(8, 'shard_map'))
+
+
+def test_a_frozen_network_does_not_move_by_a_bit():
+  """Not by gradients, weight decay, momentum or statistics, on eight devices; alpha neither; the predictor learns."""
+  config = make_config(**{'drnet.frozen': True, 'optimizer.decay': 'all', 'optimizer.weight_decay': 0.1})
+  setup = Setup(config, 8)
+  before = jax.device_get(setup.state)
+  after, metrics = setup.run(batches())
+  for kind in ('params', 'batch_stats'):
+    old, new = flatten_dict(getattr(before, kind), sep='/'), flatten_dict(getattr(after, kind), sep='/')
+    for name in old:
+      same = np.array_equal(old[name], new[name])
+      assert same != name.startswith('predictor/'), name
+  assert metrics['overflow'] == 0 and np.isfinite(metrics['loss'])
+
+
+def test_the_predictor_has_its_own_learning_rate():
+  """Plain SGD: with ten times the factor the predictor moves ten times as far in the first step, the network as far."""
+  moves = []
+  for factor in (0.1, 1.0):
+    config = make_config(**{'drnet.learning_rate_factor': factor, 'optimizer.momentum': 0.0})
+    tx = optimizer.create(config, 10, 100)
+    params = fresh()['params']
+    gradient = jax.tree.map(np.ones_like, params)
+    updates, _ = jax.jit(tx.update)(gradient, tx.init(params), params)
+    moves.append(updates)
+  small, large = moves
+  for name in ('shared', 'private'):
+    jax.tree.map(np.testing.assert_array_equal, small[name], large[name])
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(10 * a, b, rtol=1e-5), small['predictor'], large['predictor'])
+  assert float(np.abs(large['alpha']).max()) == 0
+
+
+def test_the_right_answers_are_labels_by_the_stated_rules():
+  right = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool).T
+  np.testing.assert_array_equal(drnet.smallest_right(right), [2, 1, 0, 0, 2, 2, 1])
+
+
+def test_the_supervised_predictor_learns_the_smallest_right_resolution():
+  config = make_config(**{'drnet.frozen': True, 'drnet.estimator': 'supervised', 'data.flip': 'none'})
+  variables, batch = fresh(), batches(1)[0] | {'step': np.int32(0)}
+  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
+  run = jax.jit(lambda: switchable.forward(model(), variables, images, RESOLUTIONS, train=False))
+  right = np.asarray(run()[0]).argmax(-1) == batch['label']
+  assert right.any() and not right.all()
+  labels = np.where(right[1], 1, 0)
+  own = drnet.Predictor(config)
+  scores, _ = jax.jit(lambda: own.scores(variables, images[0], train=True))()
+  loss_fn = drnet.make_loss_fn(model(), config, total_steps=10)
+  run = jax.jit(jax.grad(lambda p: loss_fn(p, variables['batch_stats'], batch, jax.random.key(0)), has_aux=True))
+  gradient, (statistics, metrics) = run(variables['params'])
+  assert float(metrics['loss_label']) == pytest.approx(float(losses.cross_entropy(scores, labels)), rel=1e-5)
+  assert set(statistics) == {'predictor'}
+  assert all((leaf == 0).all() for leaf in jax.tree.leaves({**gradient, 'predictor': {}}))
+  assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradient['predictor']))
+
+
+@pytest.fixture(scope='module')
+def evaluated():
+  """One compiled evaluation; a predictor that sends all images to one place, for each place."""
+  eval_fn = jax.jit(drnet.make_eval_fn(model(), make_config()))
+  variables, batch = fresh(), batches(1)[0]
+  found = []
+  for place in range(2):
+    head = {'kernel': np.zeros_like(variables['params']['predictor']['head']['kernel']), 'bias': np.eye(2)[place] * 9.0}
+    predictor = variables['params']['predictor'] | {'head': jax.tree.map(np.float32, head)}
+    forced = variables | {'params': variables['params'] | {'predictor': predictor}}
+    found.append(jax.device_get(eval_fn(forced, batch)))
+  return eval_fn, found
+
+
+def test_all_to_one_is_the_static_network_bit_for_bit_at_evaluation(evaluated):
+  _, found = evaluated
+  static = jax.jit(rsnet.make_eval_fn(model(), make_config()))(fresh(), batches(1)[0])
+  for place, table in enumerate(found):
+    choice = table['scores'].argmax(-1)
+    assert (choice == place).all()
+    np.testing.assert_array_equal(np.take_along_axis(table['ranks'], choice[:, None], 1)[:, 0], static[:, place])
+
+
+def test_evaluation_has_no_noise(evaluated):
+  """The choice is the argmax of the scores, whatever an image's number; the scores are those of an undisturbed run."""
+  eval_fn, _ = evaluated
+  batch = batches(1)[0]
+  first, second = (eval_fn(fresh(), batch | {'index': batch['index'] + shift}) for shift in (0, 7))
+  jax.tree.map(np.testing.assert_array_equal, first, second)
+  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
+  scores, _ = jax.jit(lambda: drnet.Predictor(make_config()).scores(fresh(), images[0], train=False))()
+  np.testing.assert_allclose(first['scores'], scores, rtol=0, atol=1e-5)
+  assert first['confidence'].shape == (BATCH, 2) and (first['confidence'] <= 1).all()
+
+
+def test_shortcuts_have_their_own_normalisers():
+  """Changing a shortcut's BatchNorm at one resolution changes that one's logits, and no bit of the other's."""
+  variables = fresh()
+  images = preprocess.prepare(batches(1)[0]['images'], RESOLUTIONS, 'imagenet')
+  run = jax.jit(lambda v: switchable.forward(model(), v, images, RESOLUTIONS, train=False)[0])
+  changed = jax.tree.map(np.copy, variables)
+  changed['params']['private']['8']['stage2_block1']['downsample_bn']['scale'] *= 2
+  before, after = run(variables), run(changed)
+  np.testing.assert_array_equal(before[0], after[0])
+  assert (np.abs(before[1] - after[1]) > 1e-4).any()
