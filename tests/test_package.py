@@ -1,0 +1,62 @@
+"""What importing costs, and which way imports run."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# A module may import those before it, and its own folder.
+ORDER = [
+  {'losses', 'macs', 'models', 'resize', 'routers', 'report'},
+  {'preprocess', 'switchable'},
+  {'gumbel', 'rsnet'},
+  {'estimators'},
+  {'drnet'},
+  {'config', 'data'},
+  {'training'},
+]
+
+
+def loaded_after(code):
+  listing = f'{code}\nimport sys\nprint(*sorted({{name.split(".")[0] for name in sys.modules}}))'
+  done = subprocess.run([sys.executable, '-c', listing], capture_output=True, text=True, cwd=ROOT, check=True)
+  return set(done.stdout.split())
+
+
+def test_importing_resjax_loads_no_data_library():
+  assert not loaded_after('import resjax') & {
+    'grain',
+    'tensorflow_datasets',
+    'sklearn',
+    'matplotlib',
+    'tensorflow',
+    'absl',
+  }
+
+
+def test_training_loads_no_tensorflow():
+  loaded = loaded_after('import resjax.training.loop, resjax.data.tfds')
+  assert 'tensorflow_datasets' in loaded and not loaded & {'tensorflow', 'clu'}
+
+
+def imports_of(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.split('.')[0] == 'resjax':
+      parts = node.module.split('.')[1:]
+      yield from [parts[0]] if parts else [alias.name for alias in node.names]
+    if isinstance(node, ast.Import):
+      yield from (a.name.split('.')[1] for a in node.names if a.name.startswith('resjax.'))
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'resjax').rglob('*.py')), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+  parts = path.relative_to(ROOT / 'resjax').with_suffix('').parts
+  if parts[0] == '__init__':
+    return
+  level = next(i for i, names in enumerate(ORDER) if parts[0] in names)
+  allowed = {parts[0]}.union(*ORDER[:level])
+  assert set(imports_of(path)) <= allowed
