@@ -34,7 +34,6 @@ def test_importing_resjax_loads_no_data_library():
     'sklearn',
     'matplotlib',
     'tensorflow',
-    'absl',
   }
 
 
