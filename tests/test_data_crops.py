@@ -121,17 +121,17 @@ def test_evaluation_crops_are_torchvisions(photograph, shape, fraction):
 
 
 def test_dct_scaled_decoding_stays_near_the_full_decode(photograph):
-  """Mean difference in grey levels below 3, as much as two ways of antialiasing differ."""
+  """Mean difference below 1.5 grey levels in every image: less than what two-step resizing changes."""
   buffer = io.BytesIO()
   Image.fromarray(photograph).save(buffer, 'JPEG', quality=90)
   data = buffer.getvalue()
   means, shrunk = [], 0
   for seed in range(20):
-    size = 64  # crops of at least 256 pixels are decoded at half size
+    size = 64  # crops of at least 192 pixels are decoded at half size
     full = train_crops(data, (size,), np.random.default_rng(seed))[0].astype(int)
     fast = train_crops(data, (size,), np.random.default_rng(seed), may_shrink=True)[0].astype(int)
     region = random_region(np.random.default_rng(seed), *photograph.shape[:2])
-    if min(region.height, region.width) < 4 * size:
+    if min(region.height, region.width) < 3 * size:
       np.testing.assert_array_equal(full, fast)
       continue
     shrunk += 1
@@ -141,8 +141,22 @@ def test_dct_scaled_decoding_stays_near_the_full_decode(photograph):
     for shift in ((0, 1), (1, 0), (0, -1), (-1, 0)):
       assert means[-1] < np.abs(full[inner] - np.roll(fast, shift, (0, 1))[inner]).mean()
   assert shrunk >= 4
-  assert max(means) < 3
+  assert max(means) < 1.5
   assert max(means) > 0  # it did something
+
+
+def test_dct_scaled_decoding_keeps_places():
+  """On ramps, grey levels are places: a shift of one pixel changes the value by 0.4 to 0.6."""
+  y, x = np.mgrid[:427, :640]
+  buffer = io.BytesIO()
+  ramps = np.stack([x * 255 / 639, y * 255 / 426, 0 * x], -1).round().astype(np.uint8)
+  Image.fromarray(ramps).save(buffer, 'JPEG', quality=100, subsampling=0)
+  for seed in range(10):
+    full, fast = (
+      train_crops(buffer.getvalue(), (8,), np.random.default_rng(seed), may_shrink=fast)[0].astype(int)
+      for fast in (False, True)
+    )
+    assert np.abs(full - fast)[1:-1, 1:-1].max() <= 1  # rounding, up to 8 times smaller
 
 
 def test_refused_and_broken_images(photograph):

@@ -12,9 +12,10 @@ from resjax.data.decode import BadImage, decode, dimensions
 
 __all__ = ['Region', 'centre_crops', 'random_region', 'train_crops']
 
-# A JPEG is shrunk while it is decoded only where this much is left for the antialiased resize:
-# then the result differs from a full decode's by as little as two ways of antialiasing do.
-_LEFT = 2
+# A JPEG is shrunk while it is decoded only where this much is left for the antialiased resize. On real
+# photographs the result then lies within 0.5 grey levels of the full decode's in the mean (of the worst
+# image 1.3): less than what resizing in two steps, as the device's pyramid does, changes.
+_LEFT = 1.5
 
 
 class Region(NamedTuple):
