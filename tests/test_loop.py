@@ -166,3 +166,29 @@ def test_summary_counts_every_readable_image_once():
   assert summary['groups'] == {'8 px': {'16': 0.5, '8': 0.0}, '16 px': {'16': 1.0, '8': 1.0}}
   metrics = evaluate.metrics(summary)
   assert metrics['eval/top1_mean'] == pytest.approx(0.5) and metrics['eval/top5_ensemble'] == pytest.approx(2 / 3)
+
+
+class Record:
+  """Stands for the writer and the progress bar: keeps what it is told."""
+
+  images_per_second = None
+
+  def __init__(self):
+    self.lines, self.steps = [], []
+
+  def scalars(self, step, values):
+    self.lines.append((step, values))
+
+  def update(self, step, note):
+    self.steps.append(step)
+
+
+def test_a_line_of_metrics_is_the_mean_of_all_steps_since_the_last():
+  record = Record()
+  window = loop.Window(record, record, log_steps=3)
+  for step in range(1, 8):
+    window.add(step, {'loss': np.float32(step)})
+    assert record.steps == list(range(1, step))  # one step behind
+  window.flush()
+  assert record.steps == list(range(1, 8))
+  assert record.lines == [(3, {'train/loss': 2.0}), (6, {'train/loss': 5.0})]
