@@ -1,0 +1,118 @@
+"""The predictor against its rivals, on tables whose answers are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from resjax.report import gallery
+from resjax.training import judge
+
+RESOLUTIONS = (32, 16, 8)
+COSTS = (1600, 400, 100)
+COUNT = 3000
+
+
+def table(seed=0):
+  """Images that need 32, 16 or 8 in equal parts and are right from there on; confidence tells, scores nearly."""
+  rng = np.random.default_rng(seed)
+  need = np.resize([0, 1, 2], COUNT)
+  right = need[:, None] >= np.arange(3)
+  scores = np.eye(3)[need] + rng.normal(scale=0.3, size=(COUNT, 3))
+  return {
+    'ranks': np.where(np.column_stack([right, right[:, :1]]), 0, 7).astype(np.int32),
+    'scores': scores.astype(np.float32),
+    'confidence': np.where(right, 0.9, 0.2) + rng.uniform(0, 0.1, (COUNT, 3)),
+    'label': (np.arange(COUNT) // 3 % 2).astype(np.int32),
+  }, np.array(RESOLUTIONS)[need]
+
+
+def compare(found, needed, own=10, calibration=None):
+  return judge.compare(found, calibration, needed, COSTS, own, RESOLUTIONS, ('even', 'odd', 'never'))
+
+
+def test_every_rival_is_judged_and_charged():
+  found, needed = table()
+  calibration, _ = table(1)
+  result = compare(found, needed, calibration=calibration)
+  routers = result['routers']
+  assert list(routers) == ['predictor', 'random', 'cascade', 'oracle', 'known']
+  for entry in routers.values():
+    assert sum(entry['share'].values()) == pytest.approx(1)
+  choice = found['scores'].argmax(1)
+  mean = np.array(COSTS)[choice].mean()
+  assert routers['predictor']['macs'] == pytest.approx(mean + 10) == pytest.approx(routers['random']['macs'])
+  assert result['predictor'] == {'macs': 10, 'mean_macs_without': pytest.approx(mean)}
+  chosen_right = found['ranks'][np.arange(COUNT), choice] == 0
+  assert routers['predictor']['top1'] == chosen_right.mean()
+  expected = sum((choice == j).mean() * (found['ranks'][:, j] == 0).mean() for j in range(3))
+  assert routers['random']['top1'] == pytest.approx(expected, abs=0.01) and routers['random']['top1_sd'] > 0
+  assert routers['oracle'] == routers['known'] and routers['known']['macs'] == pytest.approx(700)
+  assert routers['known']['top1'] == 1
+  assert routers['cascade']['macs'] == pytest.approx(routers['predictor']['macs'], rel=0.05)
+  answer = np.searchsorted(-np.array(RESOLUTIONS), -needed)
+  assert result['needed']['agreement'] == (choice == answer).mean()
+  assert result['needed']['agreement_or_right'] == (choice <= answer).mean()
+  assert result['needed']['share']['16']['8'] == (choice[needed == 16] == 2).mean()
+  assert set(result['share_by_class']) == {'even', 'odd'}
+  assert result['share_by_class']['odd']['32'] == (choice[found['label'] == 1] == 0).mean()
+  assert result['warnings'] == []
+  json.dumps(result, allow_nan=False)
+
+
+def test_the_cascades_curve_goes_from_the_lowest_alone_to_all():
+  found, needed = table()
+  curve = compare(found, needed, calibration=table(1)[0])['cascade_curve']
+  assert curve[0] == [pytest.approx(100, rel=0.01), pytest.approx(1 / 3, rel=0.01)] and curve[-1] == [2100, 1.0]
+  assert [macs for macs, _ in curve] == sorted(macs for macs, _ in curve)
+
+
+def test_without_calibration_images_each_half_sets_the_others_threshold():
+  found, needed = table()
+  given, crossed = (compare(found, needed, calibration=c)['routers']['cascade'] for c in (table(1)[0], None))
+  assert crossed['macs'] == pytest.approx(given['macs'], rel=0.05)
+
+
+def test_without_known_answers_there_is_no_agreement():
+  found, needed = table()
+  for other in (None, np.where(needed == 8, 4, needed)):
+    result = compare(found, other)
+    assert 'needed' not in result and 'known' not in result['routers']
+
+
+def test_a_predictor_that_costs_more_than_it_saves_is_told_of():
+  found, needed = table()
+  line, *_ = compare(found, needed, own=2000)['warnings']
+  assert line.startswith('the predictor costs 2,000 multiply-adds per image and saves ')
+  assert line.endswith('32 px for every image is cheaper')
+
+
+def test_a_predictor_that_a_fixed_resolution_beats_is_told_of():
+  found, needed = table()
+  found['ranks'][:, 1] = 0
+  (line,) = compare(found, needed)['warnings']
+  assert line == '16 px for every image is no dearer than the predictor and no less often right'
+
+
+def test_unreadable_images_are_left_out():
+  found, _ = table()
+  found['ranks'][5] = -1
+  kept = judge.readable(found)
+  assert {len(column) for column in kept.values()} == {COUNT - 1}
+  np.testing.assert_array_equal(kept['label'], np.delete(found['label'], 5))
+
+
+def test_the_gallery_shows_what_went_where(tmp_path):
+  found, needed = table()
+  found['scores'][:, 1] = -9  # nothing goes to 16
+  numbers = np.arange(COUNT) * 2
+  rows = judge.gallery_rows(found, numbers, needed, RESOLUTIONS)
+  assert list(rows) == ['32 px', '16 px', '8 px'] and [len(row) for row in rows.values()] == [10, 0, 10]
+  for name, row in rows.items():
+    for number, caption, right in row:
+      place = RESOLUTIONS.index(int(name.split()[0]))
+      assert found['scores'][number // 2].argmax() == place
+      assert caption == f'needs {needed[number // 2]}' and right == (found['ranks'][number // 2, place] == 0)
+  images = {number: np.full((32, 32, 3), 90, np.uint8) for row in rows.values() for number, _, _ in row}
+  gallery(images, rows, tmp_path / 'gallery.png')
+  assert (tmp_path / 'gallery.png').read_bytes().startswith(b'\x89PNG')
