@@ -169,6 +169,40 @@ def test_routers_stand_below_the_ensemble():
   ]
 
 
+def routed():
+  """What DRNet adds to the results."""
+  share = {'32': 0.3, '16': 0.3, '8': 0.4}
+  return {
+    'routers': {
+      'predictor': {'macs': 5.2e6, 'top1': 0.97, 'share': share},
+      'random': {'macs': 5.2e6, 'top1': 0.9, 'top1_sd': 0.002, 'share': share},
+    },
+    'cascade_curve': [[8e5, 0.7], [1.6e7, 0.99]],
+    'predictor': {'macs': 2e5, 'mean_macs_without': 5e6, 'budget': 6e6},
+    'needed': {'agreement': 0.8, 'agreement_or_right': 0.985, 'share': {'16': share}},
+    'share_by_class': {'cat': share},
+    'warnings': ['it does not pay'],
+  }
+
+
+def test_what_was_sent_where_is_a_table():
+  printed = print_table(make(**routed()))
+  lines = [line.split() for line in printed.splitlines()]
+  assert ['random', '5.20', 'M', '90.0', '±', '0.2'] in lines
+  start = lines.index(['by', '32', '16', '8'])
+  rows = [words for words in lines[start + 1 :] if words[-3:] == ['30.0', '30.0', '40.0']]
+  assert [words[:-3] for words in rows] == [['predictor'], ['random'], ['needs', '16'], ['class', 'cat']]
+  assert 'multiply-adds per image: 5.00 M, 5.20 M with the predictor; budget 6.00 M' in printed
+  assert 'sent to the resolution that is needed: 80.0 %, or to one that is right: 98.5 %' in printed
+  assert 'warning: it does not pay' in printed
+
+
+def test_the_cascade_at_other_thresholds_is_a_dotted_line():
+  (axes,) = plot.draw(make(**routed())).axes
+  (line,) = [line for line in axes.lines if line.get_linestyle() == ':']
+  np.testing.assert_allclose(line.get_xydata(), [[8e5, 70], [1.6e7, 99]])
+
+
 def test_groups_of_images_are_a_second_table():
   groups = {
     '8 px': {'32': 0.95, '16': 0.743, '8': 0.216},

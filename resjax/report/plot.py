@@ -27,8 +27,9 @@ def draw(results: dict[str, Any]) -> mpl_figure.Figure:
   """Returns the picture of top-1 accuracy against multiply-adds.
 
   One labelled point per resolution, joined by a line; the ensemble and each router, where there
-  are any, by markers of their own. The axis of multiply-adds is logarithmic where they differ by
-  more than ten times. Matplotlib's global state is left alone.
+  are any, by markers of their own; the cascade at other thresholds as a dotted line. The axis of
+  multiply-adds is logarithmic where they differ by more than ten times. Matplotlib's global state
+  is left alone.
   """
   figure = mpl_figure.Figure(figsize=(7, 4.5), dpi=150, layout='constrained')
   axes = figure.add_subplot()
@@ -64,7 +65,7 @@ def _draw_resolutions(axes: mpl_axes.Axes, results: dict[str, Any]) -> list[floa
 
 
 def _draw_others(axes: mpl_axes.Axes, results: dict[str, Any]) -> list[float]:
-  """The ensemble and the routers; returns the multiply-adds drawn."""
+  """The ensemble, the routers and the cascade's curve; returns the multiply-adds drawn."""
   resolutions = results['resolutions']
   macs = []
   if len(resolutions) > 1:
@@ -73,6 +74,8 @@ def _draw_others(axes: mpl_axes.Axes, results: dict[str, Any]) -> list[float]:
     axes.plot(macs, [top1], 'D', color=_RED, markersize=8, zorder=4)
     _label(axes, 'ensemble', macs[0], top1, _RED, (0, 9))
   routers = results.get('routers', {})
+  if curve := results.get('cascade_curve'):
+    axes.plot([x for x, _ in curve], [100 * y for _, y in curve], ':', color=_GREY, linewidth=1, zorder=1)
   for number, (name, entry) in enumerate(routers.items()):
     marker, color = _ROUTERS[number % len(_ROUTERS)]
     axes.plot(entry['macs'], 100 * entry['top1'], marker, color=color, markersize=8, zorder=4, label=name)

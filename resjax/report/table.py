@@ -15,6 +15,10 @@ _LOWER = {
 }
 
 
+# Above it, what the classes get stands in results.json alone.
+_MOST_CLASSES = 12
+
+
 def show(results: dict[str, Any], console: Console | None = None) -> None:
   """Prints the result: on a terminal with its colours, else as plain text of 80 columns.
 
@@ -30,11 +34,15 @@ def render(results: dict[str, Any]) -> Group:
 
   A row for each resolution, the ensemble (whose multiply-adds are the sum over the resolutions) and
   each router; then parameters, images, time, and how evaluation made the lower resolutions. Where
-  the results have `groups`, a second table tells top-1 for each group of images.
+  the results have `groups`, a second table tells top-1 for each group of images; where routers say
+  what they sent where, another one does.
   """
   parts = [_accuracy(results), Text(_caption(results), style='dim')]
+  if any('share' in router for router in results.get('routers', {}).values()):
+    parts += [Text(), _shares(results), Text(_routing(results), style='dim')]
   if results.get('groups'):
     parts += [Text(), _groups(results)]
+  parts += [Text(f'warning: {line}', style='yellow') for line in results.get('warnings', [])]
   return Group(Text(), *parts)
 
 
@@ -59,8 +67,44 @@ def _accuracy(results: dict[str, Any]) -> Table:
     if number == 0:
       table.add_section()
     top5 = _percent(entry['top5']) if 'top5' in entry else ''
-    table.add_row(name, macs_text(entry['macs']), _percent(entry['top1']), top5)
+    deviation = f' ± {_percent(entry["top1_sd"])}' if 'top1_sd' in entry else ''
+    table.add_row(name, macs_text(entry['macs']), _percent(entry['top1']) + deviation, top5)
   return table
+
+
+def _shares(results: dict[str, Any]) -> Table:
+  """What each router sent to each resolution; what the predictor did with the images of each need and class."""
+  rows = {name: router['share'] for name, router in results['routers'].items() if 'share' in router}
+  parts = [rows, {f'needs {name}': share for name, share in results.get('needed', {}).get('share', {}).items()}]
+  classes = results.get('share_by_class', {})
+  if len(classes) <= _MOST_CLASSES:
+    parts.append({f'class {name}': share for name, share in classes.items()})
+  table = _table('images sent to each resolution, %')
+  table.add_column('by', justify='right')
+  for name in results['resolutions']:
+    table.add_column(name, justify='right')
+  for part in parts:
+    table.add_section()
+    for name, share in part.items():
+      table.add_row(name, *(_percent(share[resolution]) for resolution in results['resolutions']))
+  return table
+
+
+def _routing(results: dict[str, Any]) -> str:
+  """What the predictor costs, and how often it finds what is known to be needed."""
+  lines = []
+  if own := results.get('predictor'):
+    total = results['routers']['predictor']['macs']
+    lines.append(
+      f'multiply-adds per image: {macs_text(own["mean_macs_without"])}, '
+      f'{macs_text(total)} with the predictor; budget {macs_text(own["budget"])}'
+    )
+  if needed := results.get('needed'):
+    lines.append(
+      f'sent to the resolution that is needed: {_percent(needed["agreement"])} %, '
+      f'or to one that is right: {_percent(needed["agreement_or_right"])} %'
+    )
+  return '\n'.join(lines)
 
 
 def _groups(results: dict[str, Any]) -> Table:
