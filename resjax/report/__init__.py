@@ -3,6 +3,18 @@
 from resjax.report.gallery import gallery
 from resjax.report.plot import accuracy_against_macs, draw
 from resjax.report.results import read, versions, write
+from resjax.report.spread import Spread, spread
 from resjax.report.table import render, show
 
-__all__ = ['accuracy_against_macs', 'draw', 'gallery', 'read', 'render', 'show', 'versions', 'write']
+__all__ = [
+  'Spread',
+  'accuracy_against_macs',
+  'draw',
+  'gallery',
+  'read',
+  'render',
+  'show',
+  'spread',
+  'versions',
+  'write',
+]
