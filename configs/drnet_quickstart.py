@@ -24,5 +24,6 @@ def get_config() -> ConfigDict:
   config.drnet.learning_rate_factor = 1.0
   config.drnet.predictor.size = 16
   config.data.calibration_split = 'calibration'
-  config.epochs = 3.0
+  config.epochs = 2.0
+  config.eval.every_epochs = 0
   return config

@@ -104,6 +104,10 @@ def test_the_result_judges_the_predictor(frozen):
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   trained = next(line for line in lines if 'train/loss_budget' in line)
   assert trained['train/share_16'] + trained['train/share_8'] == pytest.approx(1) and 'train/overflow' in trained
+  scored = next(line for line in lines if 'eval/top1_predictor' in line)
+  predictor = results['routers']['predictor']
+  assert scored['eval/top1_predictor'] == predictor['top1'] and scored['eval/share_8'] == predictor['share']['8']
+  assert scored['eval/macs_predictor'] == predictor['macs']
 
 
 @pytest.mark.slow

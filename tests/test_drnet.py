@@ -231,28 +231,46 @@ def test_the_right_answers_are_labels_by_the_stated_rules():
   np.testing.assert_array_equal(drnet.smallest_right(right), [2, 1, 0, 0, 2, 2, 1])
 
 
-def test_the_supervised_predictor_learns_the_smallest_right_resolution():
-  config = make_config(**{'drnet.frozen': True, 'drnet.estimator': 'supervised', 'data.flip': 'none'})
+@functools.cache
+def frozen_logits():
+  """A batch, its logits as at evaluation `[R, B, K]`, and the scores of the predictor in training `[B, R]`."""
   variables, batch = fresh(), batches(1)[0] | {'step': np.int32(0)}
   images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
-  own = drnet.Predictor(config)
 
   @jax.jit
   def run():
     logits, _ = switchable.forward(model(), variables, images, RESOLUTIONS, train=False)
-    return logits, own.scores(variables, images[0], train=True)[0]
+    return logits, drnet.Predictor(make_config()).scores(variables, images[0], train=True)[0]
 
-  logits, scores = run()
-  right = np.asarray(logits).argmax(-1) == batch['label']
-  assert right.any() and not right.all()
-  labels = np.where(right[1], 1, 0)
+  return batch, *jax.device_get(run())
+
+
+def frozen_gradient(estimator):
+  config = make_config(**{'drnet.frozen': True, 'drnet.estimator': estimator, 'data.flip': 'none'})
   loss_fn = drnet.make_loss_fn(model(), config, total_steps=10)
-  learn = jax.jit(jax.grad(lambda p: loss_fn(p, variables['batch_stats'], batch, jax.random.key(0)), has_aux=True))
-  gradient, (statistics, metrics) = learn(variables['params'])
-  assert float(metrics['loss_label']) == pytest.approx(float(losses.cross_entropy(scores, labels)), rel=1e-5)
+  statistics, batch = fresh()['batch_stats'], frozen_logits()[0]
+  run = jax.jit(jax.grad(lambda p: loss_fn(p, statistics, batch, jax.random.key(0)), has_aux=True))
+  gradient, (statistics, metrics) = run(fresh()['params'])
   assert set(statistics) == {'predictor'}
   assert all((leaf == 0).all() for leaf in jax.tree.leaves({**gradient, 'predictor': {}}))
   assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradient['predictor']))
+  return metrics
+
+
+def test_the_supervised_predictor_learns_the_smallest_right_resolution():
+  batch, logits, scores = frozen_logits()
+  right = logits.argmax(-1) == batch['label']
+  assert right.any() and not right.all()
+  expected = losses.cross_entropy(scores, np.where(right[1], 1, 0))
+  assert float(frozen_gradient('supervised')['loss_label']) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_frozen_network_is_run_as_at_evaluation():
+  """With its running statistics, not those of the batch."""
+  batch, logits, scores = frozen_logits()
+  chosen = (scores + np.asarray(gumbel.draw(jax.random.key(0), batch['index'], 2))).argmax(-1)
+  expected = losses.cross_entropy(logits[chosen, np.arange(BATCH)], batch['label'])
+  assert float(frozen_gradient('dense')['loss_class']) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resjax.report import gallery
-from resjax.training import judge
+from resjax.training import evaluate, judge
 
 RESOLUTIONS = (32, 16, 8)
 COSTS = (1600, 400, 100)
@@ -97,7 +97,7 @@ def test_a_predictor_that_a_fixed_resolution_beats_is_told_of():
 def test_unreadable_images_are_left_out():
   found, _ = table()
   found['ranks'][5] = -1
-  kept = judge.readable(found)
+  kept = evaluate.readable(found)
   assert {len(column) for column in kept.values()} == {COUNT - 1}
   np.testing.assert_array_equal(kept['label'], np.delete(found['label'], 5))
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from resjax import drnet, routers
 from resjax.data import loader
 from resjax.switchable import Variables
 from resjax.training.run import Run
@@ -20,10 +21,27 @@ def evaluate(run: Run, variables: Variables) -> dict[str, Any]:
 
   Returns:
     `{'resolutions': {'224': {'top1', 'top5', 'images'}}, 'ensemble': {'top1', 'top5'}, 'unreadable'}`; where the source
-    knows its digits' sizes, also `'groups': {'8 px': {'32': top1}}`.
+    knows its digits' sizes, also `'groups': {'8 px': {'32': top1}}`; with DRNet also the predictor among the `routers`.
   """
   scores = score(run, variables, run.eval_source)
-  return summarise(ranks_of(scores), run.config.resolutions, run.eval_source)
+  summary = summarise(ranks_of(scores), run.config.resolutions, run.eval_source)
+  if run.config.method == 'drnet':
+    summary['routers'] = {'predictor': score_predictor(run, readable(scores))}
+  return summary
+
+
+def score_predictor(run: Run, table: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Returns what DRNet's predictor comes to on the images of a table, as `routers.score` does."""
+  resolutions = run.config.resolutions
+  costs, own = drnet.costs_of(run.model, resolutions), drnet.Predictor(run.config).macs
+  ranks = table['ranks'][:, : len(resolutions)]
+  return routers.score(routers.predictor(table['scores']), ranks, costs, resolutions, own)
+
+
+def readable(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns the rows of images that could be read."""
+  counted = table['ranks'][:, 0] >= 0
+  return {name: column[counted] for name, column in table.items()}
 
 
 def score(run: Run, variables: Variables, source: Any) -> Any:
@@ -88,8 +106,14 @@ def top(ranks: np.ndarray, k: int) -> float:
 
 
 def metrics(summary: dict[str, Any]) -> dict[str, float]:
-  """Returns a summary as metrics: `eval/top1_224`, `eval/top1_ensemble`, and `eval/top1_mean` over resolutions."""
-  rows = summary['resolutions'] | {'ensemble': summary['ensemble']}
+  """Returns a summary as metrics: `eval/top1_224`, `eval/top1_ensemble`, and `eval/top1_mean` over resolutions.
+
+  With DRNet also `eval/top1_predictor`, `eval/macs_predictor` and `eval/share_224`.
+  """
+  routed = summary.get('routers', {})
+  rows = summary['resolutions'] | {'ensemble': summary['ensemble']} | routed
   values = {f'eval/{k}_{key}': row[k] for key, row in rows.items() for k in ('top1', 'top5')}
+  for name, row in routed.items():
+    values |= {f'eval/macs_{name}': row['macs']} | {f'eval/share_{r}': share for r, share in row['share'].items()}
   mean = float(np.mean([row['top1'] for row in summary['resolutions'].values()]))
   return values | {'eval/top1_mean': mean}

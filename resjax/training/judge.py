@@ -38,10 +38,10 @@ def judge(run: Run, variables: Variables, workdir: str | pathlib.Path) -> dict[s
   calibration = None
   if config.data.calibration_split:
     other = sources.create(config, config.data.calibration_split)
-    calibration = readable(evaluate.score(run, variables, other))
+    calibration = evaluate.readable(evaluate.score(run, variables, other))
   counted = found['ranks'][:, 0] >= 0
   needed = None if source.needed is None else np.asarray(source.needed)[counted]
-  table = readable(found)
+  table = evaluate.readable(found)
   costs = drnet.costs_of(run.model, config.resolutions)
   own = drnet.Predictor(config).macs
   result = compare(table, calibration, needed, costs, own, config.resolutions, source.class_names, config.seed)
@@ -57,12 +57,6 @@ def judge(run: Run, variables: Variables, workdir: str | pathlib.Path) -> dict[s
     images = {i: crop(source[i]['image'])[0] for row in rows.values() for i, _, _ in row}
     report.gallery(images, rows, pathlib.Path(workdir) / 'gallery.png')
   return result
-
-
-def readable(found: Table) -> Table:
-  """Returns the rows of images that could be read."""
-  counted = found['ranks'][:, 0] >= 0
-  return {name: column[counted] for name, column in found.items()}
 
 
 def compare(
