@@ -63,8 +63,6 @@ def get_config() -> ConfigDict:
   config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>, val/<class>
   config.data.train_split = 'train'
   config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'
-  # drnet: where the cascade's threshold is set; empty: for each half of eval_split on the other half.
-  config.data.calibration_split = ''
   config.data.size = 0  # fake: images in a split; scaled_digits: training images; 0: the source's own default
   # Training crop: 'random_resized' (area and aspect ratio drawn) or 'full' (the whole image).
   config.data.crop = 'random_resized'
@@ -91,6 +89,8 @@ def get_config() -> ConfigDict:
   # 'host': each resolution resized and cropped from the full image (the reference); 'device': the lower ones from
   # the largest crop, as fast inference does.
   config.eval.pyramid = 'host'
+  # drnet: the split that sets the cascade's threshold; empty: each half of data.eval_split sets the other's.
+  config.eval.calibration_split = ''
   config.eval.crop_fraction = 0.875  # short side = int(resolution / crop_fraction), then the centre crop
 
   # --- optimisation ---

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
   config.drnet.eta = 1.0
   config.drnet.learning_rate_factor = 1.0
   config.drnet.predictor.size = 16
-  config.data.calibration_split = 'calibration'
+  config.eval.calibration_split = 'calibration'
   config.epochs = 2.0
   config.eval.every_epochs = 0
   return config

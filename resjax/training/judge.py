@@ -36,8 +36,8 @@ def judge(run: Run, variables: Variables, workdir: str | pathlib.Path) -> dict[s
   config, source = run.config, run.eval_source
   found = evaluate.score(run, variables, source)
   calibration = None
-  if config.data.calibration_split:
-    other = sources.create(config, config.data.calibration_split)
+  if config.eval.calibration_split:
+    other = sources.create(config, config.eval.calibration_split)
     calibration = evaluate.readable(evaluate.score(run, variables, other))
   counted = found['ranks'][:, 0] >= 0
   needed = None if source.needed is None else np.asarray(source.needed)[counted]
