@@ -36,7 +36,9 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
   return variables | {'params': params}
 
 
-def make_loss_fn(model: nn.Module, config: ConfigDict) -> Callable[..., Any]:
+def make_loss_fn(
+  model: nn.Module, config: ConfigDict, *, total_steps: int = 1, axis_name: str | None = None
+) -> Callable[..., Any]:
   """Returns `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`.
 
   `metrics` are scalars: `loss`, and per resolution `loss_224` (cross-entropy), `distillation_224` and `top1_224`, with
@@ -45,7 +47,10 @@ def make_loss_fn(model: nn.Module, config: ConfigDict) -> Callable[..., Any]:
   Args:
     model: A plain network.
     config: Reads `resolutions`, `distillation`, `label_smoothing`, `data.flip` and `data.normalize`.
+    total_steps: Of the run; other methods have schedules.
+    axis_name: The named axis of the devices; other methods' losses reach over them.
   """
+  del total_steps, axis_name
   resolutions = tuple(config.resolutions)
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:

@@ -67,8 +67,7 @@ def build(config: ConfigDict) -> Run:
   def fresh(key: jax.Array) -> state.TrainState:
     return state.create(method.init(model, config, key), tx, ema=ema_decay > 0)
 
-  across = {'total_steps': total_steps, 'axis_name': step.AXIS} if method is drnet else {}
-  loss_fn = method.make_loss_fn(model, config, **across)
+  loss_fn = method.make_loss_fn(model, config, total_steps=total_steps, axis_name=step.AXIS)
   train_step = step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay)
   return Run(
     config=config,
