@@ -14,7 +14,7 @@ def parse(argv: list[str]) -> list[str]:
   """Returns the arguments that are no flags; a field that no config has ends in one line."""
   try:
     return app.parse_flags_with_usage(argv)
-  except (AttributeError, TypeError, ValueError) as error:
+  except (AttributeError, TypeError, ValueError, SyntaxError) as error:
     message = ' '.join(str(error).strip('\'"').replace("\\'", "'").replace('\\n', ' ').split())
     sys.exit(f'error: a --config.FIELD=VALUE that does not fit: {message}')
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
   devices.keep_compiled_programs()
   try:
     train_and_evaluate(CONFIG.value, WORKDIR.value or pathlib.Path('runs', pathlib.Path(recipe).stem))
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:
+  except (ValueError, OSError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
 
 

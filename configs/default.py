@@ -84,7 +84,7 @@ def get_config() -> ConfigDict:
 
   # --- evaluation ---
   config.eval = ConfigDict()
-  config.eval.batch_size = 256  # images per step over all devices
+  config.eval.batch_size = 256  # images per step over all devices, rounded up to a multiple of them
   config.eval.every_epochs = 1  # 0: at the end only
   # 'host': each resolution resized and cropped from the full image (the reference); 'device': the lower ones from
   # the largest crop, as fast inference does.
@@ -110,10 +110,12 @@ def get_config() -> ConfigDict:
   # 'kernels' (convolutions and the classifier's matrix) or 'all' (BatchNorm, biases and alpha too: the paper's).
   config.optimizer.decay = 'kernels'
   config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
-  config.optimizer.ema_decay = 0.0  # above 0: an average of the parameters is kept, and evaluated
+  config.optimizer.ema_decay = (
+    0.0  # above 0: an average of the parameters, from the first ones on, is kept and evaluated
+  )
 
   # --- the machine ---
-  config.parallel = 'shard_map'  # or 'pmap': the same numbers
+  config.parallel = 'shard_map'  # or 'pmap': the same numbers, on one host; about half as fast on a CPU
 
   # --- what is kept ---
   config.log_steps = 50  # steps between lines of metrics

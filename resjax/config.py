@@ -1,6 +1,7 @@
 """Checks of a run's config, its JSON form, and what may change between a run and its continuation."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,7 @@ _RANGES: dict[str, _Check] = {
   'batch_size': _POSITIVE,
   'eval.batch_size': _POSITIVE,
   'epochs': _POSITIVE,
-  'seed': _NOT_NEGATIVE,
+  'seed': (lambda v: 0 <= v < 2**32, '0 or more and less than 2**32'),
   'label_smoothing': _SHARE,
   'drnet.pretrain.epochs': _POSITIVE,
   'drnet.pretrain.learning_rate': _POSITIVE,
@@ -96,7 +97,7 @@ def validate(config: ConfigDict) -> None:
     if flat[field] not in choices:
       raise ValueError(f'config.{field}: got {flat[field]!r}, expected one of {", ".join(choices)}')
   for field, (ok, expected) in _RANGES.items():
-    if not ok(flat[field]):
+    if not _finite(flat[field]) or not ok(flat[field]):
       raise ValueError(f'config.{field}: got {flat[field]!r}, expected {expected}')
   resolutions = tuple(config.resolutions)
   try:
@@ -114,11 +115,21 @@ def validate(config: ConfigDict) -> None:
     _validate_drnet(config)
 
 
+def _finite(value: Any) -> bool:
+  """Whether a field is a finite number, or a tuple of them."""
+  values = value if isinstance(value, tuple | list) else (value,)
+  return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+
 def _validate_drnet(config: ConfigDict) -> None:
   """Raises ValueError if fields of DRNet contradict each other."""
   options, resolutions = config.drnet, tuple(config.resolutions)
   if len(resolutions) < 2:
     raise ValueError(f"config.resolutions: got {resolutions}, expected two or more to choose from with method='drnet'")
+  if config.shared_batch_norm:
+    raise ValueError("config.shared_batch_norm: got True, expected False with method='drnet'")
+  if config.data.crops != 'same':
+    raise ValueError(f"config.data.crops: got {config.data.crops!r}, expected 'same' with method='drnet'")
   if options.tau_end > options.tau:
     raise ValueError(f'config.drnet.tau_end: got {options.tau_end}, expected at most tau = {options.tau}')
   size = options.predictor.size or PREDICTORS[options.predictor.name][1]

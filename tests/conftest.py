@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 CACHE = os.environ.setdefault(
-  'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir()) / 'resjax-test-cache')
+  'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir()) / f'resjax-test-cache-{os.getuid()}')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ['JAX_PLATFORMS'] = 'cpu'

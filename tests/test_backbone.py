@@ -64,7 +64,7 @@ def network(tmp_path_factory):
   moved = lambda tree: jax.tree.map(lambda x: np.asarray(x + rng.uniform(0, 0.1, x.shape), np.float32), tree)
   state = state.replace(step=state.step + 4, batch_stats=moved(state.batch_stats), ema=moved(state.ema))
   with checkpoint.Checkpoints(workdir) as checkpoints:
-    checkpoints.save(state, {'config': configuration.to_json(config), 'train_seconds': 1.0}, None)
+    checkpoints.save(state, {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': True}, None)
   held = {'params': state.ema, 'batch_stats': state.batch_stats}
   return workdir, {kind: flatten_dict(tree, sep='/') for kind, tree in held.items()}
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from resjax.training import checkpoint, state
 from resjax.training.devices import Devices
@@ -62,6 +63,21 @@ def test_a_save_that_was_cut_short_is_not_the_latest(tmp_path):
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 3
     same(checkpoints.restore(make(devices)), make(devices, 3))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+  devices = Devices(devices=jax.devices()[:1])
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(make(devices, 3), {'config': {}}, None)
+  for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
+  with (
+    checkpoint.Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(ValueError, match='checkpoints/3: .*expected a whole checkpoint') as error,
+  ):
+    checkpoints.restore(make(devices))
+  assert '\n' not in str(error.value)
 
 
 def test_saving_a_step_twice_keeps_it(tmp_path):

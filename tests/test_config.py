@@ -1,6 +1,7 @@
 """Wrong fields end in one line; configs survive JSON; a run goes on only with its own config."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from configs import default, inet_r18, parallel_r18, quickstart, rsnet_mobilenetv2, rsnet_r18, rsnet_r50
 from resjax import config as configuration
 
+ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = [default, quickstart, rsnet_r18, rsnet_r50, rsnet_mobilenetv2, inet_r18, parallel_r18]
 
 
@@ -36,6 +38,9 @@ def test_every_recipe_is_valid_and_survives_json(recipe):
     ('label_smoothing', 1.0, 'config.label_smoothing: got 1.0, expected 0 or more and less than 1'),
     ('data.crop_area', (0.5, 0.2), 'config.data.crop_area: .* expected 0 < lowest <= highest <= 1'),
     ('data.crops', 'different', "config.data.pyramid: got 'device' .* expected 'host'"),
+    ('epochs', float('inf'), 'config.epochs: got inf, expected more than 0'),
+    ('seed', 2**32, r'config.seed: got 4294967296, expected 0 or more and less than 2\*\*32'),
+    ('data.crop_area', ('a', 1.0), 'config.data.crop_area: .* expected 0 < lowest <= highest <= 1'),
     ('parallel', 'jit', "config.parallel: got 'jit', expected one of shard_map, pmap"),
   ],
 )
@@ -63,7 +68,7 @@ def test_differences_name_the_fields_and_leave_out_the_free_ones():
 
 def run_main(*arguments):
   done = subprocess.run(
-    [sys.executable, 'main.py', *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    [sys.executable, 'main.py', *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=ROOT
   )
   return done.returncode, done.stdout, done.stderr
 

@@ -177,8 +177,16 @@ def test_sizes_that_do_not_fit():
     loader.train_batches(source, make_config(batch_size=41))
   with pytest.raises(ValueError, match=r'config.batch_size: 12, expected a multiple of the 8 devices'):
     loader.train_batches(source, make_config(batch_size=12))  # the 8 virtual devices
-  with pytest.raises(ValueError, match=r'config.eval.batch_size: 12, expected a multiple of the 8 devices'):
-    loader.eval_batches(source, make_config(eval__batch_size=12), process_count=2, process_index=0, local_devices=4)
+
+
+def test_an_evaluation_batch_grows_to_a_multiple_of_the_devices():
+  config, seen = make_config(eval__batch_size=12), []
+  for host in (0, 1):
+    sharding = {'process_count': 2, 'process_index': host, 'local_devices': 4}
+    found = take(loader.eval_batches(Numbered(40), config, **sharding), 99)
+    assert [len(batch['index']) for batch in found] == [8, 8, 8]
+    seen += [i for batch in found for i in batch['index'].tolist() if i >= 0]
+  assert sorted(seen) == list(range(40))
 
 
 def test_bad_images_in_training_are_replaced_and_counted(caplog):
@@ -190,7 +198,10 @@ def test_bad_images_in_training_are_replaced_and_counted(caplog):
   clean = np.concatenate([b['index'] for b in train(Numbered(40), config, 5)])
   np.testing.assert_array_equal(index, [{3: 5, 4: 5, 39: 0}.get(i, i) for i in clean.tolist()])
   lines = [r.message for r in caplog.records if 'unreadable' in r.message]
-  assert sorted(lines) == sorted(f'unreadable image {name}: {why}' for name, why in batches.bad.items())
+  assert sorted(lines) == sorted(
+    f'unreadable image {name}: {why} ({n} of at most {batches._max_bad})'
+    for n, (name, why) in enumerate(batches.bad.items(), 1)
+  )
   # Resuming and other hosts give the same.
   equal(train(source, config, 5)[2:], train(source, config, 3, start=2))
   halves = [train(source, config, 5, host=h, hosts=2) for h in (0, 1)]

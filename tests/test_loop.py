@@ -163,6 +163,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(tmp_pat
     assert checkpoints.latest == 4
 
 
+def test_an_error_in_evaluation_does_not_cost_the_training_before_it(tmp_path, monkeypatch):
+  def build(config):
+    def fail(*_):
+      raise ValueError('unreadable')
+
+    skip = lambda state, batch: (state.replace(step=state.step + 1), {'loss': 0.5})
+    return dataclasses.replace(run.build(config), train_step=skip, eval_step=fail)
+
+  monkeypatch.setattr(loop, 'build', build)
+  with pytest.raises(ValueError, match='unreadable'):
+    loop.train_and_evaluate(tiny(), tmp_path)
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest == 4 and not checkpoints.meta()['finished']
+
+
 def test_summary_counts_every_readable_image_once():
   ranks = np.array([[0, 1, 0], [4, 5, 9], [-1, -1, -1], [0, 0, 2]], np.int32)
 
@@ -203,3 +218,6 @@ def test_a_line_of_metrics_is_the_mean_of_all_steps_since_the_last():
   window.flush()
   assert record.steps == list(range(1, 8))
   assert record.lines == [(3, {'train/loss': 2.0}), (6, {'train/loss': 5.0})]
+  window.add(8, {'loss': np.float32(8)})
+  window.flush(last=True)
+  assert record.lines[2:] == [(8, {'train/loss': 7.5})]

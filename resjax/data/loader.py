@@ -68,7 +68,10 @@ def train_batches(
     ValueError: `config.batch_size` does not fit the devices or the source.
   """
   steps_per_epoch(source, config)
-  rows = _rows('batch_size', config.batch_size, process_index, process_count, local_devices)
+  index, count, devices = _place(process_index, process_count, local_devices)
+  if config.batch_size % (count * devices):
+    raise ValueError(f'config.batch_size: {config.batch_size}, expected a multiple of the {count * devices} devices')
+  rows = _rows(config.batch_size, index, count, devices)
   data = config.data
   sizes = _sizes(config, data.pyramid)
   crop = functools.partial(
@@ -110,11 +113,11 @@ def eval_batches(
     `config.eval.pyramid`; `label` int32 `[B]`; `index` int32 `[B]`, -1 for padding; `mask` float32
     `[B]`, 0 for padding and unreadable images.
 
-  Raises:
-    ValueError: `config.eval.batch_size` does not fit the devices.
+  `config.eval.batch_size` is rounded up to a multiple of the devices.
   """
-  batch_size = config.eval.batch_size
-  rows = _rows('eval.batch_size', batch_size, process_index, process_count, local_devices)
+  index, count, devices = _place(process_index, process_count, local_devices)
+  batch_size = -(-config.eval.batch_size // (count * devices)) * count * devices
+  rows = _rows(batch_size, index, count, devices)
   sizes = _sizes(config, config.eval.pyramid)
   crop = functools.partial(
     centre_crops,
@@ -182,7 +185,7 @@ class Batches(Iterator[Batch]):
     for name, reason in bad:
       if name not in self.bad:
         self.bad[name] = reason
-        _warn(f'unreadable image {name}: {reason}')
+        _warn(f'unreadable image {name}: {reason} ({len(self.bad)} of at most {self._max_bad})')
     if len(self.bad) > self._max_bad:
       names = '; '.join(f'{name}: {reason}' for name, reason in self.bad.items())
       raise ValueError(f'config.data.max_bad_images: {self._max_bad}, but {len(self.bad)} unreadable: {names}')
@@ -202,15 +205,17 @@ def _warn(line: str) -> None:
   logging.warning(line)
 
 
-def _rows(
-  field: str, size: int, process_index: int | None, process_count: int | None, devices: int | None
-) -> np.ndarray:
+def _place(index: int | None, count: int | None, devices: int | None) -> tuple[int, int, int]:
+  """This host's number, the number of hosts, and of this host's devices; JAX's where they are not given."""
+  return (
+    jax.process_index() if index is None else index,
+    jax.process_count() if count is None else count,
+    jax.local_device_count() if devices is None else devices,
+  )
+
+
+def _rows(size: int, index: int, count: int, devices: int) -> np.ndarray:
   """The rows of a global batch that this host makes, grouped by its devices."""
-  index = jax.process_index() if process_index is None else process_index
-  count = jax.process_count() if process_count is None else process_count
-  devices = jax.local_device_count() if devices is None else devices
-  if size % (count * devices):
-    raise ValueError(f'config.{field}: {size}, expected a multiple of the {count * devices} devices')
   return np.arange(index, size, count).reshape(-1, devices).T.ravel()
 
 

@@ -66,8 +66,8 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   try:
     results = json.loads(path.read_text(encoding='utf-8'))
     _check(results)
-  except ValueError as error:
-    raise ValueError(f'{path}: {error}') from None
+  except (ValueError, TypeError, AttributeError, KeyError) as error:
+    raise ValueError(f'{path}: {error}; expected the result of a run (delete it to score the run anew)') from None
   return results
 
 

@@ -68,7 +68,12 @@ def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Var
   with Checkpoints(place) as checkpoints:
     if checkpoints.latest is None:
       raise FileNotFoundError(f'config.drnet.checkpoint: no complete checkpoint in {place} yet')
-    saved = configuration.from_json(checkpoints.meta()['config'])
+    meta = checkpoints.meta()
+    if not meta['finished']:
+      raise ValueError(
+        f'config.drnet.checkpoint: the run in {place} stopped at step {checkpoints.latest}, expected its end'
+      )
+    saved = configuration.from_json(meta['config'])
     _check(saved, config, place)
     variables = checkpoints.restore(_like(saved, devices)).variables
   keys = list(variables['batch_stats']) if saved.shared_batch_norm else [str(r) for r in config.resolutions]

@@ -61,7 +61,7 @@ class Checkpoints:
 
     Args:
       state: What to save; it may be donated afterwards.
-      meta: JSON values: the config, the seconds spent in training.
+      meta: JSON values: the config, the seconds spent in training, whether this is the last step.
       metrics: With `eval/top1_mean`, if the network was just evaluated.
     """
     step = int(state.step)
@@ -76,7 +76,7 @@ class Checkpoints:
   def meta(self, step: int | None = None) -> dict[str, Any]:
     """Returns what was saved beside the state, of the latest or the given step."""
     step = self.latest if step is None else step
-    return self._orbax.load_checkpointables(step, {'meta': None})['meta']
+    return self._load(step, {'meta': None})['meta']
 
   def restore(self, like: TrainState, step: int | None = None) -> TrainState:
     """Returns the saved state of the latest or the given step, placed as `like` is.
@@ -87,4 +87,15 @@ class Checkpoints:
     """
     step = self.latest if step is None else step
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    return self._orbax.load_checkpointables(step, {'state': abstract})['state']
+    return self._load(step, {'state': abstract})['state']
+
+  def _load(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
+    """What Orbax reads; damage names the folder and the steps that could be had instead."""
+    try:
+      return self._orbax.load_checkpointables(step, what)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+      reason = next(iter(str(error).splitlines()), type(error).__name__)
+      raise ValueError(
+        f'{self._orbax.directory}/{step}: {reason[:200]}; expected a whole checkpoint that fits the config '
+        f'(steps here: {", ".join(map(str, self.steps))}; remove its folder to go on from the one before)'
+      ) from error

@@ -30,10 +30,12 @@ class Devices:
       devices: To use fewer than all.
 
     Raises:
-      ValueError: `parallel` is neither.
+      ValueError: `parallel` is neither, or 'pmap' on several hosts.
     """
     if parallel not in WAYS:
       raise ValueError(f'parallel: got {parallel!r}, expected one of {", ".join(WAYS)}')
+    if parallel == 'pmap' and jax.process_count() > 1:
+      raise ValueError(f"parallel: got 'pmap' on {jax.process_count()} hosts, expected 'shard_map'")
     self.parallel = parallel
     self.devices = devices or jax.devices()
     self.mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)

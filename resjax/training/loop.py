@@ -139,17 +139,24 @@ def train(
     for step, batch in zip(range(start + 1, total + 1), batches, strict=False):
       state, metrics = run.train_step(state, run.devices.put(batch))
       window.add(step, metrics)
+      due, save = step % evaluating == 0 or step == total, step % saving == 0 or step == total
+      if due or save:
+        window.flush(last=step == total)
       scores = None
-      if step % evaluating == 0 or step == total:
-        window.flush()
-        with progress.pause('evaluating'), watch.pause():
-          summary = evaluate.evaluate(run, state.variables)
-        scores = evaluate.metrics(summary)
-        writer.scalars(step, scores)
-      if step % saving == 0 or step == total:
-        window.flush()
-        meta = {'config': configuration.to_json(config), 'train_seconds': watch.seconds}
-        checkpoints.save(state, meta, scores)
+      try:
+        if due:
+          with progress.pause('evaluating'), watch.pause():
+            summary = evaluate.evaluate(run, state.variables)
+          scores = evaluate.metrics(summary)
+          writer.scalars(step, scores)
+      finally:  # what fails in evaluation does not cost the training before it
+        if save:
+          meta = {
+            'config': configuration.to_json(config),
+            'train_seconds': watch.seconds,
+            'finished': step == total,
+          }
+          checkpoints.save(state, meta, scores)
     return state, watch.seconds, summary
 
 
@@ -176,8 +183,11 @@ class Window:
     self.flush()
     self._pending = (step, metrics)
 
-  def flush(self) -> None:
+  def flush(self, last: bool = False) -> None:
     """Waits for the step that is on its way and reads its metrics.
+
+    Args:
+      last: Write what has come since the last line.
 
     Raises:
       FloatingPointError: They are not finite: names the step and each term, with its resolution.
@@ -195,7 +205,7 @@ class Window:
       )
     self._rows.append(values)
     self._progress.update(step, f'loss {float(values["loss"]):.3f}')
-    if step % self._log_steps == 0:
+    if last or step % self._log_steps == 0:
       line = {f'train/{name}': sum(float(row[name]) for row in self._rows) / len(self._rows) for name in values}
       if self._progress.images_per_second is not None:
         line['train/images_per_second'] = self._progress.images_per_second

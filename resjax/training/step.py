@@ -53,7 +53,8 @@ def make_train_step(
     ema = state.ema
     if ema is not None:
       updated = opt_state.mini_step == 0 if isinstance(opt_state, optax.MultiStepsState) else True
-      ema = optax.incremental_update(params, ema, jnp.where(updated, 1 - ema_decay, 0.0))
+      moved = optax.incremental_update(params, ema, jnp.where(updated, 1 - ema_decay, 0.0))
+      ema = jax.tree.map(lambda p, e, m: jnp.where(p == e, e, m), params, ema, moved)
     metrics['gradient_norm'] = optax.tree.norm(grads)
     new = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
     return new, metrics
