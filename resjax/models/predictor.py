@@ -17,8 +17,7 @@ from resjax.models.resnet import BasicBlock, ResNet
 class SmallPredictor(nn.Module):
   """Four 3x3 convolutions of stride 2, from 8 channels to 64: 1.1 M multiply-adds at 64 px, 69,312 at 16 px.
 
-  Then the mean over all positions and a linear layer. More channels, a stem without stride or a larger input told the
-  needed resolution of `scaled_digits` hardly better (docs/drnet.md).
+  Then the mean over all positions and a linear layer.
 
   Attributes:
     num_classes: How many resolutions are scored.
