@@ -106,8 +106,8 @@ def budget_loss(
     budget: In the unit of `costs`.
     axis_name: The named axis of the devices, or None for one device.
   """
-  scale = max(costs)
-  mean = (choice * (jnp.array(costs, choice.dtype) / scale)[None]).sum(-1).mean()
+  scale = float(max(costs))  # costs of a large network do not fit into int32
+  mean = (choice * jnp.array([cost / scale for cost in costs], choice.dtype)[None]).sum(-1).mean()
   if axis_name:
     mean = jax.lax.pmean(mean, axis_name)
   excess = (mean - budget / scale) / ((scale - min(costs)) / scale)
@@ -173,7 +173,8 @@ def make_loss_fn(
     excess, _ = budget_loss(choice, costs, budget, axis_name)
     loss = loss + options.eta * excess
     share = chosen.mean(0)
-    metrics |= {'loss': loss, 'loss_budget': excess, 'cost': (share * jnp.array(costs) / max(costs)).sum()}
+    relative = jnp.array([cost / max(costs) for cost in costs])
+    metrics |= {'loss': loss, 'loss_budget': excess, 'cost': (share * relative).sum()}
     metrics |= {f'share_{r}': share[j] for j, r in enumerate(resolutions)}
     kept = {} if options.frozen else batch_stats
     return loss, (kept | {'predictor': predictor_stats}, metrics)

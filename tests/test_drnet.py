@@ -69,6 +69,32 @@ def test_the_budget_loss_is_the_reference_answer(budget, expected):
   np.testing.assert_allclose(gradient, np.tile(slope, (4, 1)), rtol=0, atol=1e-12)
 
 
+def test_the_budget_loss_takes_costs_beyond_int32():
+  """Multiply-adds as they are counted, Python integers: ResNet-50's do not fit into 32 bits."""
+  costs = (4_089_184_256, 2_503_027_712, 1_077_899_264)
+  excess, mean = jax.jit(lambda c: drnet.budget_loss(c, costs, 2.5e9))(jnp.eye(3)[jnp.array([0, 1, 2, 0])])
+  np.testing.assert_allclose(mean, (2 * costs[0] + costs[1] + costs[2]) / 4, rtol=1e-6)
+  np.testing.assert_allclose(excess, (float(mean) - 2.5e9) / (costs[0] - costs[2]), rtol=1e-5)
+
+
+def test_the_loss_of_a_network_as_large_as_resnet50_can_be_traced():
+  class Large:
+    """Stands for a network that costs 4.1 G multiply-adds."""
+
+    apply = staticmethod(lambda variables, images, **_: (jnp.zeros((images.shape[0], 5)), {'batch_stats': {}}))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(drnet, 'costs_of', lambda *_: (4_089_184_256, 1_077_899_264))
+    loss_fn = drnet.make_loss_fn(Large, make_config(), total_steps=10)
+  variables = {
+    kind: {'private': {'16': {}, '8': {}}, 'shared': {}, '16': {}, '8': {}, 'predictor': fresh()[kind]['predictor']}
+    for kind in ('params', 'batch_stats')
+  }
+  batch = batches(1)[0] | {'step': np.int32(0)}
+  _, (_, metrics) = jax.eval_shape(loss_fn, variables['params'], variables['batch_stats'], batch, jax.random.key(0))
+  assert {'cost', 'loss_budget'} <= set(metrics)
+
+
 def test_the_budgets_mean_is_taken_over_all_devices_before_the_hinge():
   """One device far above the budget and one far below it: together they are within it."""
   choice = jnp.eye(3)[jnp.array([[0, 0], [2, 2]])]
