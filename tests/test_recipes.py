@@ -23,6 +23,7 @@ def test_a_recipe_runs_at_reduced_size(recipe, tmp_path):
   config.batch_size = 8
   config.eval.batch_size = 16
   config.epochs = 0.5
+  config.optimizer.learning_rate = 1e-3  # the recipe's is for its batch size
   if config.data.source == 'scaled_digits':
     config.eval.batch_size = 1000
   results = loop.train_and_evaluate(config, tmp_path)
