@@ -225,6 +225,17 @@ def test_averaged_parameters_follow_and_are_what_is_evaluated():
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+def test_the_average_of_parameters_that_do_not_move_does_not_move_by_a_bit():
+  """As those of a frozen network: 0.9 p + 0.1 p is not p in floating point."""
+  config = make_config()
+  config.optimizer.learning_rate = 0.0
+  setup = Setup(config, 1, ema=0.9)
+  before = jax.device_get(setup.state.params)
+  after, _ = setup.run(batches(2))
+  for a, b in zip(jax.tree.leaves(after.ema), jax.tree.leaves(before), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 def test_bfloat16_keeps_float32_state():
   config = make_config()
   model = models.create(**TINY, dtype='bfloat16')
