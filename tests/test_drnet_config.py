@@ -35,6 +35,11 @@ def test_every_recipe_is_valid_and_its_predictor_cheap(name):
   [
     ({'method': 'dynamic'}, "config.method: got 'dynamic', expected one of rsnet, drnet"),
     ({'resolutions': (224,)}, r'config.resolutions: got \(224,\), expected two or more to choose from'),
+    ({'shared_batch_norm': True}, "config.shared_batch_norm: got True, expected False with method='drnet'"),
+    (
+      {'data.crops': 'different', 'data.pyramid': 'host'},
+      "config.data.crops: got 'different', expected 'same' with method='drnet'",
+    ),
     ({'drnet.tau_end': 2.0}, 'config.drnet.tau_end: got 2.0, expected at most tau = 1.0'),
     ({'drnet.tau': 0.0}, 'config.drnet.tau: got 0.0, expected more than 0'),
     ({'drnet.budget': 0.0}, 'config.drnet.budget: got 0.0, expected more than 0'),

@@ -7,11 +7,12 @@ import jax
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import models, rsnet
+from resjax import rsnet
 from resjax.switchable import Variables
 from resjax.training import optimizer, state
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
+from resjax.training.run import create_model
 
 # Fields that say what the weights mean: the same in the RS-Net run and in the run that starts from it.
 _SAME = ('model.name', 'model.num_classes', 'model.width', 'data.normalize', 'shared_batch_norm')
@@ -107,7 +108,7 @@ def _check(saved: ConfigDict, config: ConfigDict, place: Any) -> None:
 
 def _like(config: ConfigDict, devices: Devices) -> state.TrainState:
   """The shapes of an RS-Net run's state."""
-  model = models.create(config.model.name, num_classes=config.model.num_classes, width=config.model.width)
+  model = create_model(config)
   tx = optimizer.create(config, 1, 1)
 
   def make(key: jax.Array) -> state.TrainState:
