@@ -173,3 +173,12 @@ def test_the_first_stages_config_is_rsnets_with_its_own_schedule():
   assert (first.method, first.epochs) == ('rsnet', 0.5)
   assert (first.optimizer.learning_rate, first.optimizer.warmup_epochs) == (0.3, 2.0)
   assert config.method == 'drnet' and config.epochs == 1.0
+
+
+def test_a_run_that_is_not_finished_is_no_beginning(tmp_path):
+  config = tiny(method='rsnet')
+  meta = {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': False}
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(run.build(config).fresh_state(), meta, None)
+  with pytest.raises(ValueError, match='config.drnet.checkpoint: the run in .* stopped at step 0, expected its end'):
+    backbone.load(tmp_path, from_checkpoint(tmp_path), Devices())
