@@ -1,8 +1,12 @@
 """Checks of a run's config, its JSON form, and what may change between a run and its continuation."""
 
+import ast
+import importlib.util
 import json
 import math
-from collections.abc import Callable
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -88,6 +92,43 @@ _RANGES: dict[str, _Check] = {
   'checkpoint.every_epochs': _POSITIVE,
   'checkpoint.keep': _POSITIVE,
 }
+
+
+def load(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
+  """Returns the config of a recipe, checked.
+
+  Args:
+    recipe: Its file, such as configs/quickstart.py.
+    fields: What is set on top, as `--config.FIELD=VALUE`.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    ValueError: It has no such field, or a value does not fit; see `validate`.
+  """
+  path = pathlib.Path(recipe)
+  if not path.is_file():
+    raise FileNotFoundError(f'--config: no file {recipe}, expected a recipe such as configs/quickstart.py')
+  root = str(path.absolute().parents[1])  # recipes import each other as `configs.NAME`
+  if root not in sys.path:
+    sys.path.append(root)
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  for field in fields:
+    name, _, text = field.removeprefix('--config.').partition('=')
+    try:
+      value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      value = text
+    if name not in flatten(config):
+      raise ValueError(f'{field}: no such field, expected one of configs/default.py')
+    try:
+      config.update_from_flattened_dict({name: value})
+    except TypeError as error:
+      raise ValueError(f'{field}: {error}') from None
+  validate(config)
+  return config
 
 
 def validate(config: ConfigDict) -> None:

@@ -17,7 +17,10 @@ ORDER = [
   {'estimators'},
   {'drnet'},
   {'config', 'data'},
+  {'checkpoint'},
   {'training'},
+  {'commands'},
+  {'cli'},
 ]
 
 
