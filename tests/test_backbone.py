@@ -9,9 +9,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import default
+from resjax import checkpoint, models
 from resjax import config as configuration
-from resjax import models
-from resjax.training import backbone, checkpoint, loop, run
+from resjax.training import backbone, loop, run
 from resjax.training.devices import Devices
 
 
@@ -180,5 +180,7 @@ def test_a_run_that_is_not_finished_is_no_beginning(tmp_path):
   meta = {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': False}
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(run.build(config).fresh_state(), meta, None)
-  with pytest.raises(ValueError, match='config.drnet.checkpoint: the run in .* stopped at step 0, expected its end'):
+  with pytest.raises(
+    ValueError, match='config.drnet.checkpoint: the run in .* was stopped, expected one that reached its end'
+  ):
     backbone.load(tmp_path, from_checkpoint(tmp_path), Devices())

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from resjax.training import checkpoint, state
+from resjax import checkpoint
+from resjax.training import state
 from resjax.training.devices import Devices
 
 VARIABLES = {

@@ -10,9 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import default
-from resjax import report
+from resjax import checkpoint, report
 from resjax.data import loader
-from resjax.training import checkpoint, evaluate, loop, run
+from resjax.training import evaluate, loop, run
 
 
 def tiny():

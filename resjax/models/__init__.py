@@ -5,11 +5,12 @@ import inspect
 from collections.abc import Callable
 
 import flax.linen as nn
+from ml_collections import ConfigDict
 
 from resjax.models.mobilenetv2 import MobileNetV2
 from resjax.models.resnet import BasicBlock, Bottleneck, ResNet
 
-__all__ = ['MODELS', 'BasicBlock', 'Bottleneck', 'MobileNetV2', 'ResNet', 'create']
+__all__ = ['MODELS', 'BasicBlock', 'Bottleneck', 'MobileNetV2', 'ResNet', 'create', 'from_config']
 
 _basic = functools.partial(ResNet, block=BasicBlock)
 _bottleneck = functools.partial(ResNet, block=Bottleneck)
@@ -72,4 +73,25 @@ def create(
     dtype=dtype,
     axis_name=axis_name,
     **options,
+  )
+
+
+def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
+  """Returns the network that `config.model` describes.
+
+  Args:
+    config: As in configs/default.py; only `model` is read.
+    axis_name: As in `create`.
+
+  Raises:
+    ValueError: A field is not what the network takes; names it.
+  """
+  fields = config.model
+  return create(
+    fields.name,
+    num_classes=fields.num_classes,
+    width=fields.width,
+    zero_init_last_gamma=fields.zero_init_last_gamma,
+    dtype=fields.dtype,
+    axis_name=axis_name,
   )

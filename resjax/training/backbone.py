@@ -6,13 +6,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from resjax import checkpoint
 from resjax import config as configuration
-from resjax import rsnet
 from resjax.switchable import Variables
-from resjax.training import optimizer, state
-from resjax.training.checkpoint import Checkpoints
+from resjax.training import state
 from resjax.training.devices import Devices
-from resjax.training.run import create_model
 
 # Fields that say what the weights mean: the same in the RS-Net run and in the run that starts from it.
 _SAME = ('model.name', 'model.num_classes', 'model.width', 'data.normalize', 'shared_batch_norm')
@@ -62,21 +60,14 @@ def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Var
     FileNotFoundError: There is no checkpoint.
     ValueError: It is not of an RS-Net with this network and these resolutions.
   """
-  if not (pathlib.Path(place) / 'checkpoints').is_dir():
-    raise FileNotFoundError(
-      f'config.drnet.checkpoint: no checkpoints in {place}, expected the workdir of an RS-Net run'
-    )
-  with Checkpoints(place) as checkpoints:
-    if checkpoints.latest is None:
-      raise FileNotFoundError(f'config.drnet.checkpoint: no complete checkpoint in {place} yet')
-    meta = checkpoints.meta()
-    if not meta['finished']:
-      raise ValueError(
-        f'config.drnet.checkpoint: the run in {place} stopped at step {checkpoints.latest}, expected its end'
-      )
-    saved = configuration.from_json(meta['config'])
-    _check(saved, config, place)
-    variables = checkpoints.restore(_like(saved, devices)).variables
+  try:
+    finished = checkpoint.load_meta(place)['finished']
+    variables, saved = checkpoint.load_variables(place, sharding=devices.replicated)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'config.drnet.checkpoint: {error}') from None
+  if not finished:
+    raise ValueError(f'config.drnet.checkpoint: the run in {place} was stopped, expected one that reached its end')
+  _check(saved, config, place)
   keys = list(variables['batch_stats']) if saved.shared_batch_norm else [str(r) for r in config.resolutions]
   places = [saved.resolutions.index(r) for r in config.resolutions]
   params = variables['params']
@@ -104,15 +95,3 @@ def _check(saved: ConfigDict, config: ConfigDict, place: Any) -> None:
   for field in _SAME:
     if here[field] != there[field]:
       raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {place}')
-
-
-def _like(config: ConfigDict, devices: Devices) -> state.TrainState:
-  """The shapes of an RS-Net run's state."""
-  model = create_model(config)
-  tx = optimizer.create(config, 1, 1)
-
-  def make(key: jax.Array) -> state.TrainState:
-    return state.create(rsnet.init(model, config, key), tx, ema=config.optimizer.ema_decay > 0)
-
-  shapes = jax.eval_shape(make, jax.random.key(0))
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.replicated), shapes)

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from resjax import config as configuration
 from resjax import macs, report
+from resjax.checkpoint import Checkpoints
 from resjax.data import loader
 from resjax.training import backbone, evaluate, judge
-from resjax.training.checkpoint import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.run import Run, build
 from resjax.training.state import TrainState

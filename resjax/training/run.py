@@ -59,7 +59,7 @@ def build(config: ConfigDict) -> Run:
   steps_per_epoch = loader.steps_per_epoch(train_source, config)
   accumulate = config.optimizer.accumulate
   total_steps = accumulate * max(1, round(config.epochs * steps_per_epoch / accumulate))
-  model = create_model(config)
+  model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
   tx = optimizer.create(config, steps_per_epoch, total_steps)
   ema_decay = config.optimizer.ema_decay
@@ -80,20 +80,4 @@ def build(config: ConfigDict) -> Run:
     eval_step=devices.eval(method.make_eval_fn(model, config)),
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
-  )
-
-
-def create_model(config: ConfigDict) -> nn.Module:
-  """Returns the plain network that `config.model` describes.
-
-  Raises:
-    ValueError: The model is unknown, or has no such option.
-  """
-  return models.create(
-    config.model.name,
-    num_classes=config.model.num_classes,
-    width=config.model.width,
-    zero_init_last_gamma=config.model.zero_init_last_gamma,
-    dtype=config.model.dtype,
-    axis_name=step.AXIS if config.sync_batch_norm else None,
   )
