@@ -150,9 +150,13 @@ def make_loss_fn(
       overflow = (ran != choice.argmax(-1)).mean()
     counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
     batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
-    loss = losses.cross_entropy(logits, batch['label'], config.label_smoothing)
+    each = losses.cross_entropy(logits[:, None], batch['label'][:, None], config.label_smoothing)
+    loss = each.mean()
     right = (logits.argmax(-1) == batch['label']).mean()
-    return loss, batch_stats, {'loss_class': loss, 'top1': right, 'overflow': overflow}
+    metrics = {'loss_class': loss, 'top1': right, 'overflow': overflow}
+    if options.estimator == 'routed':
+      loss += estimators.credit(choice, each, ran, axis_name)
+    return loss, batch_stats, metrics
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
     if options.frozen:

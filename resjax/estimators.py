@@ -1,9 +1,9 @@
 """Two ways to train through a choice of resolution.
 
-Images of several sizes cannot be added, so what is mixed are the logits, `z = sum_j h_j z_j` with the one-hot choice h,
-and the choice learns from `dL/dh_j = <dL/dz, z_j>`. `dense` runs every resolution on every image and knows them all.
-`routed` runs each image at its own resolution alone, within fixed capacities, and knows the chosen one: the others are
-0. In both, a resolution's batch statistics count the images that were sent to it and no others.
+`dense` runs every resolution on every image. Images of several sizes cannot be added, so what is mixed are the logits,
+`z = sum_j h_j z_j` with the one-hot choice h, and the choice learns from `dL/dh_j = <dL/dz, z_j>`. `routed` runs each
+image at its own resolution alone, within fixed capacities, and the choice learns from the loss there (`credit`). In both,
+a resolution's batch statistics count the images that were sent to it and no others.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
+from jax.lax import stop_gradient
 
 from resjax import switchable
-from resjax.gumbel import straight_through
 
 
 def dense(
@@ -38,7 +38,7 @@ def dense(
     choice: One-hot `[B, R]`; gets a gradient in every entry.
     train: Whether BatchNorm takes and updates the statistics of the routed images.
   """
-  mask = list(jax.lax.stop_gradient(choice).T) if train else None
+  mask = list(stop_gradient(choice).T) if train else None
   logits, batch_stats = switchable.forward(model, variables, images, resolutions, train=train, mask=mask)
   return (choice.T[..., None] * logits).sum(0), batch_stats
 
@@ -60,7 +60,7 @@ def routed(
     variables: As `switchable.share` returns them.
     images: `[B, r, r, 3]` per resolution.
     resolutions: In the order of `images`.
-    choice: One-hot `[B, R]`; gets a gradient in the entry of the resolution that was run.
+    choice: One-hot `[B, R]`; gets no gradient here, see `credit`.
     capacities: How many images each resolution runs, of this device's B; together at least B.
     train: Whether BatchNorm takes and updates the statistics of the routed images.
 
@@ -69,9 +69,8 @@ def routed(
   """
   size = choice.shape[0]
   ran = assign(choice.argmax(-1), capacities)
-  weight = straight_through(jax.nn.one_hot(ran, len(capacities), dtype=choice.dtype), choice)
   batch_stats = variables['batch_stats']
-  mixed = None
+  every = None
   for j, (resolution, capacity) in enumerate(zip(resolutions, capacities, strict=True)):
     rows = jnp.nonzero(ran == j, size=capacity, fill_value=size)[0]
     inputs = jnp.take(images[j], rows, axis=0, mode='fill', fill_value=0)
@@ -83,11 +82,32 @@ def routed(
       train=train,
       mask=[rows < size] if train else None,
     )
-    parts = logits[0] * weight[:, j].at[rows].get(mode='fill', fill_value=0)[:, None]
-    if mixed is None:
-      mixed = jnp.zeros((size, parts.shape[-1]), parts.dtype)
-    mixed = mixed.at[rows].add(parts, mode='drop')
-  return mixed, batch_stats, ran
+    if every is None:
+      every = jnp.zeros((size, logits.shape[-1]), logits.dtype)
+    every = every.at[rows].set(logits[0], mode='drop')
+  return every, batch_stats, ran
+
+
+def credit(choice: Array, loss: Array, ran: Array, axis_name: str | None = None) -> Array:
+  """Returns 0, whose gradient tells the choice of `routed` what each resolution is worth: add it to the loss.
+
+  The derivative by `choice[i, j]` is `loss_i / B` where image i was run at j. Elsewhere that loss is not known, and the mean
+  over the images that were run at j stands in for it (over all images where none was). `<dL/dz, z>`, which is what the
+  dense choice learns from, can't be compared between images: it vanishes for those that are right and sure of it.
+
+  Args:
+    choice: `[B, R]`.
+    loss: `[B]`, of each image at the resolution that was run.
+    ran: int `[B]`, that resolution.
+    axis_name: The named axis of the devices, over which the means are taken, or None for one device.
+  """
+  here = jax.nn.one_hot(ran, choice.shape[-1], dtype=loss.dtype)
+  total, images = (here * loss[:, None]).sum(0), here.sum(0)
+  if axis_name:
+    total, images = jax.lax.psum((total, images), axis_name)
+  mean = jnp.where(images > 0, total / jnp.maximum(images, 1), total.sum() / images.sum())
+  worth = here * loss[:, None] + (1 - here) * mean[None]
+  return ((choice - stop_gradient(choice)) * stop_gradient(worth)).sum() / loss.shape[0]
 
 
 def assign(wanted: Array, capacities: Sequence[int]) -> Array:

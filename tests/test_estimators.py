@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from resjax import estimators, gumbel, losses, macs, models, switchable
 from resjax.training.devices import Devices
@@ -50,7 +52,9 @@ def loss(params, scores, noise, *, room, dtype):
     ran = choice.argmax(-1)
   else:
     logits, statistics, ran = estimators.routed(model(dtype), variables, images, RESOLUTIONS, choice, room, train=True)
-  return losses.cross_entropy(logits, labels), (logits, statistics, ran)
+  each = losses.cross_entropy(logits[:, None], labels[:, None])
+  value = each.mean() if room is None else each.mean() + estimators.credit(choice, each, ran)
+  return value, (logits, statistics, ran)
 
 
 @functools.cache
@@ -81,17 +85,22 @@ def cross_entropy(logits, labels):
 @pytest.mark.usefixtures('x64')
 @pytest.mark.parametrize('room', [None, (1, 2, 3)], ids=['dense', 'routed'])
 def test_scores_learn_from_the_soft_choice_around_the_hard_one(room):
-  """In float64: `z = sum_j (h_j + soft_j(s) - soft_j(s_0)) z_j`; routed knows the resolution that was run, no other.
+  """In float64. Dense: the loss of `z = sum_j (h_j + soft_j(s) - soft_j(s_0)) z_j`.
 
-  In the routed case one image finds no room where it was sent.
+  Routed: the expected loss under soft(s), where the mean over the images run at j stands for what was not run there;
+  one image finds no room where it was sent.
   """
   _, _, labels, scores, noise = problem('float64')
   (value, (logits, _, ran)), (_, gradient) = compiled(room, 'float64')(problem('float64')[0]['params'], scores, noise)
   ran = np.asarray(ran)
   each, _ = each_resolutions_logits(ran, 'float64')
   at, hard = soft(scores, noise), np.eye(3)[ran]
-  counts = np.ones((BATCH, 3)) if room is None else hard
-  surrogate = lambda s: cross_entropy(np.einsum('br,rbk->bk', hard + counts * (soft(s, noise) - at), each), labels)
+  if room is None:
+    surrogate = lambda s: cross_entropy(np.einsum('br,rbk->bk', hard + soft(s, noise) - at, each), labels)
+  else:
+    loss = np.array([cross_entropy(each[j, i : i + 1], labels[i : i + 1]) for i, j in enumerate(ran)])
+    worth = np.array([[loss[i] if ran[i] == j else loss[ran == j].mean() for j in range(3)] for i in range(BATCH)])
+    surrogate = lambda s: loss.mean() + ((soft(s, noise) - at) * worth).sum() / BATCH
   np.testing.assert_allclose(logits, each[ran, np.arange(BATCH)], rtol=0, atol=1e-12)
   np.testing.assert_allclose(value, surrogate(scores), rtol=0, atol=1e-12)
   expected = np.zeros_like(scores)
@@ -101,6 +110,27 @@ def test_scores_learn_from_the_soft_choice_around_the_hard_one(room):
     expected[place] = (surrogate(scores + step) - surrogate(scores - step)) / 2e-5
   assert np.abs(expected).max() > 1e-3
   np.testing.assert_allclose(gradient, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_credit_is_nothing_but_a_gradient():
+  choice, ran = jnp.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 0]]), jnp.array([0, 1, 0])
+  value, gradient = jax.value_and_grad(estimators.credit)(choice, jnp.array([1.0, 2.0, 6.0]), ran)
+  assert value == 0
+  np.testing.assert_allclose(3 * gradient, [[1, 2, 3], [3.5, 2, 3], [6, 2, 3]], rtol=1e-6)
+
+
+def test_credit_takes_its_means_over_all_devices():
+  rng = np.random.default_rng(0)
+  choice = jnp.asarray(np.eye(3, dtype=np.float32)[rng.integers(0, 3, 16)])
+  ran, loss = choice.argmax(-1), jnp.asarray(rng.uniform(size=16), jnp.float32)
+  whole = jax.grad(estimators.credit)(choice, loss, ran)
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+
+  def mean(*args):
+    return jax.lax.pmean(estimators.credit(*args, 'data'), 'data')
+
+  split = jax.shard_map(mean, mesh=mesh, in_specs=P('data'), out_specs=P())
+  np.testing.assert_allclose(jax.grad(split)(choice, loss, ran), whole, rtol=0, atol=1e-7)
 
 
 @pytest.mark.usefixtures('x64')
