@@ -2,8 +2,8 @@
 
 `dense` runs every resolution on every image. Images of several sizes cannot be added, so what is mixed are the logits,
 `z = sum_j h_j z_j` with the one-hot choice h, and the choice learns from `dL/dh_j = <dL/dz, z_j>`. `routed` runs each
-image at its own resolution alone, within fixed capacities, and the choice learns from the loss there (`credit`). In both,
-a resolution's batch statistics count the images that were sent to it and no others.
+image at its own resolution alone, within fixed capacities, and the choice learns from the loss there (`credit`). In
+both, a resolution's batch statistics count the images that were sent to it and no others.
 """
 
 from collections.abc import Sequence
@@ -91,9 +91,9 @@ def routed(
 def credit(choice: Array, loss: Array, ran: Array, axis_name: str | None = None) -> Array:
   """Returns 0, whose gradient tells the choice of `routed` what each resolution is worth: add it to the loss.
 
-  The derivative by `choice[i, j]` is `loss_i / B` where image i was run at j. Elsewhere that loss is not known, and the mean
-  over the images that were run at j stands in for it (over all images where none was). `<dL/dz, z>`, which is what the
-  dense choice learns from, can't be compared between images: it vanishes for those that are right and sure of it.
+  The derivative by `choice[i, j]` is `loss_i / B` where image i was run at j. Elsewhere that loss is not known, and the
+  mean over the images that were run at j stands in for it (over all images where none was). `<dL/dz, z>`, which is what
+  the dense choice learns from, can't be compared between images: it vanishes for those that are right and sure of it.
 
   Args:
     choice: `[B, R]`.
