@@ -41,6 +41,7 @@ class Devices:
     self.mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
     self.replicated = NamedSharding(self.mesh, P())
     self.split = NamedSharding(self.mesh, P(AXIS))
+    self.platform = self.devices[0].platform
 
   def create(self, make: Callable[..., Any], *args: Any) -> Any:
     """Returns `make(*args)`, computed under jit and standing whole on every device, each array in its own buffer."""
@@ -80,21 +81,22 @@ class Devices:
         devices=self.devices,
       )
     mapped = jax.shard_map(body, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=out)
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options())
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options(self.platform))
 
 
 @cache
-def compiler_options() -> dict[str, str]:
-  """Returns what training steps are compiled with: on CPU, without XLA's slow weight gradients.
+def compiler_options(platform: str) -> dict[str, str]:
+  """Returns what training steps are compiled with for 'cpu': no slow weight gradients of XLA's.
 
-  Empty on other devices, where the user has set the flag in XLA_FLAGS, or where this XLA does not know it.
+  Empty for other platforms, where the user has set the flag in XLA_FLAGS, or where this XLA does not know it.
   """
   name, value = CPU_OPTION
-  if jax.default_backend() != 'cpu' or name in os.environ.get('XLA_FLAGS', ''):
+  if platform != 'cpu' or name in os.environ.get('XLA_FLAGS', ''):
     return {}
   options = {name: value}
   try:
-    jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:
     return {}
   return options
