@@ -1,4 +1,7 @@
-"""Trains and evaluates: python main.py --config=configs/quickstart.py [--workdir=DIR] [--config.FIELD=VALUE ...]."""
+"""Trains and evaluates: python main.py --config=configs/quickstart.py [--workdir=DIR] [--config.FIELD=VALUE ...].
+
+Exit codes: 0, done; 75, stopped by SIGTERM, to be started again; 1, an error.
+"""
 
 import pathlib
 import sys
@@ -8,6 +11,9 @@ from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A recipe, such as configs/quickstart.py.')
 WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder; default runs/<name of the config file>.")
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'Several hosts: HOST:PORT of process 0.')
+PROCESSES = flags.DEFINE_integer('processes', None, 'Several hosts: how many processes; 1: do not look for a cluster.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several hosts: which process this is, from 0.')
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -29,15 +35,21 @@ def main(argv: list[str]) -> None:
   if not pathlib.Path(recipe).is_file():
     sys.exit(f'error: --config: no file {recipe}, expected a recipe such as configs/quickstart.py')
 
-  from resjax.training import devices  # after the flags, which end in a second where they are wrong
+  from resjax.training import devices, hosts, preemption  # after the flags, which end in a second where they are wrong
   from resjax.training.loop import train_and_evaluate
 
   logging.set_verbosity(logging.WARNING)
+  workdir = WORKDIR.value or pathlib.Path('runs', pathlib.Path(recipe).stem)
   devices.keep_compiled_programs()
   try:
-    train_and_evaluate(CONFIG.value, WORKDIR.value or pathlib.Path('runs', pathlib.Path(recipe).stem))
+    hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
+    train_and_evaluate(CONFIG.value, workdir)
   except (ValueError, OSError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
+    hosts.leave(f'error: {error}')
+  except preemption.Preempted:
+    hosts.leave(f'Stopped by SIGTERM, saved in {workdir}: the same command goes on', preemption.EXIT_CODE)
+  except KeyboardInterrupt:
+    hosts.leave(f'Stopped; what was saved in {workdir} is good: the same command goes on', 130)
 
 
 if __name__ == '__main__':

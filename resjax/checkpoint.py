@@ -3,11 +3,16 @@
 Training writes them through `Checkpoints`; whoever wants a trained network alone reads it with `load_variables`.
 """
 
+import contextlib
+import itertools
+import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
@@ -24,7 +29,8 @@ BEST = 'eval/top1_mean'
 class Checkpoints:
   """The checkpoints of one workdir, in `checkpoints/<step>`; a context manager that waits for the last save.
 
-  A save that was cut short is never the latest: Orbax renames a step into place when it is complete.
+  A save that was cut short is never the latest: Orbax renames a step into place when it is complete. On several hosts
+  all call the same methods, in a folder that all of them see.
   """
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
@@ -33,24 +39,27 @@ class Checkpoints:
     Args:
       workdir: The run's folder.
       keep: How many of the latest steps are kept, besides the best by `eval/top1_mean`.
+
+    Raises:
+      OSError: The folder can't be made or written to.
     """
-    self._orbax = ocp.training.Checkpointer(
-      pathlib.Path(workdir).absolute() / 'checkpoints',
-      cleanup_tmp_directories=True,
-      save_decision_policy=_saves.FixedIntervalPolicy(1),
-      preservation_policy=_keeps.AnyPreservationPolicy(
-        [
-          _keeps.LatestN(keep),
-          _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False),
-        ]
-      ),
-    )
+    self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
+    best = _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False)
+    with _writing(self._root):
+      self._orbax = ocp.training.Checkpointer(
+        self._root,
+        cleanup_tmp_directories=True,
+        save_decision_policy=_saves.FixedIntervalPolicy(1),
+        preservation_policy=_keeps.AnyPreservationPolicy([_keeps.LatestN(keep), best]),
+      )
 
   def __enter__(self) -> 'Checkpoints':
     return self
 
-  def __exit__(self, *_: Any) -> None:
-    self._orbax.close()
+  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    if kind is None or jax.process_count() == 1:  # after an error the other hosts may never come to the end of a save
+      with _writing(self._root):
+        self._orbax.close()
 
   @property
   def latest(self) -> int | None:
@@ -62,6 +71,49 @@ class Checkpoints:
     """The steps that can be restored, oldest first."""
     return sorted(c.step for c in self._orbax.checkpoints)
 
+  def newest_whole(self) -> int | None:
+    """Returns the newest step that can be read, all of it, or None where nothing was saved.
+
+    Newer ones that are damaged are logged and moved to the workdir's folder `damaged`, never deleted.
+
+    Raises:
+      ValueError: There are steps, and none is whole; they stay where they are.
+      FileNotFoundError: This host does not see the step that the first host sees.
+    """
+    step = self._settle() if jax.process_index() == 0 else None
+    if jax.process_count() > 1:
+      step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
+      step = None if step < 0 else step
+      self._orbax.reload()
+    if step is not None and step not in self.steps:
+      me = jax.process_index()
+      raise FileNotFoundError(
+        f'{self._root}/{step}: seen by host 0, not by host {me}; expected a folder that all share'
+      )
+    return step
+
+  def _settle(self) -> int | None:
+    """The first host's part of `newest_whole`."""
+    damaged = {}
+    for step in reversed(self.steps):
+      try:
+        _read_all(self._root / str(step))
+      except ValueError as error:
+        damaged[step] = error
+        continue
+      for other, reason in damaged.items():
+        place = _free(self._root.parent / 'damaged' / str(other))
+        place.parent.mkdir(exist_ok=True)
+        (self._root / str(other)).rename(place)
+        logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
+      if damaged:
+        self._orbax.reload()
+      return step
+    if damaged:
+      reasons = '; '.join(map(str, damaged.values()))
+      raise ValueError(f'no checkpoint is whole: {reasons}; give another --workdir to begin anew')
+    return None
+
   def save(self, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None) -> None:
     """Starts to save a state under its step; returns when the arrays are copied.
 
@@ -69,15 +121,24 @@ class Checkpoints:
       state: A TrainState; it may be donated afterwards.
       meta: JSON values: the config, the seconds spent in training, whether this is the last step.
       metrics: With `eval/top1_mean`, if the network was just evaluated.
+
+    Raises:
+      OSError: This save, or the one before it, could not be written.
     """
     step = int(state.step)
     if step == self.latest:
       return
-    self._orbax.save_checkpointables_async(step, {'state': state, 'meta': meta}, metrics=metrics)
+    with _writing(self._root):
+      self._orbax.save_checkpointables_async(step, {'state': state, 'meta': meta}, metrics=metrics)
 
   def wait(self) -> None:
-    """Returns when the last save is on disk."""
-    self._orbax.wait()
+    """Returns when the last save is on disk.
+
+    Raises:
+      OSError: It could not be written.
+    """
+    with _writing(self._root):
+      self._orbax.wait()
 
   def meta(self, step: int | None = None) -> dict[str, Any]:
     """Returns what was saved beside the state, of the latest or the given step."""
@@ -97,7 +158,7 @@ class Checkpoints:
 
   def _load(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
     """What Orbax reads."""
-    return _whole(lambda: self._orbax.load_checkpointables(step, what), self._orbax.directory / str(step))
+    return _whole(lambda: self._orbax.load_checkpointables(step, what), self._root / str(step))
 
 
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
@@ -165,5 +226,38 @@ def _whole(read: Callable[[], Any], path: Any) -> Any:
   try:
     return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    raise ValueError(f'{path}: {reason[:200]}; expected a whole checkpoint that fits the config') from error
+    raise ValueError(f'{path}: {_reason(error)}; expected a whole checkpoint that fits the config') from error
+
+
+def _read_all(path: pathlib.Path) -> None:
+  """Reads every array of a step, on this process alone; ValueError where one is damaged."""
+  me = jax.process_index()
+  context = ocp.Context()
+  context.multiprocessing_options.primary_host = me
+  context.multiprocessing_options.active_processes = {me}
+  context.multiprocessing_options.barrier_sync_key_prefix = f'read_all_{me}'
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  with context:
+    shapes = _whole(lambda: ocp.checkpointables_metadata(path), path).metadata['state']
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    _whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
+
+
+def _free(path: pathlib.Path) -> pathlib.Path:
+  """The path, or the first of `path.2`, `path.3`, ... that does not exist."""
+  names = itertools.chain([path], (path.with_name(f'{path.name}.{n}') for n in itertools.count(2)))
+  return next(name for name in names if not name.exists())
+
+
+@contextlib.contextmanager
+def _writing(root: pathlib.Path) -> Iterator[None]:
+  """What fails in writing below the folder ends in one line."""
+  try:
+    yield
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    raise OSError(f'{root}: {_reason(error)}; expected a folder with room for a checkpoint') from error
+
+
+def _reason(error: Exception) -> str:
+  """The first line of an error, not too long."""
+  return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -78,8 +78,8 @@ def make_loss_fn(
   return loss_fn
 
 
-def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., Array]:
-  """Returns `eval_fn(variables, batch) -> ranks`, int32 `[B, R + 1]`.
+def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str, Array]]:
+  """Returns `eval_fn(variables, batch)`, which gives `ranks`, int32 `[B, R + 1]`.
 
   A rank is the place of the true class among the logits, 0 for right, at each resolution and last for the ensemble.
 
@@ -89,10 +89,10 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., Array]:
   """
   resolutions = tuple(config.resolutions)
 
-  def eval_fn(variables: switchable.Variables, batch: Batch) -> Array:
+  def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
     images = preprocess.prepare(batch['images'], resolutions, config.data.normalize)
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
-    return rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T
+    return {'ranks': rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T}
 
   return eval_fn
 

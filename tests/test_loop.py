@@ -125,7 +125,7 @@ def test_another_way_of_evaluating_scores_the_finished_network_again(finished, t
   config = tiny()
   config.eval.pyramid = 'device'
   state = final_state(workdir)
-  again = evaluate.evaluate(run.build(config), state.variables)
+  again, _ = evaluate.evaluate(run.build(config), state.variables)
   assert again['resolutions']['16'].keys() == {'top1', 'top5', 'images'}
   assert again['resolutions']['16']['top1'] == results['resolutions']['16']['top1']
 

@@ -83,7 +83,7 @@ def test_ranks_of_fixed_logits(config, batch):
     'params': {'shared': {}, 'private': {'16': {}, '12': {}, '8': {}}, 'alpha': jnp.array([0.0, 50.0, -jnp.inf])},
     'batch_stats': {'16': {}, '12': {}, '8': {}},
   }
-  ranks = rsnet.make_eval_fn(Fixed(logits), config)(variables, batch)
+  ranks = rsnet.make_eval_fn(Fixed(logits), config)(variables, batch)['ranks']
   labels = batch['label']
   np.testing.assert_array_equal(ranks[:, 0], labels)
   np.testing.assert_array_equal(ranks[:, 1], 4 - labels)

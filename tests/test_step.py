@@ -179,9 +179,9 @@ def test_the_state_can_be_donated():
 def test_evaluation_gives_one_rank_per_image_and_resolution(parallel):
   setup, alone = setup_on(8, parallel, False).fresh(), setup_on(1, 'shard_map', False).fresh()
   batch = batches(1)[0]
-  ranks = setup.eval(setup.state.variables, setup.devices.put(batch))
+  ranks = setup.eval(setup.state.variables, setup.devices.put(batch))['ranks']
   assert ranks.shape == (BATCH, 3) and ranks.dtype == np.int32
-  np.testing.assert_array_equal(ranks, alone.eval(alone.state.variables, alone.devices.put(batch)))
+  np.testing.assert_array_equal(ranks, alone.eval(alone.state.variables, alone.devices.put(batch))['ranks'])
 
 
 def test_accumulation_averages_the_gradients_of_its_steps():

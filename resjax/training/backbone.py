@@ -16,8 +16,10 @@ from resjax.training.devices import Devices
 _SAME = ('model.name', 'model.num_classes', 'model.width', 'data.normalize', 'shared_batch_norm')
 
 
-def pretraining(config: ConfigDict) -> ConfigDict:
-  """Returns the config of the run that trains the network alone, for DRNet's config with `drnet.start='pretrain'`."""
+def pretraining(config: ConfigDict) -> ConfigDict | None:
+  """Returns the config of the run that trains the network alone first, where `drnet.start='pretrain'` asks for it."""
+  if config.method != 'drnet' or config.drnet.start != 'pretrain':
+    return None
   first = config.copy_and_resolve_references()
   first.method = 'rsnet'
   first.epochs = config.drnet.pretrain.epochs

@@ -1,5 +1,6 @@
 """Scores every image of a split exactly once, at every resolution, and sums it up."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -11,26 +12,29 @@ from resjax.data import loader
 from resjax.switchable import Variables
 from resjax.training.run import Run
 
+Table = dict[str, np.ndarray]
 
-def evaluate(run: Run, variables: Variables) -> dict[str, Any]:
-  """Returns the accuracies on the evaluation split, as fractions, in the form of results.json.
+
+def evaluate(run: Run, variables: Variables) -> tuple[dict[str, Any], Table]:
+  """Returns the accuracies on the evaluation split, as fractions, in the form of results.json; and all that was found.
 
   Args:
     run: Whose `eval_source` is scored.
     variables: Of the switchable network.
 
   Returns:
-    `{'resolutions': {'224': {'top1', 'top5', 'images'}}, 'ensemble': {'top1', 'top5'}, 'unreadable'}`; where the source
-    knows its digits' sizes, also `'groups': {'8 px': {'32': top1}}`; with DRNet also the predictor among the `routers`.
+    A summary, and what `score` does. In the summary, `{'resolutions': {'224': {'top1', 'top5', 'images'}}, 'ensemble':
+    {'top1', 'top5'}, 'unreadable'}`; where the source knows its digits' sizes, also `'groups': {'8 px': {'32': top1}}`;
+    with DRNet also the predictor among the `routers`.
   """
-  scores = score(run, variables, run.eval_source)
-  summary = summarise(ranks_of(scores), run.config.resolutions, run.eval_source)
-  if run.config.method == 'drnet':
-    summary['routers'] = {'predictor': score_predictor(run, readable(scores))}
-  return summary
+  table = score(run, variables, run.eval_source)
+  summary = summarise(table['ranks'], run.config.resolutions, run.eval_source)
+  if 'scores' in table:
+    summary['routers'] = {'predictor': score_predictor(run, readable(table))}
+  return summary, table
 
 
-def score_predictor(run: Run, table: dict[str, np.ndarray]) -> dict[str, Any]:
+def score_predictor(run: Run, table: Table) -> dict[str, Any]:
   """Returns what DRNet's predictor comes to on the images of a table, as `routers.score` does."""
   resolutions = run.config.resolutions
   costs, own = drnet.costs_of(run.model, resolutions), drnet.Predictor(run.config).macs
@@ -38,32 +42,31 @@ def score_predictor(run: Run, table: dict[str, np.ndarray]) -> dict[str, Any]:
   return routers.score(routers.predictor(table['scores']), ranks, costs, resolutions, own)
 
 
-def readable(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def readable(table: Table) -> Table:
   """Returns the rows of images that could be read."""
   counted = table['ranks'][:, 0] >= 0
   return {name: column[counted] for name, column in table.items()}
 
 
-def score(run: Run, variables: Variables, source: Any) -> Any:
-  """Returns what `run.eval_step` says of every image of a source: numpy `[N, ...]`, on every host.
+def score(run: Run, variables: Variables, source: Any) -> Table:
+  """Returns what `run.eval_step` says of every image of a source: arrays `[N, ...]` by name, on every host.
 
-  The ranks of an unreadable image are -1, other integers too; what is no integer is NaN.
+  Among them are the `ranks`, int32 `[N, R + 1]`. Of an unreadable image all integers are -1, and what is none is NaN.
 
   Args:
     run: Whose `eval_step` is used.
     variables: Of the switchable network.
     source: As `resjax.data.sources.create` makes them.
   """
-  table = None
-  for batch in loader.eval_batches(source, run.config):
-    out = run.eval_step(variables, run.devices.put(batch))
-    if table is None:
-      table = jax.tree.map(lambda x: _blank(len(source), x), out)
-    counted = batch['mask'] > 0
-    for whole, part in zip(jax.tree.leaves(table), jax.tree.leaves(out), strict=True):
-      whole[batch['index'][counted]] = part[counted]
+  table = {}
+  with contextlib.closing(loader.eval_batches(source, run.config)) as batches:
+    for batch in batches:
+      out = run.eval_step(variables, run.devices.put(batch))
+      counted = batch['mask'] > 0
+      for name, rows in out.items():
+        table.setdefault(name, _blank(len(source), rows))[batch['index'][counted]] = rows[counted]
   if jax.process_count() > 1:
-    table = jax.tree.map(lambda x: np.fmax.reduce(multihost_utils.process_allgather(x)), table)
+    table = {name: np.fmax.reduce(multihost_utils.process_allgather(column)) for name, column in table.items()}
   return table
 
 
@@ -71,11 +74,6 @@ def _blank(length: int, like: np.ndarray) -> np.ndarray:
   """An array for `length` rows like these, filled with -1 or NaN."""
   fill = -1 if np.issubdtype(like.dtype, np.integer) else np.nan
   return np.full((length, *like.shape[1:]), fill, like.dtype)
-
-
-def ranks_of(scores: Any) -> np.ndarray:
-  """Returns the ranks, int32 `[N, R + 1]`, among what `score` returns; -1: unreadable."""
-  return scores['ranks'] if isinstance(scores, dict) else scores
 
 
 def summarise(ranks: np.ndarray, resolutions: tuple[int, ...], source: Any) -> dict[str, Any]:

@@ -12,21 +12,21 @@ from resjax.data import sources
 from resjax.data.crops import centre_crops
 from resjax.switchable import Variables
 from resjax.training import evaluate
+from resjax.training.evaluate import Table
 from resjax.training.run import Run
 
 _DRAWS = 20  # of the random choice
 _CURVE = 15  # points of the cascade's curve
 _COLUMNS = 10  # images of each resolution in the gallery
 
-Table = dict[str, np.ndarray]
 
-
-def judge(run: Run, variables: Variables, workdir: str | pathlib.Path) -> dict[str, Any]:
+def judge(run: Run, variables: Variables, found: Table, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Returns DRNet's part of results.json, and writes `gallery.png`.
 
   Args:
-    run: Whose `eval_source` is scored.
+    run: Whose `eval_source` was scored.
     variables: Of the network and its predictor.
+    found: What `evaluate.score` says of `eval_source`.
     workdir: The run's folder.
 
   Returns:
@@ -34,7 +34,6 @@ def judge(run: Run, variables: Variables, workdir: str | pathlib.Path) -> dict[s
     docs/drnet.md.
   """
   config, source = run.config, run.eval_source
-  found = evaluate.score(run, variables, source)
   calibration = None
   if config.eval.calibration_split:
     other = sources.create(config, config.eval.calibration_split)

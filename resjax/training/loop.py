@@ -16,6 +16,7 @@ from resjax.checkpoint import Checkpoints
 from resjax.data import loader
 from resjax.training import backbone, evaluate, judge
 from resjax.training.metrics import MetricWriter, Progress
+from resjax.training.preemption import Notice, Preempted
 from resjax.training.run import Run, build
 from resjax.training.state import TrainState
 
@@ -24,7 +25,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   """Trains to the end, from the latest checkpoint in `workdir` where there is one, and returns the result.
 
   Writes `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `accuracy.png` and `results.json` to `workdir` and prints the
-  table. A run that is finished is not run again: its result is shown.
+  table. A run that is finished is not run again: its result is shown. On several hosts all call it, with a `workdir`
+  that all of them see; the first one alone prints and writes results.
 
   Args:
     config: As in configs/default.py.
@@ -36,7 +38,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   Raises:
     ValueError: The config is wrong, or the workdir holds a run with another one.
     FileNotFoundError: The data are not there.
+    OSError: A file can't be read or written; checkpoints saved before are good.
     FloatingPointError: A loss is not finite.
+    Preempted: SIGTERM came; in training, the last step is saved.
   """
   configuration.validate(config)
   workdir = pathlib.Path(workdir)
@@ -44,19 +48,26 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   if results is not None:
     configuration.check_same(results['config'], config, f'workdir {workdir}')
     if results['config'] == configuration.to_json(config):
-      print(f'{workdir} holds this run, finished. Its result:')
-      report.show(results)
+      if jax.process_index() == 0:
+        print(f'{workdir} holds this run, finished. Its result:')
+        report.show(results)
       return results
+  with Notice() as notice:
+    return _run(config, workdir, notice)
+
+
+def _run(config: ConfigDict, workdir: pathlib.Path, notice: Notice) -> dict[str, Any]:
+  """A run that is not finished, from where it stands to its result."""
   run = build(config)
   with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
     state, seconds = resume(run, checkpoints, workdir)
     if int(state.step) < run.total_steps:
-      state, seconds, summary = train(run, state, seconds, checkpoints, workdir)
+      state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
     else:
-      summary = evaluate.evaluate(run, state.variables)
+      summary, table = evaluate.evaluate(run, state.variables)
   results = collect(run, state, summary, seconds)
-  if config.method == 'drnet':
-    results |= judge.judge(run, state.variables, workdir)
+  if 'scores' in table:
+    results |= judge.judge(run, state.variables, table, workdir)
   if jax.process_index() == 0:
     report.write(results, workdir)
     report.accuracy_against_macs(results, workdir / 'accuracy.png')
@@ -82,23 +93,22 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
 
 
 def resume(run: Run, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[TrainState, float]:
-  """Returns the latest checkpoint's state and its seconds of training, or the state before the first step.
+  """Returns the newest whole checkpoint's state and its seconds of training, or the state before the first step.
 
   A DRNet whose network is to be trained first trains it, in the workdir's folder `pretraining`; its seconds count.
 
   Raises:
-    ValueError: The checkpoint was made with another config.
+    ValueError: The checkpoint was made with another config, or there are some and all are damaged.
   """
-  step = checkpoints.latest
+  step = checkpoints.newest_whole()
   if step is None:
-    spent = 0.0
-    if run.config.method == 'drnet' and run.config.drnet.start == 'pretrain':
-      first = train_and_evaluate(backbone.pretraining(run.config), workdir / 'pretraining')
-      spent = first['train_seconds']
+    first = backbone.pretraining(run.config)
+    spent = train_and_evaluate(first, workdir / 'pretraining')['train_seconds'] if first else 0.0
     return backbone.start(run.fresh_state(), run.config, workdir, run.devices), spent
   meta = checkpoints.meta()
   configuration.check_same(meta['config'], run.config, f'workdir {workdir}')
-  print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
+  if jax.process_index() == 0:
+    print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
   return checkpoints.restore(run.fresh_state()), meta['train_seconds']
 
 
@@ -108,7 +118,8 @@ def train(
   seconds: float,
   checkpoints: Checkpoints,
   workdir: pathlib.Path,
-) -> tuple[TrainState, float, dict[str, Any]]:
+  notice: Notice,
+) -> tuple[TrainState, float, tuple[dict[str, Any], evaluate.Table]]:
   """Takes the remaining steps, saving and evaluating on the way and at the end.
 
   Args:
@@ -117,20 +128,23 @@ def train(
     seconds: Of training before it.
     checkpoints: Where states are saved.
     workdir: Where metrics are written.
+    notice: Says when to stop.
 
   Returns:
-    The last state; the seconds of training in all lives, evaluation left out; the last evaluation's summary.
+    The last state; the seconds of training in all lives, evaluation left out; what the last evaluation gave.
 
   Raises:
     FloatingPointError: A metric is not finite.
+    Preempted: SIGTERM came, and the state is saved.
   """
   config, total, start = run.config, run.total_steps, int(state.step)
   saving = max(1, round(config.checkpoint.every_epochs * run.steps_per_epoch))
   evaluating = round(config.eval.every_epochs * run.steps_per_epoch) or total
   first = jax.process_index() == 0
   watch = Stopwatch(seconds)
-  summary = {}
+  evaluated = {}, {}
   with (
+    notice.patient(),
     contextlib.closing(loader.train_batches(run.train_source, config, start)) as batches,
     MetricWriter(workdir, enabled=first, resume_step=start or None) as writer,
     Progress(total, run.steps_per_epoch, config.batch_size, start_step=start, enabled=first) as progress,
@@ -139,25 +153,28 @@ def train(
     for step, batch in zip(range(start + 1, total + 1), batches, strict=False):
       state, metrics = run.train_step(state, run.devices.put(batch))
       window.add(step, metrics)
-      due, save = step % evaluating == 0 or step == total, step % saving == 0 or step == total
-      if due or save:
-        window.flush(last=step == total)
+      due, save = (step % every == 0 or step == total for every in (evaluating, saving))
+      stop = notice.reached(step)
+      if due or save or stop:
+        window.flush(last=stop or step == total)
       scores = None
+      meta = {'config': configuration.to_json(config), 'train_seconds': watch.seconds, 'finished': step == total}
       try:
+        if stop:
+          raise Preempted
         if due:
-          with progress.pause('evaluating'), watch.pause():
-            summary = evaluate.evaluate(run, state.variables)
-          scores = evaluate.metrics(summary)
+          with notice.patient(False), progress.pause('evaluating'), watch.pause():
+            evaluated = evaluate.evaluate(run, state.variables)
+          scores = evaluate.metrics(evaluated[0])
           writer.scalars(step, scores)
-      finally:  # what fails in evaluation does not cost the training before it
-        if save:
-          meta = {
-            'config': configuration.to_json(config),
-            'train_seconds': watch.seconds,
-            'finished': step == total,
-          }
+      except BaseException as error:  # what ends the run here does not cost the training before it
+        if isinstance(error, Preempted) or (save and jax.process_count() == 1):  # of many, the others may have gone on
           checkpoints.save(state, meta, scores)
-    return state, watch.seconds, summary
+          checkpoints.wait()
+        raise
+      if save:
+        checkpoints.save(state, meta, scores)
+    return state, watch.seconds, evaluated
 
 
 class Window:

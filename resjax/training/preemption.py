@@ -1,0 +1,66 @@
+"""SIGTERM, the notice before a machine is taken away: training saves at the next step, whatever else runs ends at once.
+
+On one host the signal is caught here. Where several processes are joined, JAX catches it, whichever of them it was sent
+to, and names the step at which all stop.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+# EX_TEMPFAIL of sysexits.h: try again. What a scheduler should start again, in contrast to 1, an error.
+EXIT_CODE = 75
+
+
+class Preempted(BaseException):
+  """SIGTERM came. What was to be saved is saved: the same command goes on. Like Ctrl-C, it is no `Exception`."""
+
+
+class Notice:
+  """Whether SIGTERM came; a context manager, inside which it does not kill the process.
+
+  On one host it raises Preempted, wherever the program is, but for stretches that are `patient`: those ask `reached`.
+  Further signals are ignored, so that saving can end.
+  """
+
+  def __init__(self):
+    self._told = self._patient = False
+
+  def __enter__(self) -> 'Notice':
+    self._before = None
+    if threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized():
+      self._before = signal.signal(signal.SIGTERM, self._hear)
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
+
+  @contextlib.contextmanager
+  def patient(self, patient: bool = True) -> Iterator[None]:
+    """Inside, the signal waits until `reached` is asked; with False, it raises at once again."""
+    before, self._patient = self._patient, patient
+    try:
+      if self._told and not patient:
+        raise Preempted
+      yield
+    finally:
+      self._patient = before
+
+  def reached(self, step: int) -> bool:
+    """Returns whether to stop after this training step; on several hosts all get the same answer.
+
+    Args:
+      step: That was taken; ask after each one, on every host.
+    """
+    return self._told or multihost_utils.reached_preemption_sync_point(step)
+
+  def _hear(self, *_: Any) -> None:
+    told, self._told = self._told, True
+    if not told and not self._patient:
+      raise Preempted
