@@ -116,6 +116,8 @@ def get_config() -> ConfigDict:
 
   # --- the machine ---
   config.parallel = 'shard_map'  # or 'pmap': the same numbers, on one host; about half as fast on a CPU
+  # 'two_pass': the same step in about the memory of its largest resolution, some 1.2 times as long (docs/memory.md).
+  config.memory = 'joint'
 
   # --- what is kept ---
   config.log_steps = 50  # steps between lines of metrics

@@ -24,6 +24,7 @@ FREE = (
   'log_steps',
   'checkpoint',
   'parallel',
+  'memory',
 )
 
 _CHOICES = {
@@ -45,6 +46,7 @@ _CHOICES = {
   'optimizer.schedule': ('cosine', 'step', 'constant'),
   'optimizer.decay': ('kernels', 'all'),
   'parallel': ('shard_map', 'pmap'),
+  'memory': ('joint', 'two_pass'),
 }
 
 _Check = tuple[Callable[[Any], bool], str]
@@ -152,6 +154,10 @@ def validate(config: ConfigDict) -> None:
       "config.data.pyramid: got 'device' with data.crops='different', expected 'host' "
       '(the device makes the lower resolutions from one crop)'
     )
+  if config.memory == 'two_pass':
+    for field, expected in (('method', 'rsnet'), ('parallel', 'shard_map')):
+      if config[field] != expected:
+        raise ValueError(f"config.memory: got 'two_pass' with {field}={config[field]!r}, expected {field}={expected!r}")
   if config.method == 'drnet':
     _validate_drnet(config)
 

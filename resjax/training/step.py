@@ -36,7 +36,7 @@ def make_train_step(
   """
 
   def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = key_of(seed, state.step)
 
     def mean_loss(params: Any) -> Any:
       loss, aux = loss_fn(params, state.batch_stats, batch | {'step': state.step}, key)
@@ -44,19 +44,38 @@ def make_train_step(
 
     (_, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     statistics, metrics = aux
-    old = {name: state.batch_stats[name] for name in statistics}
-    change = jax.tree.map(jnp.subtract, statistics, old)
-    grads, change, metrics = jax.lax.pmean((grads, change, metrics), AXIS)
-    batch_stats = state.batch_stats | jax.tree.map(jnp.add, old, change)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if ema is not None:
-      updated = opt_state.mini_step == 0 if isinstance(opt_state, optax.MultiStepsState) else True
-      moved = optax.incremental_update(params, ema, jnp.where(updated, 1 - ema_decay, 0.0))
-      ema = jax.tree.map(lambda p, e, m: jnp.where(p == e, e, m), params, ema, moved)
+    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     metrics['gradient_norm'] = optax.tree.norm(grads)
-    new = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
-    return new, metrics
+    state = state.replace(batch_stats=averaged(statistics, state.batch_stats))
+    return update(state, grads, tx, ema_decay), metrics
 
   return train_step
+
+
+def key_of(seed: int, step: Array) -> Array:
+  """Returns the key of a step's random draws."""
+  return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def averaged(statistics: Any, old: Any) -> Any:
+  """Returns the running statistics after a step: the mean over devices, and those that nobody changed as they were.
+
+  Args:
+    statistics: On each device its own: some of the entries of `old`.
+    old: Before the step, the same on every device.
+  """
+  before = {name: old[name] for name in statistics}
+  change = jax.lax.pmean(jax.tree.map(jnp.subtract, statistics, before), AXIS)
+  return old | jax.tree.map(jnp.add, before, change)
+
+
+def update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
+  """Returns the state after one step with these gradients, which are the same on every device."""
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  ema = state.ema
+  if ema is not None:
+    updated = opt_state.mini_step == 0 if isinstance(opt_state, optax.MultiStepsState) else True
+    moved = optax.incremental_update(params, ema, jnp.where(updated, 1 - ema_decay, 0.0))
+    ema = jax.tree.map(lambda p, e, m: jnp.where(p == e, e, m), params, ema, moved)
+  return TrainState(state.step + 1, params, state.batch_stats, opt_state, ema)

@@ -1,0 +1,148 @@
+"""RS-Net's training step in about the memory of its largest resolution: one program for each resolution.
+
+Teachers are detached, so what a resolution learns needs the others' logits as constants only. A first pass runs the
+smaller resolutions and keeps nothing but their logits; a second takes the gradient of one resolution at a time, the
+largest first, whose logits thus need no pass of their own. The gradient is that of the joint step but for the order of
+its sums, at one more forward pass of the smaller resolutions.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+from jax.lax import stop_gradient
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from resjax import rsnet, switchable
+from resjax.training import step
+from resjax.training.devices import Devices, compiler_options
+from resjax.training.state import TrainState
+
+AXIS = step.AXIS
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoPass:
+  """`train_step(state, batch) -> state, metrics` as a sequence of compiled programs; the old state is gone afterwards.
+
+  Each program gets what the one before it returns, so that no two are ever in memory together.
+
+  Attributes:
+    look: `(params, batch_stats, number, batch, logits) -> logits`, for each resolution but the largest: its logits
+      put into `[R, B, K]`. Empty without distillation.
+    learn: `(params, batch_stats, number, batch, logits, grads) -> batch_stats, logits, grads`, for each resolution:
+      its running statistics, its logits, and the sum of the gradients so far, of each device by itself `[D, ...]`.
+    update: `(state, batch, logits, grads) -> state, metrics`: alpha's gradient, means over devices, the optimiser.
+  """
+
+  look: tuple[Callable[..., Any], ...]
+  learn: tuple[Callable[..., Any], ...]
+  update: Callable[..., Any]
+
+  def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+    """Takes one step."""
+    logits = grads = None
+    for look in self.look:
+      logits = look(state.params, state.batch_stats, state.step, batch, logits)
+    batch_stats = state.batch_stats
+    for learn in self.learn:
+      batch_stats, logits, grads = learn(state.params, batch_stats, state.step, batch, logits, grads)
+    return self.update(state.replace(batch_stats=batch_stats), batch, logits, grads)
+
+
+def make_train_step(
+  model: nn.Module, config: ConfigDict, tx: optax.GradientTransformation, devices: Devices
+) -> TwoPass:
+  """Returns RS-Net's training step on all devices; nothing is compiled before its first call.
+
+  Args:
+    model: A plain network.
+    config: Reads what `rsnet.make_loss_fn` does, `seed` and `optimizer.ema_decay`.
+    tx: The optimiser.
+    devices: Where it runs; gradients are averaged over them once a step.
+  """
+  split = P(None, AXIS)  # logits [R, B, K]
+
+  def compiled(body: Callable[..., Any], ins: tuple[P, ...], out: Any, donate: tuple[int, ...]) -> Callable[..., Any]:
+    mapped = jax.shard_map(body, mesh=devices.mesh, in_specs=ins, out_specs=out)
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options(devices.platform))
+
+  def look(place: int) -> Callable[..., Any]:
+    body = _look(model, config, place)
+    return compiled(body, (P(), P(), P(), P(AXIS), split), split, donate=(4,))
+
+  def learn(place: int) -> Callable[..., Any]:
+    body = _learn(model, config, place)
+    return compiled(body, (P(), P(), P(), P(AXIS), split, P(AXIS)), (P(), split, P(AXIS)), donate=(1, 4, 5))
+
+  count = len(config.resolutions)
+  return TwoPass(
+    look=tuple(look(place) for place in range(1, count)) if config.distillation != 'none' else (),
+    learn=tuple(learn(place) for place in range(count)),
+    update=compiled(_update(config, tx), (P(), P(AXIS), split, P(AXIS)), P(), donate=(0,)),
+  )
+
+
+def _look(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., Any]:
+  """The first pass of one resolution, on one device."""
+
+  def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None) -> Array:
+    variables, key = {'params': params, 'batch_stats': batch_stats}, step.key_of(config.seed, number)
+    own, _ = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
+    return _with_row(logits, own, place, len(config.resolutions))
+
+  return body
+
+
+def _learn(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., Any]:
+  """The second pass of one resolution, on one device: its gradients are added to those before."""
+
+  def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None, grads: Any) -> Any:
+    key = step.key_of(config.seed, number)
+
+    def loss_of(params: Any) -> Any:
+      variables = {'params': params, 'batch_stats': batch_stats}
+      own, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
+      changed = switchable.set_of(variables, config.resolutions[place])
+      rows = _with_row(logits, own, place, len(config.resolutions))
+      loss, _ = rsnet.loss_of_logits(config, rows, batch['label'], stop_gradient(params['alpha']))
+      return loss, ({changed: statistics[changed]}, rows)
+
+    # On varying parameters each device has a gradient of its own: one mean over devices serves all resolutions.
+    varying = jax.lax.pcast(params, AXIS, to='varying')
+    (_, (statistics, rows)), own = jax.value_and_grad(loss_of, has_aux=True)(varying)
+    own = jax.tree.map(lambda g: g[None], own)
+    grads = own if grads is None else jax.tree.map(jnp.add, grads, own)
+    return step.averaged(statistics, batch_stats), rows, grads
+
+  return body
+
+
+def _update(config: ConfigDict, tx: optax.GradientTransformation) -> Callable[..., Any]:
+  """What follows the last resolution, on one device."""
+
+  def body(state: TrainState, batch: Any, logits: Array, grads: Any) -> tuple[TrainState, dict[str, Array]]:
+    def mean_loss(alpha: Array) -> Any:
+      loss, metrics = rsnet.loss_of_logits(config, logits, batch['label'], alpha)
+      return jax.lax.pmean(loss, AXIS), metrics
+
+    (_, metrics), of_alpha = jax.value_and_grad(mean_loss, has_aux=True)(state.params['alpha'])
+    grads = jax.tree.map(lambda g: g[0], grads) | {'alpha': of_alpha}
+    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+    metrics['gradient_norm'] = optax.tree.norm(grads)
+    return step.update(state, grads, tx, config.optimizer.ema_decay), metrics
+
+  return body
+
+
+def _with_row(logits: Array | None, own: Array, place: int, count: int) -> Array:
+  """Logits `[R, B, K]` with one resolution's, `[1, B, K]`, in their place; zeros where nothing is known yet."""
+  if logits is None:
+    logits = jnp.zeros((count, *own.shape[1:]), own.dtype)
+  return jnp.concatenate([stop_gradient(logits[:place]), own, stop_gradient(logits[place + 1 :])])
