@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import Array
 from jax.lax import stop_gradient
 
-from resjax import switchable
+from resjax import routers, switchable
 
 
 def dense(
@@ -155,16 +155,9 @@ def capacities(size: int, costs: Sequence[float], budget: float, margin: float) 
   low, high = -1e3, 1e3
   for _ in range(100):
     middle = (low + high) / 2
-    low, high = (middle, high) if _mix(scaled, middle) @ scaled > target else (low, middle)
-  expected = np.maximum(_mix(scaled, high), 0.5 / len(costs))
+    low, high = (middle, high) if routers.mix(scaled, middle) @ scaled > target else (low, middle)
+  expected = np.maximum(routers.mix(scaled, high), 0.5 / len(costs))
   return tuple(int(n) for n in np.minimum(np.ceil(size * margin * expected - 1e-9), size))
-
-
-def _mix(costs: np.ndarray, steepness: float) -> np.ndarray:
-  """Shares that sum to 1, each less by exp(-steepness) per unit of cost."""
-  exponent = -steepness * costs
-  weights = np.exp(exponent - exponent.max())
-  return weights / weights.sum()
 
 
 def weigh(old: Any, new: Any, counts: Array, resolutions: Sequence[int], axis_name: str | None) -> Any:

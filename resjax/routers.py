@@ -24,6 +24,16 @@ def predictor(scores: np.ndarray) -> np.ndarray:
   return scores.argmax(1)
 
 
+def mix(costs: Sequence[float], steepness: float) -> np.ndarray:
+  """Returns shares `[R]` that sum to 1, each less by the factor exp(-steepness) per unit of cost.
+
+  Of all mixes with the same mean cost it is the one that supposes least (maximum entropy).
+  """
+  exponent = -steepness * np.asarray(costs, float)
+  weights = np.exp(exponent - exponent.max())
+  return weights / weights.sum()
+
+
 def shuffled(choice: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """Returns a random choice in exactly the same mix."""
   return rng.permutation(choice)

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import those before it, and its own folder.
 ORDER = [
   {'losses', 'macs', 'models', 'resize', 'routers', 'report'},
-  {'preprocess', 'switchable'},
+  {'dial', 'preprocess', 'switchable'},
   {'gumbel', 'rsnet'},
   {'estimators'},
   {'drnet'},

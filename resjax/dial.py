@@ -1,0 +1,107 @@
+"""The budget dial: routers with a knob, set so that images like those of a calibration cost on the mean what was asked.
+
+A router reads one column of what is known of each image and sends it to a place among the resolutions, 0 for the
+highest; turning its knob up sends more images to lower resolutions. Everything here is numpy on such columns: the
+judgement after training and the engine that saves real time use the same rules.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from resjax import routers
+
+__all__ = ['COLUMNS', 'Router', 'dialled', 'ranks_within', 'reachable']
+
+# What each router reads. 'scores' [N, R]: the predictor's. 'odds' [N, R]: log-odds of the likeliest class at each
+# resolution. 'detail' [N]: the image's own statistic, as a rank in 0..1 among the calibration's. 'draw' [N]: uniform.
+COLUMNS = {'predictor': 'scores', 'cascade': 'odds', 'detail': 'detail', 'random': 'draw'}
+
+# Knobs reach from every image at the highest resolution to every image at the lowest.
+_KNOBS = (-1e3, 1e3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Router:
+  """One rule with its knob set.
+
+  Attributes:
+    name: A key of `COLUMNS`.
+    costs: Of one image at each resolution, highest first, in any unit; the router's own are left out.
+    own: What the router itself costs for an image, in the same unit.
+    knob: Higher sends more images to lower resolutions.
+  """
+
+  name: str
+  costs: tuple[float, ...]
+  own: float = 0.0
+  knob: float = 0.0
+
+  def __post_init__(self):
+    if self.name not in COLUMNS:
+      raise ValueError(f'router: got {self.name!r}, expected one of {", ".join(COLUMNS)}')
+
+  @property
+  def charged(self) -> np.ndarray:
+    """The whole cost `[R]` of an image that ends at each resolution, the router's own included.
+
+    The cascade pays for every resolution up to the one where it stops, the others for that one.
+    """
+    ran = routers.cascade_costs(self.costs) if self.name == 'cascade' else np.asarray(self.costs, float)
+    return ran + self.own
+
+  def choose(self, column: np.ndarray) -> np.ndarray:
+    """Returns the place of each image's resolution, int `[N]`.
+
+    Args:
+      column: `COLUMNS[name]` of N images.
+    """
+    relative = np.asarray(self.costs, float) / max(self.costs)
+    if self.name == 'predictor':
+      return (np.asarray(column, float) - self.knob * relative).argmax(1)
+    if self.name == 'cascade':
+      return routers.cascade(column, -self.knob)
+    upper = np.cumsum(routers.mix(relative, self.knob)[::-1])[:-1]  # from the lowest resolution up
+    return len(relative) - 1 - np.searchsorted(upper, np.asarray(column, float), side='right')
+
+  def mean_cost(self, column: np.ndarray) -> float:
+    """Returns the mean cost of these images, in the unit of `costs`."""
+    return float(self.charged[self.choose(column)].mean())
+
+
+def reachable(router: Router, column: np.ndarray) -> tuple[float, float]:
+  """Returns the lowest and the highest mean cost that any knob gives on these images."""
+  high, low = (dataclasses.replace(router, knob=knob).mean_cost(column) for knob in _KNOBS)
+  return low, high
+
+
+def dialled(router: Router, column: np.ndarray, target: float) -> Router:
+  """Returns the router with the knob at which these images cost on the mean what is nearest to a target.
+
+  Args:
+    router: Its knob is not read.
+    column: `COLUMNS[router.name]` of calibration images.
+    target: Mean cost of an image, the router's own included, in the unit of `router.costs`.
+
+  Raises:
+    ValueError: No knob comes near the target: it lies outside of what is reachable.
+  """
+  low, high = reachable(router, column)
+  slack = 1e-6 * high
+  if not low - slack <= target <= high + slack:
+    raise ValueError(f'budget: got {target:.6g}, expected {low:.6g} to {high:.6g} with router {router.name!r}')
+  dear, cheap = _KNOBS
+  for _ in range(60):
+    middle = (dear + cheap) / 2
+    if dataclasses.replace(router, knob=middle).mean_cost(column) > target:
+      dear = middle
+    else:
+      cheap = middle
+  ends = [dataclasses.replace(router, knob=knob) for knob in (cheap, dear)]
+  return min(ends, key=lambda end: abs(end.mean_cost(column) - target))
+
+
+def ranks_within(values: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+  """Returns the share of the calibration's values that are lower than each value: float `[N]`, in 0..1 without 1."""
+  share = np.searchsorted(np.sort(calibration), values, side='left') / len(calibration)
+  return np.minimum(share, np.nextafter(1.0, 0.0))
