@@ -51,31 +51,64 @@ def make_loss_fn(
     axis_name: The named axis of the devices; other methods' losses reach over them.
   """
   del total_steps, axis_name
-  resolutions = tuple(config.resolutions)
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
-    labels = batch['label']
-    flips = preprocess.draw_flips(key, batch['index'], resolutions, config.data.flip)
-    images = preprocess.prepare(batch['images'], resolutions, config.data.normalize, flips)
     variables = {'params': params, 'batch_stats': batch_stats}
-    logits, batch_stats = switchable.forward(model, variables, images, resolutions, train=True)
-    loss, terms = losses.rsnet_loss(
-      logits,
-      labels,
-      params['alpha'],
-      kind=config.distillation,
-      label_smoothing=config.label_smoothing,
-    )
-    metrics = {'loss': loss, 'loss_ensemble': terms['ensemble']}
-    right = with_ensemble(logits, params['alpha']).argmax(-1) == labels[None]
-    for i, r in enumerate(resolutions):
-      metrics[f'loss_{r}'] = terms['cross_entropy'][i]
-      metrics[f'distillation_{r}'] = terms['distillation'][i]
-      metrics[f'top1_{r}'] = right[i].mean()
-    metrics['top1_ensemble'] = right[-1].mean()
+    logits, batch_stats = train_logits(model, config, variables, batch, key)
+    loss, metrics = loss_of_logits(config, logits, batch['label'], params['alpha'])
     return loss, (batch_stats, metrics)
 
   return loss_fn
+
+
+def train_logits(
+  model: nn.Module,
+  config: ConfigDict,
+  variables: switchable.Variables,
+  batch: Batch,
+  key: Array,
+  places: slice = slice(None),
+) -> tuple[Array, switchable.Variables]:
+  """Returns the logits `[R, B, K]` of a training batch, flipped and normalised, and the new batch_stats.
+
+  Args:
+    model: A plain network.
+    config: Reads `resolutions`, `data.flip` and `data.normalize`.
+    variables: Of the switchable network.
+    batch: `images`, one size for each resolution or the largest alone, and `index`.
+    key: The step's typed PRNG key.
+    places: The resolutions to run, as a slice of `config.resolutions`; all see what they see when all are run.
+  """
+  resolutions = tuple(config.resolutions)
+  flips = preprocess.draw_flips(key, batch['index'], resolutions, config.data.flip)
+  flips = None if flips is None else flips[places]
+  images = batch['images'] if len(batch['images']) == 1 else batch['images'][places]
+  images = preprocess.prepare(images, resolutions[places], config.data.normalize, flips)
+  return switchable.forward(model, variables, images, resolutions[places], train=True)
+
+
+def loss_of_logits(config: ConfigDict, logits: Array, labels: Array, alpha: Array) -> tuple[Array, dict[str, Array]]:
+  """Returns the loss `[]` and its metrics, as `make_loss_fn` names them.
+
+  Teachers are detached, so the gradient that a resolution's logits get is the same whether the others are constants.
+
+  Args:
+    config: Reads `resolutions`, `distillation` and `label_smoothing`.
+    logits: `[R, B, K]`, highest resolution first.
+    labels: int `[B]`.
+    alpha: `[R]`.
+  """
+  loss, terms = losses.rsnet_loss(
+    logits, labels, alpha, kind=config.distillation, label_smoothing=config.label_smoothing
+  )
+  metrics = {'loss': loss, 'loss_ensemble': terms['ensemble']}
+  right = with_ensemble(logits, alpha).argmax(-1) == labels[None]
+  for i, r in enumerate(config.resolutions):
+    metrics[f'loss_{r}'] = terms['cross_entropy'][i]
+    metrics[f'distillation_{r}'] = terms['distillation'][i]
+    metrics[f'top1_{r}'] = right[i].mean()
+  metrics['top1_ensemble'] = right[-1].mean()
+  return loss, metrics
 
 
 def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str, Array]]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from resjax import drnet, models, rsnet
 from resjax.data import loader, sources
-from resjax.training import optimizer, state, step
+from resjax.training import optimizer, state, step, two_pass
 from resjax.training.devices import Devices
 
 # The module of each method: init, make_loss_fn, make_eval_fn.
@@ -59,6 +59,35 @@ def build(config: ConfigDict) -> Run:
   steps_per_epoch = loader.steps_per_epoch(train_source, config)
   accumulate = config.optimizer.accumulate
   total_steps = accumulate * max(1, round(config.epochs * steps_per_epoch / accumulate))
+  model, fresh, train_step = make_training(config, devices, steps_per_epoch, total_steps)
+  return Run(
+    config=config,
+    devices=devices,
+    model=model,
+    train_source=train_source,
+    eval_source=eval_source,
+    fresh_state=lambda: devices.create(fresh, jax.random.key(config.seed)),
+    train_step=train_step,
+    eval_step=devices.eval(METHODS[config.method].make_eval_fn(model, config)),
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+  )
+
+
+def make_training(
+  config: ConfigDict, devices: Devices, steps_per_epoch: int, total_steps: int
+) -> tuple[nn.Module, Callable[[jax.Array], state.TrainState], Callable[..., Any]]:
+  """Returns the network, `fresh(key)`, the state before the first step, and the training step; needs no data.
+
+  Args:
+    config: As in configs/default.py.
+    devices: Where the step runs.
+    steps_per_epoch: Whole batches in the training split.
+    total_steps: Batches in the run.
+
+  Raises:
+    ValueError: A field of the config does not fit the model or the devices.
+  """
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
   tx = optimizer.create(config, steps_per_epoch, total_steps)
@@ -67,17 +96,9 @@ def build(config: ConfigDict) -> Run:
   def fresh(key: jax.Array) -> state.TrainState:
     return state.create(method.init(model, config, key), tx, ema=ema_decay > 0)
 
-  loss_fn = method.make_loss_fn(model, config, total_steps=total_steps, axis_name=step.AXIS)
-  train_step = step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay)
-  return Run(
-    config=config,
-    devices=devices,
-    model=model,
-    train_source=train_source,
-    eval_source=eval_source,
-    fresh_state=lambda: devices.create(fresh, jax.random.key(config.seed)),
-    train_step=devices.train(train_step),
-    eval_step=devices.eval(method.make_eval_fn(model, config)),
-    steps_per_epoch=steps_per_epoch,
-    total_steps=total_steps,
-  )
+  if config.memory == 'two_pass':
+    train_step = two_pass.make_train_step(model, config, tx, devices)
+  else:
+    loss_fn = method.make_loss_fn(model, config, total_steps=total_steps, axis_name=step.AXIS)
+    train_step = devices.train(step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay))
+  return model, fresh, train_step
