@@ -18,7 +18,7 @@ ORDER = [
   {'drnet'},
   {'config', 'data'},
   {'checkpoint'},
-  {'training'},
+  {'training', 'inference'},
   {'commands'},
   {'cli'},
 ]

@@ -1,0 +1,119 @@
+"""The cost table: seconds of every program, measured once on this machine and kept in a file."""
+
+import json
+import logging
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resjax.inference.runtime import Runtime
+
+REPEATS = 3
+# A program that is expected to take longer is not run: the cost of the bucket before it counts, in proportion.
+LONGEST = 0.5  # seconds
+
+
+class Costs(NamedTuple):
+  """What every program takes."""
+
+  seconds: np.ndarray  # [R, S], of one call at each resolution, highest first, and of each bucket
+  measured: np.ndarray  # bool [R, S]; False: in proportion to the next smaller bucket that was measured
+
+
+def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | None = None) -> Costs:
+  """Returns the cost table of a runtime whose programs are compiled.
+
+  Args:
+    runtime: Its programs of these buckets are run, from crops on the host to logits on the host.
+    buckets: Ascending sizes.
+    path: A JSON file of tables, by what their numbers depend on; a table that is not in it is measured and added.
+      None: measured.
+
+  Raises:
+    ValueError: The file is none of these.
+  """
+  key = {**runtime.identity, 'resolutions': list(runtime.resolutions), 'buckets': list(buckets)}
+  if path is None:
+    return measure(runtime, buckets)
+  tables = _read(pathlib.Path(path))
+  for table in tables:
+    if table['of'] == key:
+      return Costs(np.array(table['seconds']), np.array(table['measured']))
+  found = measure(runtime, buckets)
+  tables.append({'of': key, 'seconds': found.seconds.tolist(), 'measured': found.measured.tolist()})
+  _write(pathlib.Path(path), tables)
+  return found
+
+
+def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS, longest: float = LONGEST) -> Costs:
+  """Measures every program: the median of a few calls, in turns over all programs, after a first that is not counted.
+
+  Args:
+    runtime: Its programs of these buckets are compiled.
+    buckets: Ascending sizes; the smallest is always measured.
+    repeats: Calls that count.
+    longest: Seconds; a bucket whose call is expected to take longer is not run, but costed in proportion to the
+      largest that was. Its expected time is that of the bucket before it, in proportion.
+  """
+  crops = np.random.default_rng(0).integers(0, 256, (buckets[-1], runtime.size, runtime.size, 3), np.uint8)
+  places = range(len(runtime.resolutions))
+  calls: dict[tuple[int, int], list[float]] = {}
+  for place in places:
+    expected = 0.0
+    for bucket in buckets:
+      if expected * bucket > longest:
+        break
+      _call(runtime, crops, place, bucket)
+      expected = _call(runtime, crops, place, bucket) / bucket
+      calls[place, bucket] = []
+  for _ in range(repeats):
+    for place, bucket in calls:
+      calls[place, bucket].append(_call(runtime, crops, place, bucket))
+  measured = np.array([[(place, bucket) in calls for bucket in buckets] for place in places])
+  seconds = np.zeros(measured.shape)
+  for place in places:
+    for i, bucket in enumerate(buckets):
+      known = measured[place, i]
+      seconds[place, i] = (
+        statistics.median(calls[place, bucket]) if known else seconds[place, i - 1] * bucket / buckets[i - 1]
+      )
+  return Costs(seconds, measured)
+
+
+def _call(runtime, crops, place, bucket):
+  """Seconds of one program, from crops on the host to logits on the host."""
+  begin = time.perf_counter()
+  np.asarray(runtime.dispatch(runtime.put(crops[:bucket]), place, bucket, np.arange(bucket)))
+  return time.perf_counter() - begin
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The tables of a file; none where there is no file."""
+  if not path.exists():
+    return []
+  try:
+    tables = json.loads(path.read_text())
+    for table in tables:
+      shape = [len(table['of']['resolutions']), len(table['of']['buckets'])]
+      if not list(np.shape(table['seconds'])) == list(np.shape(table['measured'])) == shape:
+        raise ValueError
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f'{path}: not a file of cost tables, expected one written by resjax; delete it') from error
+  return tables
+
+
+def _write(path: pathlib.Path, tables: list[dict[str, Any]]) -> None:
+  """Replaces the file at once, so that no reader sees half of it; where that fails, the next start measures again."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile('w', dir=path.parent, suffix='.tmp', delete=False) as file:
+      json.dump(tables, file, indent=1)
+    os.replace(file.name, path)
+  except OSError as error:
+    logging.getLogger(__name__).warning('cost table not kept: %s', error)
