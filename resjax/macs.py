@@ -32,19 +32,20 @@ def count(fn: Callable, *args) -> int:
   return _of_jaxpr(jax.make_jaxpr(fn)(*args))
 
 
-def of_model(model: nn.Module, resolution: int) -> int:
-  """Returns the multiply-adds of `model.apply(..., train=False)` for one square image.
+def of_model(model: nn.Module, resolution: int | tuple[int, int]) -> int:
+  """Returns the multiply-adds of `model.apply(..., train=False)` for one image.
 
   Args:
     model: a Flax network of images [B, H, W, 3].
-    resolution: height and width, px.
+    resolution: of a square, or (height, width), px.
 
   Raises:
-    ValueError: resolution is not a positive integer.
+    ValueError: resolution is not a positive integer, nor two of them.
   """
-  if not isinstance(resolution, int) or resolution < 1:
-    raise ValueError(f'resolution: expected a positive integer (px), got {resolution!r}')
-  images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+  sides = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+  if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    raise ValueError(f'resolution: expected a positive integer (px) or (height, width), got {resolution!r}')
+  images = jax.ShapeDtypeStruct((1, *sides, 3), jnp.float32)
 
   def init(images):
     return model.init(jax.random.key(0), images, train=False)

@@ -19,15 +19,15 @@ FLIPS = ('none', 'shared', 'independent')
 
 def prepare(
   images: Sequence[Array],
-  resolutions: Sequence[int],
+  resolutions: Sequence[int | tuple[int, int]],
   normalize: str,
   flips: Array | None = None,
 ) -> tuple[Array, ...]:
-  """Returns the network's inputs, float32 `[B, r, r, 3]` for every resolution.
+  """Returns the network's inputs, float32 `[B, r, r, 3]` for every resolution, or `[B, height, width, 3]`.
 
   Args:
     images: uint8 `[B, r, r, 3]`, one per resolution in their order, or the largest alone.
-    resolutions: Highest first.
+    resolutions: In pixels, of squares, or (height, width); highest first.
     normalize: A key of `NORMALIZATIONS`.
     flips: bool `[R, B]`: which images to mirror left to right. None: none.
   """

@@ -54,15 +54,15 @@ def resize(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
   return jnp.einsum('hH,bHWc,wW->bhwc', rows, images, columns, precision=exact)
 
 
-def pyramid(images: jax.Array, resolutions: Sequence[int]) -> tuple[jax.Array, ...]:
+def pyramid(images: jax.Array, resolutions: Sequence[int | tuple[int, int]]) -> tuple[jax.Array, ...]:
   """Makes every resolution of a batch from one size of it.
 
   Args:
     images: `[B, H, W, C]`, uint8 or floating: as a rule the largest crop.
-    resolutions: Sizes in pixels of the square results.
+    resolutions: Sizes of the results in pixels, as in `resize`.
 
   Returns:
-    One float32 `[B, r, r, C]` for each resolution, in the order given, each resized from `images`
+    One float32 `[B, height, width, C]` for each resolution, in the order given, each resized from `images`
     itself; a resolution of the input's size is the input, unresized.
   """
   return tuple(resize(images, resolution) for resolution in resolutions)

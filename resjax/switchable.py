@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 Variables = dict[str, Any]
+Resolution = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
 
 # The one set of normalisers of a network whose BatchNorm is shared by all resolutions (an ablation).
 SHARED_SET = 'all'
@@ -64,7 +65,13 @@ def check_resolutions(resolutions: Sequence[int]) -> None:
     raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more distinct positive integers')
 
 
-def set_of(variables: Variables, resolution: int) -> str:
+def key_of(resolution: Resolution) -> str:
+  """Returns what a resolution's own normalisers are called: '160', or '128x160' for height x width."""
+  height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+  return str(height) if height == width else f'{height}x{width}'
+
+
+def set_of(variables: Variables, resolution: Resolution) -> str:
   """Returns the key of the normalisers that serve a resolution.
 
   Raises:
@@ -73,13 +80,14 @@ def set_of(variables: Variables, resolution: int) -> str:
   known = variables['batch_stats']
   if SHARED_SET in known:
     return SHARED_SET
-  if str(resolution) not in known:
+  key = key_of(resolution)
+  if key not in known:
     trained = ', '.join(sorted((k for k in known if k.isdigit()), key=int, reverse=True))
     raise ValueError(f'resolution: got {resolution}, expected one of {trained}')
-  return str(resolution)
+  return key
 
 
-def view(variables: Variables, resolution: int) -> Variables:
+def view(variables: Variables, resolution: Resolution) -> Variables:
   """Returns the ordinary variables of the ordinary network at one resolution, sharing the arrays.
 
   `model.apply(view(variables, 224), images, train=False)` is the whole of switching.
@@ -93,7 +101,7 @@ def view(variables: Variables, resolution: int) -> Variables:
   return {'params': unflatten_dict(flat), 'batch_stats': variables['batch_stats'][key]}
 
 
-def extract(variables: Variables, resolution: int) -> Variables:
+def extract(variables: Variables, resolution: Resolution) -> Variables:
   """Returns a copy of one resolution as a plain network's variables; changing it leaves the original as it is.
 
   Raises:

@@ -120,6 +120,22 @@ def test_evaluation_crops_are_torchvisions(photograph, shape, fraction):
     np.testing.assert_array_equal(crop, resized.crop((left, top, left + size, top + size)))
 
 
+@pytest.mark.parametrize(
+  ('size', 'width', 'height'),  # of the resized photograph, worked out by hand from its 640 x 427
+  [
+    ((128, 160), 218, 146),  # int(128 / 0.875) = 146 high covers: 146 * 640 / 427 = 218.8, above int(182.9)
+    ((160, 128), 272, 182),
+    ((96, 224), 256, 170),  # int(224 / 0.875) = 256 wide covers: 256 * 427 / 640 = 170.8, above int(109.7)
+    ((64, 64), 109, 73),
+  ],
+)
+def test_evaluation_crops_that_are_not_square(photograph, size, width, height):
+  (crop,) = centre_crops(photograph, (size,), 0.875, LIMIT)
+  resized = bilinear(Image.fromarray(photograph), width, height)
+  top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+  np.testing.assert_array_equal(crop, resized.crop((left, top, left + size[1], top + size[0])))
+
+
 def test_dct_scaled_decoding_stays_near_the_full_decode(photograph):
   """Mean difference below 1.5 grey levels in every image: less than what two-step resizing changes."""
   buffer = io.BytesIO()
@@ -169,5 +185,5 @@ def test_refused_and_broken_images(photograph):
     with pytest.raises(BadImage):
       make(b'\xff\xd8\xff broken', LIMIT)
   ribbon = np.zeros((1, 5000, 3), np.uint8)
-  with pytest.raises(BadImage, match='5000 x 1 pixels: too long, 256 x 1280000 when resized'):
+  with pytest.raises(BadImage, match='5000 x 1 pixels: too long, 1280000 x 256 when resized'):
     centre_crops(ribbon, (224,), 0.875, LIMIT)

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ORDER = [
   {'losses', 'macs', 'models', 'resize', 'routers', 'report'},
   {'dial', 'preprocess', 'switchable'},
-  {'gumbel', 'rsnet'},
+  {'gumbel', 'rsnet', 'unseen'},
   {'estimators'},
   {'drnet'},
   {'config', 'data'},

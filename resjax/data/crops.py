@@ -106,41 +106,41 @@ def train_crops(
 
 
 def centre_crops(
-  image: bytes | np.ndarray, sizes: Sequence[int], crop_fraction: float, max_pixels: int
+  image: bytes | np.ndarray, sizes: Sequence[int | tuple[int, int]], crop_fraction: float, max_pixels: int
 ) -> tuple[np.ndarray, ...]:
-  """Makes the evaluation crops: short side to int(size / crop_fraction), then the centre.
+  """Makes the evaluation crops: the image just covers int(size / crop_fraction) both ways, then its centre.
 
-  Resize and crop are torchvision's `Resize` and `CenterCrop`, rounding included.
+  For squares, resize and crop are torchvision's `Resize` and `CenterCrop`, rounding included.
 
   Args:
     image: An encoded file, or pixels `[H, W, 3]`.
-    sizes: Of the square results, in pixels; each is made from the full image.
-    crop_fraction: The result's share of the resized image's short side, above 0, at most 1.
+    sizes: Of the results in pixels, of a square, or (height, width); each is made from the full image.
+    crop_fraction: The result's share of the resized image's side that just covers, above 0, at most 1.
     max_pixels: Larger images are refused, and so are images so long that resizing makes them
       larger than this.
 
   Returns:
-    One uint8 `[r, r, 3]` for each size.
+    One uint8 `[height, width, 3]` for each size.
 
   Raises:
     BadImage: The image can't be decoded, or is refused.
   """
   height, width = dimensions(image, max_pixels)
+  sizes = [size if isinstance(size, tuple) else (size, size) for size in sizes]
   shapes = []
   for size in sizes:
-    short = int(size / crop_fraction)
-    long = int(short * max(height, width) / min(height, width))
-    if short * long > max_pixels:
+    h, w = (int(side / crop_fraction) for side in size)
+    h, w = (h, int(h * width / height)) if h * width >= w * height else (int(w * height / width), w)
+    if h * w > max_pixels:
       raise BadImage(
-        f'{width} x {height} pixels: too long, {short} x {long} when resized, '
-        f'more than config.data.max_pixels = {max_pixels}'
+        f'{width} x {height} pixels: too long, {w} x {h} when resized, more than config.data.max_pixels = {max_pixels}'
       )
-    shapes.append((short, long) if height <= width else (long, short))
+    shapes.append((h, w))
   resize = _resizer(decode(image))
   results = []
-  for size, (h, w) in zip(sizes, shapes):
-    top, left = round((h - size) / 2), round((w - size) / 2)
-    results.append(resize(h, w)[top : top + size, left : left + size])
+  for (rows, columns), (h, w) in zip(sizes, shapes):
+    top, left = round((h - rows) / 2), round((w - columns) / 2)
+    results.append(resize(h, w)[top : top + rows, left : left + columns])
   return tuple(results)
 
 
