@@ -55,21 +55,18 @@ class Planner:
   resolution could pass more than `MOST_CARRIED` images up, of those that pass up to that many, or all.
   """
 
-  def __init__(self, seconds: np.ndarray, buckets: Sequence[int], *, promote: bool = True):
+  def __init__(self, seconds: np.ndarray, buckets: Sequence[int]):
     """Prepares the cheapest cover of every number of images at every resolution.
 
     Args:
       seconds: `[R, S]`, the time of one call at each resolution, highest first, and of each bucket.
       buckets: `[S]`, ascending sizes.
-      promote: Images may run at a higher resolution than their own where that is cheaper; all of them at one where
-        grouping loses. False: each runs at its own.
 
     Raises:
       ValueError: The sizes are no ascending positive integers, or the costs are not positive numbers `[R, S]`.
     """
     self.seconds = np.asarray(seconds, float)
     self.buckets = tuple(int(b) for b in buckets)
-    self.promote = promote
     if not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets)):
       raise ValueError(f'buckets: got {self.buckets}, expected ascending positive integers')
     shape = self.seconds.shape
@@ -90,17 +87,19 @@ class Planner:
       cover[:, images] = options.min(1)
     return cover, first
 
-  def plan(self, choice: np.ndarray) -> Plan:
+  def plan(self, choice: np.ndarray, *, promote: bool = True) -> Plan:
     """Returns the cheapest plan for images that are sent to these resolutions.
 
     Images of one resolution keep their order; those that are promoted are its last.
 
     Args:
       choice: int `[N]`, places among the resolutions, 0 for the highest; N is at most the largest bucket.
+      promote: Images may run at a higher resolution than their own where that is cheaper; all of them at one where
+        grouping loses. False: each runs at its own.
     """
     order = np.argsort(choice, kind='stable')
     counts = np.bincount(choice, minlength=len(self.seconds))
-    run, seconds = self._images_at(counts)
+    run, seconds = self._images_at(counts, promote)
     own = np.split(order, np.cumsum(counts)[:-1])
     ran = np.empty(len(choice), int)
     groups, carried = [], order[:0]
@@ -111,12 +110,12 @@ class Planner:
       groups[:0] = self._groups(place, here)
     return Plan(groups, ran, seconds)
 
-  def _images_at(self, counts):
+  def _images_at(self, counts, promote):
     """How many images run at each resolution [R] in the cheapest plan, and its cost."""
     arriving, cost, best = np.zeros(1, int), np.zeros(1), []
     for place in reversed(range(len(counts))):
       here = arriving + counts[place]
-      leaving = self._carried(here.max()) if place and self.promote else np.zeros(1, int)
+      leaving = self._carried(here.max()) if place and promote else np.zeros(1, int)
       rest = here[:, None] - leaving
       options = np.where(rest < 0, np.inf, cost[:, None] + self._cover[place, np.maximum(rest, 0)])
       source = options.argmin(0)

@@ -46,7 +46,7 @@ class Engine:
 
   Attributes:
     runtime: What runs the programs.
-    resolutions: Highest first, in pixels; a choice is an index into them.
+    resolutions: Highest first, in pixels, of squares or (height, width); a choice is an index into them.
     buckets: Ascending sizes of the programs' batches.
     costs: The seconds of every program.
     counts: What was done so far.
@@ -80,40 +80,43 @@ class Engine:
     self.strict = strict
     runtime.compile(self.buckets)
     self.costs = timing.costs(runtime, self.buckets, costs_file)
-    self._planner = Planner(self.costs.seconds, self.buckets, promote=promote)
+    self.promote = promote
+    self._planner = Planner(self.costs.seconds, self.buckets)
     self.counts = Counts()
 
   def put(self, images: np.ndarray | jax.Array) -> Batch:
     """Returns crops where the programs take them from; `run` does it itself for images that were not put.
 
     Args:
-      images: uint8 `[N, S, S, 3]`, S being the runtime's size.
+      images: uint8 `[N, H, W, 3]`, as the runtime's crops are.
 
     Raises:
       ValueError: The images have another shape or type.
     """
-    size = self.runtime.size
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-      raise ValueError(f'images: got {images.dtype} {images.shape}, expected uint8 (N, {size}, {size}, 3)')
+    height, width, channels = self.runtime.shape
+    if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
+      raise ValueError(f'images: got {images.dtype} {images.shape}, expected uint8 (N, {height}, {width}, {channels})')
     step = self.buckets[-1]
     return Batch([self.runtime.put(images[i : i + step]) for i in range(0, len(images), step)], len(images))
 
-  def plan(self, choice: np.ndarray) -> Plan:
-    """Returns how a batch of at most max_batch images would be run.
+  def plan(self, choice: np.ndarray, *, promote: bool | None = None) -> Plan:
+    """Returns how a batch of at most max_batch images is run.
 
     Args:
       choice: int `[N]`.
+      promote: Other than the engine's.
     """
-    return self._planner.plan(choice)
+    return self._planner.plan(choice, promote=self.promote if promote is None else promote)
 
-  def run(self, images: np.ndarray | jax.Array | Batch, choice: np.ndarray) -> Result:
+  def run(self, images: np.ndarray | jax.Array | Batch, choice: np.ndarray, *, promote: bool | None = None) -> Result:
     """Returns the logits of every image and the resolution at which it ran.
 
     All programs of all batches are dispatched before the first is waited for.
 
     Args:
-      images: uint8 `[N, S, S, 3]`, or what `put` has returned for them.
+      images: uint8 `[N, H, W, 3]`, or what `put` has returned for them.
       choice: int `[N]`: for each image a place among the resolutions, 0 for the highest.
+      promote: Other than the engine's.
 
     Raises:
       ValueError: The images have another shape or type, or the choice is not one place for each of them.
@@ -126,7 +129,7 @@ class Engine:
     ran = np.empty(batch.images, int)
     pending, step = [], self.buckets[-1]
     for start, part in zip(range(0, batch.images, step), batch.parts, strict=True):
-      plan = self._planner.plan(choice[start : start + step])
+      plan = self.plan(choice[start : start + step], promote=promote)
       ran[start : start + step] = plan.ran
       self._count(plan, choice[start : start + step])
       for group in plan.groups:

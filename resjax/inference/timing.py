@@ -30,7 +30,7 @@ def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | No
   """Returns the cost table of a runtime whose programs are compiled.
 
   Args:
-    runtime: Its programs of these buckets are run, from crops on the host to logits on the host.
+    runtime: Its programs of these buckets are run, from crops that are put to logits on the host.
     buckets: Ascending sizes.
     path: A JSON file of tables, by what their numbers depend on; a table that is not in it is measured and added.
       None: measured.
@@ -38,9 +38,10 @@ def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | No
   Raises:
     ValueError: The file is none of these.
   """
-  key = {**runtime.identity, 'resolutions': list(runtime.resolutions), 'buckets': list(buckets)}
   if path is None:
     return measure(runtime, buckets)
+  key = {**runtime.identity, 'resolutions': runtime.resolutions, 'buckets': buckets}
+  key = json.loads(json.dumps(key))  # tuples as the file has them
   tables = _read(pathlib.Path(path))
   for table in tables:
     if table['of'] == key:
@@ -61,7 +62,7 @@ def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS,
     longest: Seconds; a bucket whose call is expected to take longer is not run, but costed in proportion to the
       largest that was. Its expected time is that of the bucket before it, in proportion.
   """
-  crops = np.random.default_rng(0).integers(0, 256, (buckets[-1], runtime.size, runtime.size, 3), np.uint8)
+  crops = np.random.default_rng(0).integers(0, 256, (buckets[-1], *runtime.shape), np.uint8)
   places = range(len(runtime.resolutions))
   calls: dict[tuple[int, int], list[float]] = {}
   for place in places:
@@ -87,9 +88,10 @@ def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS,
 
 
 def _call(runtime, crops, place, bucket):
-  """Seconds of one program, from crops on the host to logits on the host."""
+  """Seconds of one program, from crops that are put to logits on the host."""
+  batch = runtime.put(crops[:bucket])
   begin = time.perf_counter()
-  np.asarray(runtime.dispatch(runtime.put(crops[:bucket]), place, bucket, np.arange(bucket)))
+  np.asarray(runtime.dispatch(batch, place, bucket, np.arange(bucket)))
   return time.perf_counter() - begin
 
 
