@@ -60,7 +60,7 @@ def get_config() -> ConfigDict:
   config.data = ConfigDict()
   config.data.source = 'tfds'  # 'tfds', 'folder', 'scaled_digits' or 'fake'
   config.data.name = 'imagenet2012'  # tfds: the data set's name, optionally with config and version
-  config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>, val/<class>
+  config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>; or gs://BUCKET/..
   config.data.train_split = 'train'
   config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'
   config.data.size = 0  # fake: images in a split; scaled_digits: training images; 0: the source's own default
@@ -77,6 +77,8 @@ def get_config() -> ConfigDict:
   config.data.flip = 'shared'
   # 'imagenet' (mean and standard deviation of each channel), 'unit' ([0, 1]: the paper's) or 'signed' ([-1, 1]).
   config.data.normalize = 'imagenet'
+  # Encoded images that were read are kept: '' nowhere, 'memory', or a local folder that all processes and runs share.
+  config.data.cache = ''
   config.data.workers = 0  # processes that decode; 0: threads of the main process
   config.data.threads = 4  # decoding threads, in each worker or in the main process
   config.data.max_bad_images = 0  # unreadable images that are skipped, named and counted before the run stops

@@ -17,6 +17,7 @@ from resjax.models.predictor import PREDICTORS
 # Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
 FREE = (
   'data.dir',
+  'data.cache',
   'data.workers',
   'data.threads',
   'data.max_bad_images',

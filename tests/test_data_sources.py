@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bucket import bucket
 from PIL import Image
 
 from configs import default
@@ -154,3 +155,14 @@ def test_importing_resjax_imports_no_data_library():
     'assert not found, found'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_a_folder_in_a_bucket_is_read_as_a_local_one(folder, monkeypatch):
+  local = open_folder(folder, split='validation')
+  with bucket(folder.parent, monkeypatch):
+    remote = open_folder(f'gs://photos/{folder.name}', split='validation')
+    assert remote.name_of(0) == f'gs://photos/{folder.name}/val/Paper/0.JPG'
+    assert remote.class_names == local.class_names
+    assert [remote[i] for i in range(len(remote))] == [local[i] for i in range(len(local))]
+    with pytest.raises(FileNotFoundError, match='config.data.dir: no folder gs://photos/nothing/train'):
+      open_folder('gs://photos/nothing')

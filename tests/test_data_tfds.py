@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from bucket import bucket
 from PIL import Image
 
 from resjax.data.decode import BadImage
@@ -249,3 +250,21 @@ def test_other_kinds_of_data_sets_are_refused(tmp_path):
   TinyTexts(data_dir=tmp_path, file_format='array_record').download_and_prepare()
   with pytest.raises(ValueError, match="features text, expected an image 'image' and a class 'label'"):
     TfdsSource('tiny_texts', str(tmp_path), 'train')
+
+
+def test_array_records_in_a_bucket_are_read_as_local_ones(array_record_dir, monkeypatch):
+  local = TfdsSource('tiny_photos', str(array_record_dir), 'train')
+  with bucket(array_record_dir, monkeypatch) as asked:
+    for folder in ('gs://photos', 'gs://photos/tiny_photos/1.2.3'):
+      remote = TfdsSource('tiny_photos', folder, 'train')
+      assert [remote[i] for i in range(len(remote))] == [local[i] for i in range(len(local))]
+    assert asked and all(name.startswith('tiny_photos/1.2.3/tiny_photos-train.array_record') for name in asked)
+
+
+def test_tfrecords_in_a_bucket_are_refused_in_one_line(tfrecord_dir, monkeypatch):
+  with bucket(tfrecord_dir, monkeypatch), pytest.raises(ValueError) as error:
+    TfdsSource('tiny_photos', 'gs://photos', 'train')
+  assert str(error.value) == (
+    'config.data.dir: gs://photos/tiny_photos/1.2.3 holds TFRecord files, expected array_record files in a bucket '
+    '(or a local copy: gcloud storage cp -r)'
+  )

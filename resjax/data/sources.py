@@ -6,12 +6,15 @@ Every source has `len(source)`; `source[i]`, a dict of `image` (the bytes of a f
 each image needs, or None where nobody knows it.
 """
 
-import pathlib
 from typing import Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
+
+from resjax.data.cache import cached
+from resjax.data.places import place
 
 __all__ = ['FakeSource', 'FolderSource', 'create']
 
@@ -34,6 +37,10 @@ def create(config: ConfigDict, split: str) -> Any:
     FileNotFoundError: The data are not there.
   """
   data, classes = config.data, config.model.num_classes
+  if data.cache and data.source in ('fake', 'scaled_digits'):
+    raise ValueError(
+      f"config.data.cache: got {data.cache!r}, expected '' with data.source={data.source!r}, made in memory"
+    )
   if data.source == 'fake':
     return FakeSource(split, data.size or 1_000, classes, max(config.resolutions))
   if data.source == 'tfds':
@@ -56,7 +63,7 @@ def create(config: ConfigDict, split: str) -> Any:
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '
       f'the classes of {data.source} {data.dir if data.source == "folder" else data.name}'
     )
-  return source
+  return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
 
 
 class FolderSource:
@@ -74,7 +81,7 @@ class FolderSource:
     """Lists the files.
 
     Args:
-      root: Folder of the splits.
+      root: Folder of the splits, local or gs://BUCKET/FOLDER.
       split: Folder of the classes; 'validation' finds 'val' where there is no such folder.
       splits: Those that must have the same classes, as far as they are there.
 
@@ -102,8 +109,7 @@ class FolderSource:
     return len(self.files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    path = pathlib.Path(self.name_of(index))
-    return {'image': path.read_bytes(), 'label': int(self.labels[index])}
+    return {'image': epath.Path(self.name_of(index)).read_bytes(), 'label': int(self.labels[index])}
 
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""
@@ -148,27 +154,27 @@ class FakeSource:
     return f'fake/{self.split} {index}'
 
 
-def _split_folder(root: str, split: str) -> pathlib.Path:
+def _split_folder(root: str, split: str) -> epath.Path:
   """The folder of a split."""
-  folder = pathlib.Path(root).expanduser() / split
+  folder = place(root, 'config.data.dir') / split
   short = folder.with_name('val')
   return short if split == 'validation' and not folder.is_dir() and short.is_dir() else folder
 
 
-def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+def _classes(folder: epath.Path) -> tuple[str, ...]:
   """The class folders of a split."""
   names = (entry.name for entry in folder.iterdir() if entry.is_dir())
   return tuple(sorted(name for name in names if not name.startswith('.')))
 
 
-def _check_same_classes(folder: pathlib.Path, names: tuple[str, ...], other: pathlib.Path) -> None:
+def _check_same_classes(folder: epath.Path, names: tuple[str, ...], other: epath.Path) -> None:
   """Refuses splits with different classes: their labels would mean different things."""
   for name in sorted(set(names) ^ set(_classes(other))):
     here, there = (folder, other) if name in names else (other, folder)
     raise ValueError(f'{here / name}: no such class in {there}, expected the same in both')
 
 
-def _images(folder: pathlib.Path) -> list[str]:
+def _images(folder: epath.Path) -> list[str]:
   """The image files of a class; others are named in the log."""
   names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
   images = [name for name in names if name.lower().endswith(_SUFFIXES)]

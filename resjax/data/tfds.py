@@ -1,11 +1,12 @@
 """Prepared TFDS data sets by name, in array_record or TFRecord files, without TensorFlow."""
 
-import pathlib
 from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from resjax.data.decode import BadImage
+from resjax.data.places import is_remote, place
 from resjax.data.tfrecord import Part, TFRecords
 
 __all__ = ['TfdsSource']
@@ -28,7 +29,7 @@ class TfdsSource:
     Args:
       name: The data set's name as TFDS writes it, optionally with config and version.
       data_dir: TFDS's folder of data sets (empty: its default), or the folder of this prepared
-        data set, which holds dataset_info.json.
+        data set, which holds dataset_info.json; local or gs://BUCKET/FOLDER.
       split: 'train', 'validation', 'train[:10%]', ...
 
     Raises:
@@ -43,6 +44,11 @@ class TfdsSource:
     self.class_names = tuple(label.names)
     parts = _parts(builder, split)
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+      if is_remote(builder.data_path):
+        raise ValueError(
+          f'config.data.dir: {builder.data_path} holds TFRecord files, expected array_record files in a bucket '
+          '(or a local copy: gcloud storage cp -r)'
+        )
       self._records = TFRecords(parts)
     else:
       raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -70,7 +76,7 @@ class TfdsSource:
 
 def _builder(name: str, data_dir: str) -> Any:
   """The builder of a data set that is prepared."""
-  folder = pathlib.Path(data_dir).expanduser()
+  folder = place(data_dir, 'config.data.dir')
   if data_dir and (folder / 'dataset_info.json').is_file():
     builder = tfds.builder_from_directory(folder)
     if builder.name != name.split(':')[0].split('/')[0]:
@@ -79,9 +85,9 @@ def _builder(name: str, data_dir: str) -> Any:
   try:
     builder = tfds.builder(name, data_dir=folder if data_dir else None)
   except tfds.core.DatasetNotFoundError:
-    place = folder if data_dir else "TFDS's folder"
+    where = folder if data_dir else "TFDS's folder"
     raise ValueError(
-      f'config.data.name: {name!r}, expected a data set that TFDS knows or that stands prepared in {place}'
+      f'config.data.name: {name!r}, expected a data set that TFDS knows or that stands prepared in {where}'
     ) from None
   except (AssertionError, ValueError) as error:
     raise ValueError(f'config.data.name: {name!r}: {" ".join(str(error).split())}') from None
@@ -134,7 +140,9 @@ def _parts(builder: Any, split: str) -> list[Part]:
   except (KeyError, ValueError) as error:
     known = ', '.join(builder.info.splits)
     raise ValueError(f'{builder.info.full_name}: split {split!r}, expected one of {known}') from error
+  folders = {epath.Path(file.filename).parent for file in files}
+  there = {str(path) for folder in folders for path in folder.iterdir()}  # in a bucket one request, not one a file
   for file in files:
-    if not pathlib.Path(file.filename).is_file():
+    if str(file.filename) not in there:
       raise FileNotFoundError(f'{file.filename}: missing, a part of {builder.info.full_name} {split}')
   return [Part(str(f.filename), f.skip, f.take, f.examples_in_shard) for f in files]
