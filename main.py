@@ -35,12 +35,13 @@ def main(argv: list[str]) -> None:
   if not pathlib.Path(recipe).is_file():
     sys.exit(f'error: --config: no file {recipe}, expected a recipe such as configs/quickstart.py')
 
-  from resjax.training import devices, hosts, preemption  # after the flags, which end in a second where they are wrong
+  from resjax import compiling  # after the flags, which end in a second where they are wrong
+  from resjax.training import hosts, preemption
   from resjax.training.loop import train_and_evaluate
 
   logging.set_verbosity(logging.WARNING)
   workdir = WORKDIR.value or pathlib.Path('runs', pathlib.Path(recipe).stem)
-  devices.keep_compiled_programs()
+  compiling.keep_compiled_programs()
   try:
     hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
     train_and_evaluate(CONFIG.value, workdir)

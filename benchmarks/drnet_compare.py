@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from configs import drnet_quickstart, quickstart
-from resjax import report
-from resjax.training import devices
+from resjax import compiling, report
 from resjax.training.loop import train_and_evaluate
 
 NETWORKS = {'rsnet': {}, 'parallel': {'distillation': 'none'}}
@@ -128,7 +127,7 @@ def main() -> None:
   options = parser.parse_args()
   flags.FLAGS.mark_as_parsed()
   logging.set_verbosity(logging.WARNING)
-  devices.keep_compiled_programs()
+  compiling.keep_compiled_programs()
   groups = options.only or list(VARIANTS)
   runs = [run_seed(options.workdir, seed, groups) for seed in range(options.seeds)]
   found = {name: report.spread([run[name] for run in runs]) for name in runs[0]}

@@ -16,8 +16,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from resjax import report
-from resjax.training import devices
+from resjax import compiling, report
 from resjax.training.loop import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A recipe.')
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   recipe = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0])
   workdir = pathlib.Path(WORKDIR.value or f'runs/{recipe.stem}_seeds')
-  devices.keep_compiled_programs()
+  compiling.keep_compiled_programs()
   runs = []
   for seed in range(SEEDS.value):
     config = CONFIG.value.copy_and_resolve_references()

@@ -1,9 +1,6 @@
 """Every device of every host under one mesh, and two ways to put a step's body on it: shard_map and pmap."""
 
-import logging
-import os
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import jax
@@ -11,12 +8,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from resjax import compiling
 from resjax.training.step import AXIS
 
 WAYS = ('shard_map', 'pmap')
-
-# XLA's CPU compiler computes convolutions' weight gradients 2 to 30 times faster without its YNNPACK fusions.
-CPU_OPTION = ('xla_cpu_experimental_ynn_fusion_type', 'LIBRARY_FUSION_TYPE_REDUCE')
 
 
 class Devices:
@@ -81,35 +76,4 @@ class Devices:
         devices=self.devices,
       )
     mapped = jax.shard_map(body, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=out)
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options(self.platform))
-
-
-@cache
-def compiler_options(platform: str) -> dict[str, str]:
-  """Returns what training steps are compiled with for 'cpu': no slow weight gradients of XLA's.
-
-  Empty for other platforms, where the user has set the flag in XLA_FLAGS, or where this XLA does not know it.
-  """
-  name, value = CPU_OPTION
-  if platform != 'cpu' or name in os.environ.get('XLA_FLAGS', ''):
-    return {}
-  options = {name: value}
-  try:
-    with jax.default_device(jax.local_devices(backend='cpu')[0]):
-      jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
-  except jax.errors.JaxRuntimeError:
-    return {}
-  return options
-
-
-def keep_compiled_programs() -> None:
-  """Turns on the persistent compilation cache, unless the user has chosen one: a second start compiles nothing."""
-  if jax.config.jax_compilation_cache_dir is None:
-    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    path = os.path.join(root, 'resjax', 'compiled')
-    try:
-      os.makedirs(path, exist_ok=True)
-    except OSError as error:
-      logging.getLogger(__name__).warning('no compilation cache: %s', error)
-      return
-    jax.config.update('jax_compilation_cache_dir', path)
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(self.platform, 'training'))

@@ -19,9 +19,9 @@ from jax.lax import stop_gradient
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from resjax import rsnet, switchable
+from resjax import compiling, rsnet, switchable
 from resjax.training import step
-from resjax.training.devices import Devices, compiler_options
+from resjax.training.devices import Devices
 from resjax.training.state import TrainState
 
 AXIS = step.AXIS
@@ -71,7 +71,7 @@ def make_train_step(
 
   def compiled(body: Callable[..., Any], ins: tuple[P, ...], out: Any, donate: tuple[int, ...]) -> Callable[..., Any]:
     mapped = jax.shard_map(body, mesh=devices.mesh, in_specs=ins, out_specs=out)
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options(devices.platform))
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(devices.platform, 'training'))
 
   def look(place: int) -> Callable[..., Any]:
     body = _look(model, config, place)
