@@ -11,7 +11,10 @@ Grain makes the batches ahead of time, in threads or in worker processes.
 """
 
 import functools
+import multiprocessing.connection
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -154,7 +157,7 @@ class Batches(Iterator[Batch]):
     if data.workers:
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain hands the flags to its workers
-      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers), _end_with_parent)
     self._batches = iter(dataset)
 
   def __next__(self) -> Batch:
@@ -189,6 +192,16 @@ class Batches(Iterator[Batch]):
     if len(self.bad) > self._max_bad:
       names = '; '.join(f'{name}: {reason}' for name, reason in self.bad.items())
       raise ValueError(f'config.data.max_bad_images: {self._max_bad}, but {len(self.bad)} unreadable: {names}')
+
+
+def _end_with_parent(*_: int) -> None:
+  """Makes a worker end when the main process is gone, also where that was killed."""
+
+  def watch() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 def _or_error(make: Callable[[int], Batch], step: int) -> Batch:

@@ -1,0 +1,60 @@
+"""The same run on other devices and hosts.
+
+python tests/faults/topologies.py hosts: 20 steps on 1 process of 4 virtual devices, 2 of 2 and 4 of 1, on loopback.
+python tests/faults/topologies.py devices: 50 steps with sync_batch_norm on 4 devices; the same, stopped after step 17,
+going on with 2 devices, stopped after step 34, ending on 1.
+
+Prints the largest differences of parameters, statistics and optimiser state, each relative to the array's largest entry
+or to 1, and of losses; the images must be the same at every step, and each epoch's all that there are. Exits 1 where a
+difference is above 1e-5.
+"""
+
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import lives
+
+# Sums over devices are taken in another order: some bits in float32 per step, and steps add up.
+TOLERANCE = 1e-5
+
+
+def compare(name, run, reference, steps):
+  """Prints how far a run is from another; AssertionError where it is too far."""
+  images = lives.seen(reference)
+  assert list(images) == list(range(1, steps + 1)) and lives.seen(run) == images, f'{name}: other images'
+  for epoch in range(0, steps - steps % 20, 20):
+    ids = sorted(i for step in range(epoch + 1, epoch + 21) for i in images[step])
+    assert ids == list(range(640)), f'{name}: epoch {epoch // 20} is not every image once'
+  state = lives.difference(run, reference)
+  ours, theirs = lives.losses(run), lives.losses(reference)
+  assert ours.keys() == theirs.keys()
+  loss = max(abs(ours[step] - theirs[step]) / theirs[step] for step in ours)
+  print(f'{name}: state {state:.1e}, loss {loss:.1e}, the same images at each of {steps} steps', flush=True)
+  assert state <= TOLERANCE and loss <= TOLERANCE, name
+
+
+def hosts(root):
+  """One host of four devices, two of two, four of one."""
+  for processes in (1, 2, 4):
+    lives.run(root / str(processes), '--config.epochs=1', processes=processes, devices=4 // processes)
+  for processes in (2, 4):
+    compare(f'{processes} processes of {4 // processes}', root / str(processes), root / '1', steps=20)
+    for number in range(1, processes):
+      assert 'top-1' not in lives.log(root / str(processes), number), 'printed by another process than the first'
+
+
+def devices(root):
+  """Four devices, then two, then one."""
+  fields = '--config.epochs=2.5', '--config.sync_batch_norm=true'
+  lives.run(root / 'four', *fields, devices=4)
+  for count, stop in ((4, 17), (2, 34), (1, 0)):
+    lives.run(root / 'fewer', *fields, devices=count, stop_after=stop, expected=lives.PREEMPTED if stop else 0)
+  compare('4, 2, then 1 device', root / 'fewer', root / 'four', steps=50)
+
+
+if __name__ == '__main__':
+  root = pathlib.Path(tempfile.mkdtemp(prefix='resjax-topologies-'))
+  {'hosts': hosts, 'devices': devices}[sys.argv[1]](root)
+  shutil.rmtree(root)
