@@ -94,7 +94,11 @@ def test_leftovers_are_decomposed_padded_or_promoted_as_the_table_says():
     plan = Planner(np.array(seconds, float), sizes).plan(choice)
     return [(g.place, g.bucket, len(g.rows)) for g in plan.groups]
 
-  assert ran([[4, 8, 16], [1, 1.9, 3.8]]) == [(0, 1, 1), (1, 1, 1), (1, 2, 2)]  # by the image: exact sizes
+  assert ran([[4, 8, 16], [1, 2, 4]]) == [
+    (0, 1, 1),
+    (1, 2, 2),
+    (1, 1, 1),
+  ]  # by the image: exact sizes, large ones first
   assert ran([[4, 8, 16], [2, 2.5, 3]]) == [(0, 1, 1), (1, 4, 3)]  # a start is dear: one padded bucket
   assert ran([[4, 4.5, 16], [3, 3.5, 9]]) == [(0, 2, 2), (1, 2, 2)]  # a place is free above: one is promoted
   assert ran([[4, 4.5, 5], [3, 3.5, 9]]) == [(0, 4, 4)]  # grouping loses: all at one resolution
@@ -105,6 +109,15 @@ def test_images_keep_their_order_and_the_last_are_promoted():
   plan = planner.plan(np.array([1, 1, 0, 1]))
   assert [g.rows.tolist() for g in plan.groups] == [[2, 3], [0, 1]]
   np.testing.assert_array_equal(plan.ran, [1, 1, 0, 0])
+
+
+@pytest.mark.parametrize('price', [0.1, 0.3, 0.7])
+def test_of_equal_costs_few_calls_and_little_padding(price):
+  sizes = closed_sizes(16)
+  by_the_image = Planner(price * np.array([sizes]), sizes)
+  assert [g.bucket for g in by_the_image.plan(np.zeros(15, int)).groups] == [8, 4, 2, 1]
+  by_the_call = Planner(np.full((1, len(sizes)), price), sizes)
+  assert [g.bucket for g in by_the_call.plan(np.zeros(5, int)).groups] == [8]
 
 
 def test_an_empty_batch_has_an_empty_plan():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resjax import models, preprocess, switchable
-from resjax.inference import XlaRuntime, compilations, runtime
+from resjax.inference import XlaRuntime, compilations
 
 
 @pytest.fixture(scope='module')
@@ -89,21 +89,11 @@ def test_bad_input_is_refused_in_one_line(network):
     XlaRuntime(*network, (12, 8), normalize='unit', devices=jax.devices()[:2], resident=True)
 
 
-def test_compiler_options_are_those_this_xla_knows(monkeypatch):
-  runtime.compiler_options.cache_clear()
-  try:
-    assert runtime.compiler_options('gpu') == {}
-    known = runtime.compiler_options('cpu')
-    assert known in ({}, {runtime.CPU_OPTION: ''})
-    monkeypatch.setattr(runtime, 'CPU_OPTION', 'xla_cpu_no_such_option')
-    runtime.compiler_options.cache_clear()
-    assert runtime.compiler_options('cpu') == {}
-    monkeypatch.undo()
-    monkeypatch.setenv('XLA_FLAGS', f'--{runtime.CPU_OPTION}=x')
-    runtime.compiler_options.cache_clear()
-    assert runtime.compiler_options('cpu') == {}
-  finally:
-    runtime.compiler_options.cache_clear()
+def test_the_resolutions_share_their_kernels_on_the_device(network):
+  first, second = make(network)._views
+  kernel = first['params']['conv1']['kernel']
+  assert kernel is second['params']['conv1']['kernel']
+  assert first['params']['bn1']['scale'] is not second['params']['bn1']['scale']
 
 
 def test_compilations_are_counted_in_the_thread_that_compiles():

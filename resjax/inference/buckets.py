@@ -14,6 +14,8 @@ import numpy as np
 # Images that may be carried up from one resolution to the next, besides all of them; bounds the time of planning.
 MOST_CARRIED = 128
 
+ROUNDING = 1e-13  # relative: sums of costs that differ by less are the same
+
 
 class Group(NamedTuple):
   """One call of a compiled program."""
@@ -82,9 +84,11 @@ class Planner:
     cover = np.zeros((len(self.seconds), 1 + sizes[-1]))
     first = np.zeros(cover.shape, int)
     for images in range(1, cover.shape[1]):
-      options = self.seconds + cover[:, np.maximum(images - sizes, 0)]
-      first[:, images] = options.argmin(1)
+      full = np.searchsorted(sizes, images, 'right')
+      order = np.r_[full - 1 : -1 : -1, full : len(sizes)]  # of two that cost the same the one that holds more images
+      options = (self.seconds + cover[:, np.maximum(images - sizes, 0)])[:, order]
       cover[:, images] = options.min(1)
+      first[:, images] = order[(options <= cover[:, images, None] * (1 + ROUNDING)).argmax(1)]
     return cover, first
 
   def plan(self, choice: np.ndarray, *, promote: bool = True) -> Plan:

@@ -16,12 +16,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from resjax import preprocess, switchable
+from resjax import compiling, preprocess, switchable
 
 AXIS = 'data'
-
-# XLA's CPU compiler is slow where it hands convolutions and reductions to YNNPACK's fusions.
-CPU_OPTION = 'xla_cpu_experimental_ynn_fusion_type'
 
 
 class Runtime(Protocol):
@@ -115,11 +112,11 @@ class XlaRuntime:
       raise ValueError(f'resident: got True for {self.multiple} devices, expected one')
     mesh = jax.make_mesh((self.multiple,), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
     self._replicated, self._split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
-    views = [switchable.view(variables, r) for r in self.resolutions]
-    self._views = jax.device_put(views, self._replicated)
+    placed = jax.device_put(variables, self._replicated)  # before the views, which share its arrays
+    self._views = [switchable.view(placed, r) for r in self.resolutions]
     self._programs: dict[tuple[int, int], Any] = {}  # by place and bucket
     self._takes: dict[tuple[int, int], Any] = {}  # resident: by the batch's images and bucket
-    self.num_classes = jax.eval_shape(self._forward(0), views[0], self._images(self.multiple)).shape[-1]
+    self.num_classes = jax.eval_shape(self._forward(0), self._views[0], self._images(self.multiple)).shape[-1]
 
   @property
   def identity(self) -> dict[str, Any]:
@@ -183,7 +180,7 @@ class XlaRuntime:
 
   def _compile(self, place, bucket):
     forward = jax.shard_map(self._forward(place), mesh=self._split.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS))
-    program = jax.jit(forward, compiler_options=compiler_options(self.devices[0].platform))
+    program = jax.jit(forward, compiler_options=compiling.options(self.devices[0].platform, 'inference'))
     return program.lower(self._views[place], self._images(bucket)).compile()
 
   def _compile_take(self, count, bucket):
@@ -196,22 +193,6 @@ class XlaRuntime:
 def _sides(resolution: switchable.Resolution) -> tuple[int, int]:
   """The height and width of a resolution, pixels."""
   return resolution if isinstance(resolution, tuple) else (resolution, resolution)
-
-
-@cache
-def compiler_options(kind: str) -> dict[str, str]:
-  """Returns what inference is compiled with: on CPU, without XLA's slow fusions.
-
-  Empty on other devices, where the user has set the flag in XLA_FLAGS, or where this XLA does not know it.
-  """
-  if kind != 'cpu' or CPU_OPTION in os.environ.get('XLA_FLAGS', ''):
-    return {}
-  options = {CPU_OPTION: ''}
-  try:
-    jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
-  except jax.errors.JaxRuntimeError:
-    return {}
-  return options
 
 
 @cache
