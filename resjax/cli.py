@@ -5,7 +5,11 @@ import importlib
 import sys
 
 # Subcommand: what `resjax --help` says of it. Its module has `add_arguments(parser)` and `run(options)`.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+  'calibrate': 'set the budget dial of a trained network',
+  'plan': 'what a training step will need on a TPU pod',
+  'predict': 'classify images, each at the resolution that a budget allows',
+}
 
 
 def main(arguments: list[str] | None = None) -> None:

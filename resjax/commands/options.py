@@ -1,0 +1,64 @@
+"""What several subcommands share: the trained network that they open, and how options are read and shown."""
+
+import argparse
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+
+def add_workdir(parser: argparse.ArgumentParser) -> None:
+  """Adds what says which network is meant and how it runs."""
+  parser.add_argument('--workdir', required=True, help='of the run that trained the network')
+  parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
+  parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (64)')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
+
+
+def load(options: argparse.Namespace) -> tuple[Any, Any]:
+  """Returns the classifier that the options name, and the module that lists images."""
+  from absl import logging
+
+  from resjax import compiling
+  from resjax.inference import Classifier, images
+
+  logging.set_verbosity(logging.WARNING)
+  compiling.keep_compiled_programs()
+  classifier = Classifier.load(options.workdir, step=options.step, max_batch=options.max_batch, dtype=options.dtype)
+  return classifier, images
+
+
+def resolution(text: str) -> int | tuple[int, int]:
+  """Reads `160` or `128x192` (height x width), in pixels."""
+  sides = tuple(int(side) for side in text.split('x'))
+  if not 1 <= len(sides) <= 2 or min(sides) < 1:
+    raise ValueError
+  return sides[0] if len(sides) == 1 else sides
+
+
+def pixels(resolution: int | tuple[int, int] | None) -> str:
+  """Shows a resolution as `resolution` reads it."""
+  return 'x'.join(map(str, resolution)) if isinstance(resolution, tuple) else str(resolution or '')
+
+
+def shard(text: str) -> tuple[int, int]:
+  """Reads `I/N`."""
+  index, count = (int(number) for number in text.split('/'))
+  if not 0 <= index < count:
+    raise ValueError
+  return index, count
+
+
+def check_writable(path: str) -> None:
+  """Raises OSError before any work is done, where the file could not be written at the end."""
+  folder = pathlib.Path(path).absolute().parent
+  if not folder.is_dir():
+    raise FileNotFoundError(f'{path}: no folder {folder}, expected one to write to')
+
+
+def progress(rows: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+  """Yields the rows, with a bar on standard error where that is a terminal."""
+  console = Console(stderr=True)
+  return track(rows, what, total=total, console=console, disable=not console.is_terminal, transient=True)

@@ -1,0 +1,289 @@
+"""One checkpoint for any resolution and any budget: images in, predictions out, each with what it cost."""
+
+import dataclasses
+import functools
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from resjax import checkpoint, dial, models, unseen
+from resjax.data.crops import centre_crops
+from resjax.inference import calibration
+from resjax.inference.images import Chunk, Item, chunks, items
+from resjax.inference.routing import Network, Routed, energy
+from resjax.switchable import Resolution, Variables
+
+__all__ = ['Classifier', 'Prediction']
+
+_log = logging.getLogger(__name__)
+
+# Batches that are routed together: groups of several batches fill their buckets better.
+_TOGETHER = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What the network says of an image; where it could not be read, `error` says why and the rest is None."""
+
+  image: str  # its file, or its number
+  class_index: int | None = None
+  label: str | None = None
+  probability: float | None = None
+  resolution: Resolution | None = None  # at which it ran, in pixels; of a cascade the last
+  macs: float | None = None  # multiply-adds of all that was run for it, the router included
+  error: str | None = None
+
+
+class Classifier:
+  """A trained network with its labels, its preprocessing, and programs that run each image at its resolution.
+
+  Programs are compiled when they are first wanted, and kept.
+
+  Attributes:
+    config: Of the run that trained it.
+    class_names: By class index.
+    resolutions: Those it was trained at, highest first, in pixels.
+    notes: What was done that a user should know, a line each, such as how a resolution that was not trained is served.
+  """
+
+  def __init__(
+    self,
+    model: nn.Module,
+    variables: Variables,
+    config: ConfigDict,
+    class_names: Sequence[str],
+    *,
+    workdir: str | pathlib.Path | None = None,
+    step: int = 0,
+    max_batch: int = 64,
+    dtype: str | None = None,
+    promote: bool = True,
+    strict: bool = False,
+    threads: int | None = None,
+  ):
+    """Takes a network.
+
+    Args:
+      model: A plain network.
+      variables: Of the switchable network, the predictor's included where the method is 'drnet'.
+      config: As in configs/default.py; read: method, resolutions, drnet.predictor, model.dtype, data.normalize,
+        data.max_pixels and eval.crop_fraction.
+      class_names: By class index.
+      workdir: Where the calibration and cost tables are kept; None: nowhere.
+      step: Of the checkpoint, which a calibration belongs to.
+      max_batch: Images of the largest program.
+      dtype: Of the computation, 'float32' or 'bfloat16'; None: the model's own.
+      promote: Images may run at a higher resolution than was chosen for them where that is faster.
+      strict: A compilation after the warm-up raises.
+      threads: That decode; None: one for each processor.
+    """
+    self.config, self.class_names = config, tuple(class_names)
+    self.resolutions = tuple(config.resolutions)
+    self.notes: list[str] = []
+    self._model, self._variables = model, variables
+    self._workdir = None if workdir is None else pathlib.Path(workdir)
+    self._step, self._threads = step, threads or os.cpu_count()
+    costs_file = self._workdir and self._workdir / 'costs.json'
+    options = {'max_batch': max_batch, 'promote': promote, 'strict': strict, 'costs_file': costs_file}
+    self._network = functools.partial(Network, model, config=config, dtype=dtype, **options)
+    self._chunk = _TOGETHER * max_batch
+    self._fixed: dict[Any, Network] = {}
+    self._calibration: calibration.Table | None = None
+
+  @classmethod
+  def load(cls, workdir: str | pathlib.Path, *, step: int | None = None, **options: Any) -> 'Classifier':
+    """Returns the classifier of a run: the network as it was evaluated, its labels, its preprocessing.
+
+    Args:
+      workdir: The run's folder; only read, but for the calibration and cost tables.
+      step: One of those saved; None: the latest.
+      **options: See the class.
+
+    Raises:
+      FileNotFoundError: There is no such checkpoint.
+      ValueError: It is damaged.
+    """
+    variables, config = checkpoint.load_variables(workdir, step=step)
+    meta = checkpoint.load_meta(workdir, step=step)
+    names = meta.get('class_names') or [str(i) for i in range(config.model.num_classes)]  # older ones have no names
+    model = models.from_config(config)
+    return cls(model, variables, config, names, workdir=workdir, step=meta['step'], **options)
+
+  @functools.cached_property
+  def network(self) -> Network:
+    """The programs at all trained resolutions, from crops of the largest, and the predictor's."""
+    return self._network(self._variables, resolutions=self.resolutions)
+
+  def predict(self, images: Any, **options: Any) -> list[Prediction]:
+    """Returns a prediction for each image, in their order.
+
+    Args:
+      images: Files, folders, encoded images as bytes, arrays uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of
+        these.
+      **options: `resolution`, `budget`, `router` and `unseen_by`, see `stream`.
+    """
+    return list(self.stream(items(images), **options))
+
+  def stream(
+    self,
+    wanted: Sequence[Item],
+    *,
+    resolution: Resolution | None = None,
+    budget: float | str | None = None,
+    router: str | None = None,
+    unseen_by: str = 'interpolate',
+  ) -> Iterator[Prediction]:
+    """Yields a prediction for each image, in their order.
+
+    Without `resolution`, `budget` and `router`, DRNet's predictor chooses as it was trained to, and a network without
+    one runs at its largest resolution.
+
+    Args:
+      wanted: As from `images.items`.
+      resolution: One for all images, in pixels: of a square, or (height, width). The image is cropped at that size, as
+        in evaluation; a size that was not trained is served as `notes` then says.
+      budget: Mean cost of an image, the router's included: at most 1, a share of the largest resolution's
+        multiply-adds; above, multiply-adds; or milliseconds on this machine, as '12ms'. Needs a calibration. Images are
+        promoted under a budget of milliseconds alone: it makes them faster and costs multiply-adds. The crops of lower
+        resolutions are made from those of the largest.
+      router: One of `network.routers`; None: the first.
+      unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
+
+    Raises:
+      ValueError: An option is not what was expected, or contradicts another; or the budget can't be met.
+      FileNotFoundError: The budget needs a calibration, and there is none.
+    """
+    if resolution is not None and (budget is not None or router is not None):
+      raise ValueError(f'resolution: got {resolution} with a budget or router, expected one or the other')
+    if resolution is None and budget is None and router is None and self.config.method != 'drnet':
+      resolution = self.resolutions[0]
+    if resolution is not None:
+      network = self._at(resolution, unseen_by)
+      fixed = dial.Router('random', network.costs)
+      run = functools.partial(network.run, router=fixed)
+      return self._predictions(wanted, (resolution,), lambda crops: run(crops, column=np.zeros(len(crops))))
+    rule = self.router(router, budget)
+    counted = budget is not None and not calibration.parse_budget(budget, 1.0)[1]
+    return self._predictions(wanted, self.resolutions, self._routed(rule, promote=False if counted else None))
+
+  def router(self, name: str | None = None, budget: float | str | None = None) -> dial.Router:
+    """Returns a router with its knob set to a budget, or as it was trained; arguments and errors as of `stream`."""
+    name = name or self.network.routers[0]
+    if budget is None:
+      if name != 'predictor':
+        raise ValueError(f'budget: missing, expected one to set the knob of router {name!r}')
+      return self.network.router(name)
+    target, timed = calibration.parse_budget(budget, max(self.network.costs))
+    return calibration.dialled(self.network.router(name, timed=timed), self.calibrated, target)
+
+  @property
+  def calibrated(self) -> calibration.Table:
+    """What routers read of the calibration images: `odds`, `energy` and, with a predictor, `scores`.
+
+    Raises:
+      FileNotFoundError: `calibrate` has not been called for this checkpoint.
+      ValueError: It is of another checkpoint, or damaged.
+    """
+    if self._calibration is None:
+      if self._workdir is None:
+        raise FileNotFoundError('calibration: none yet, expected a call of calibrate(images) before a budget')
+      self._calibration = calibration.read(self._workdir, self._step)
+    return self._calibration
+
+  def calibrate(self, images: Any) -> int:
+    """Runs images at every resolution and keeps what routers read of them, in the workdir where there is one.
+
+    Args:
+      images: As of `predict`, without labels; like those that will come, thousands rather than hundreds.
+
+    Returns:
+      How many could be read.
+
+    Raises:
+      ValueError: None of them.
+    """
+    table, readable = self.columns(images)
+    if not readable.any():
+      raise ValueError('images: none could be read, expected images to calibrate on')
+    self._calibration = {name: table[name] for name in calibration.KEPT if name in table}
+    if self._workdir is not None:
+      calibration.write(self._workdir, self._step, self._calibration)
+    return len(self._calibration['energy'])
+
+  def columns(self, images: Any) -> tuple[calibration.Table, np.ndarray]:
+    """Returns what routers and network say of images at every trained resolution, from crops of the largest.
+
+    Args:
+      images: As of `predict`.
+
+    Returns:
+      The columns of `Network.columns` for the images that could be read; and which those are, bool `[N]`.
+    """
+    parts, readable = [], []
+    for chunk in self._chunks(items(images), self.resolutions[0]):
+      readable.extend(error is None for error in chunk.errors)
+      if len(chunk.crops):
+        parts.append(self.network.columns(chunk.crops))
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    return table, np.array(readable, bool)
+
+  def _at(self, resolution: Resolution, how: str) -> Network:
+    """The programs at one resolution, from crops of that size."""
+    if (resolution, how) not in self._fixed:
+      variables, note = unseen.add(self._variables, resolution, how)
+      if resolution not in self.resolutions:
+        self.notes.append(note)
+        _log.warning(note)
+      self._fixed[resolution, how] = self._network(variables, resolutions=(resolution,))
+    return self._fixed[resolution, how]
+
+  def _routed(self, rule: dial.Router, promote: bool | None) -> Callable[[np.ndarray], Routed]:
+    """Runs crops by a router, with the column that it reads where the network does not find it itself."""
+    draws = np.random.default_rng(0)
+
+    def run(crops: np.ndarray) -> Routed:
+      column = None
+      if rule.name == 'random':
+        column = draws.uniform(size=len(crops))
+      elif rule.name == 'detail':
+        column = dial.ranks_within(energy(crops), self.calibrated['energy'])
+      return self.network.run(crops, rule, column, promote=promote)
+
+    return run
+
+  def _chunks(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
+    """Images cropped as evaluation crops them."""
+
+    def crop(image: bytes | np.ndarray) -> np.ndarray:
+      return centre_crops(image, (size,), self.config.eval.crop_fraction, self.config.data.max_pixels)[0]
+
+    return chunks(wanted, crop, size=self._chunk, threads=self._threads)
+
+  def _predictions(
+    self, wanted: Sequence[Item], resolutions: Sequence[Resolution], run: Callable[[np.ndarray], Routed]
+  ) -> Iterator[Prediction]:
+    """What comes of cropping and running."""
+    for chunk in self._chunks(wanted, resolutions[0]):
+      found = run(chunk.crops) if len(chunk.crops) else None
+      row = 0
+      for name, error in zip(chunk.names, chunk.errors):
+        if error is not None:
+          yield Prediction(name, error=error)
+          continue
+        logits = found.logits[row].astype(float)
+        index = int(logits.argmax())
+        yield Prediction(
+          image=name,
+          class_index=index,
+          label=self.class_names[index],
+          probability=float(1 / np.exp(logits - logits[index]).sum()),
+          resolution=resolutions[found.places[row]],
+          macs=float(found.macs[row]),
+        )
+        row += 1

@@ -1,0 +1,110 @@
+"""From what a user names, files, folders or arrays, to crops in batches; what can't be read is told, not dropped."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resjax.data.decode import BadImage
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+
+Crop = Callable[[bytes | np.ndarray], np.ndarray]
+
+
+class Item(NamedTuple):
+  """One image that is to be read."""
+
+  name: str
+  content: pathlib.Path | bytes | np.ndarray | Callable[[], bytes | np.ndarray]
+
+
+class Chunk(NamedTuple):
+  """A few images, cropped."""
+
+  names: list[str]
+  errors: list[str | None]  # why an image could not be read
+  crops: np.ndarray  # uint8 [n, H, W, 3], of the readable ones alone, in order
+
+
+def items(images: Any) -> list[Item]:
+  """Returns one item for each image.
+
+  Args:
+    images: Items, which are returned as they are; a file, a folder (its image files, also those in folders below, by
+      name), an encoded image as bytes, an array uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of these.
+
+  Raises:
+    ValueError: Something is none of these, or a folder holds no images.
+  """
+  if isinstance(images, Item):
+    return [images]
+  if isinstance(images, str | pathlib.Path):
+    path = pathlib.Path(images).expanduser()
+    if not path.is_dir():
+      return [Item(str(images), path)]
+    found = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+      raise ValueError(f'images: {images} holds no image files, expected files named {", ".join(SUFFIXES)}')
+    return [Item(str(p), p) for p in found]
+  if isinstance(images, bytes):
+    return [Item('0', images)]
+  if isinstance(images, np.ndarray) or hasattr(images, '__array__'):
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3:
+      raise ValueError(f'images: got {array.dtype} {array.shape}, expected uint8 [H, W, 3] or [N, H, W, 3]')
+    return [Item(str(i), image) for i, image in enumerate(array if array.ndim == 4 else array[None])]
+  if not isinstance(images, Sequence):
+    raise ValueError(f'images: got {type(images).__name__}, expected files, folders or arrays')
+  found = [item for image in images for item in items(image)]
+  named = [isinstance(item.content, pathlib.Path) for item in found]
+  return [item if is_file else Item(str(i), item.content) for i, (item, is_file) in enumerate(zip(found, named))]
+
+
+def of_source(source: Any, numbers: Iterable[int] | None = None) -> list[Item]:
+  """Returns one item for each image of a data source, or for those of these numbers; read when their turn comes."""
+  numbers = range(len(source)) if numbers is None else numbers
+  return [Item(source.name_of(i), lambda i=i: source[i]['image']) for i in numbers]
+
+
+def chunks(wanted: Iterable[Item], crop: Crop, *, size: int, threads: int) -> Iterator[Chunk]:
+  """Reads and crops images in threads, a chunk ahead of who takes them.
+
+  Args:
+    wanted: As from `items`.
+    crop: Of an encoded image or pixels; raises BadImage.
+    size: Images in a chunk.
+    threads: That decode.
+  """
+  wanted = list(wanted)
+
+  def read(item: Item) -> np.ndarray | str:
+    try:
+      content = item.content
+      if isinstance(content, pathlib.Path):
+        content = content.read_bytes()
+      return crop(content() if callable(content) else content)
+    except BadImage as error:
+      return str(error)
+    except OSError as error:
+      return error.strerror or str(error)
+
+  with ThreadPoolExecutor(threads) as pool:
+    ahead: list[tuple[list[Item], list[Any]]] = []
+    for start in range(0, len(wanted), size):
+      part = wanted[start : start + size]
+      ahead.append((part, [pool.submit(read, item) for item in part]))
+      if len(ahead) == 2:
+        yield _chunk(*ahead.pop(0))
+    for part in ahead:
+      yield _chunk(*part)
+
+
+def _chunk(part: list[Item], futures: list[Any]) -> Chunk:
+  """The images of a chunk when all are read."""
+  found = [future.result() for future in futures]
+  readable = [image for image in found if not isinstance(image, str)]
+  crops = np.stack(readable) if readable else np.zeros((0, 1, 1, 3), np.uint8)
+  return Chunk([item.name for item in part], [image if isinstance(image, str) else None for image in found], crops)

@@ -1,0 +1,198 @@
+"""From a checkpoint and images to predictions: the evaluation's crops, every router, budgets, what can't be read."""
+
+import io
+import logging
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import default
+from resjax import drnet, models, preprocess, rsnet, switchable
+from resjax.data.crops import centre_crops
+from resjax.inference import Classifier, routing
+from resjax.inference.images import items
+
+NAMES = tuple('abcde')
+TINY = {'num_classes': 5, 'width': 0.25, 'stages': (1,)}
+
+# The same sums in another order, of logits of order 1.
+TOLERANCE = 1e-5
+
+
+def make_config(method):
+  config = default.get_config()
+  config.method = method
+  config.resolutions = (16, 8)
+  config.drnet.predictor.size = 8
+  config.drnet.predictor.width = 0.25
+  return config
+
+
+@pytest.fixture(scope='module', params=['rsnet', 'drnet'])
+def parts(request):
+  """A network whose BatchNorm sets differ, its config, and some photographs of many sizes."""
+  config = make_config(request.param)
+  model = models.create('resnet_small', **TINY)
+  init = rsnet.init if request.param == 'rsnet' else drnet.init
+  variables = jax.jit(lambda key: init(model, config, key))(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda x: np.asarray(x) + rng.uniform(0, 0.3, x.shape).astype(np.float32), variables)
+  photographs = [rng.integers(0, 256, (*rng.integers(14, 40, 2), 3), np.uint8) for _ in range(60)]
+  return model, variables, config, photographs
+
+
+@pytest.fixture(scope='module')
+def classifier(parts):
+  model, variables, config, _ = parts
+  return Classifier(model, variables, config, NAMES, max_batch=8, threads=2, promote=False)
+
+
+def logits_of(parts, resolution, crop_size):
+  """By the plain network, one image at a time, as evaluation crops it."""
+  model, variables, config, photographs = parts
+  apply = jax.jit(lambda view, images: model.apply(view, images, train=False))
+  view = switchable.view(variables, resolution)
+  found = []
+  for image in photographs:
+    (crop,) = centre_crops(image, (crop_size,), config.eval.crop_fraction, config.data.max_pixels)
+    (inputs,) = preprocess.prepare((crop[None],), (resolution,), config.data.normalize)
+    found.append(np.asarray(apply(view, inputs))[0])
+  return np.stack(found)
+
+
+def check(predictions, logits, rows=None):
+  rows = range(len(predictions)) if rows is None else rows
+  for p, row in zip(predictions, rows):
+    soft = np.exp(logits[row] - logits[row].max())
+    assert (p.class_index, p.label) == (soft.argmax(), NAMES[soft.argmax()])
+    assert p.probability == pytest.approx(soft.max() / soft.sum(), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize('resolution', [16, 8])
+def test_a_fixed_resolution_is_the_reference_evaluation(parts, classifier, resolution):
+  predictions = classifier.predict(parts[3], resolution=resolution)
+  check(predictions, logits_of(parts, resolution, crop_size=resolution))
+  assert [p.image for p in predictions] == [str(i) for i in range(60)]
+  place = (16, 8).index(resolution)
+  assert {(p.resolution, p.macs) for p in predictions} == {(resolution, classifier.network.costs[place])}
+
+
+def test_columns_are_what_the_network_says_at_each_resolution(parts, classifier):
+  table, readable = classifier.columns(parts[3])
+  assert readable.all()
+  for place, resolution in enumerate((16, 8)):
+    logits = logits_of(parts, resolution, crop_size=16).astype(float)
+    soft = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_array_equal(table['guess'][:, place], logits.argmax(1))
+    np.testing.assert_allclose(table['confidence'][:, place], soft.max(1), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(table['odds'][:, place], np.log(soft.max(1) / (1 - soft.max(1))), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['predictor', 'cascade', 'detail', 'random'])
+def test_a_budget_is_met_and_every_image_has_the_logits_of_its_resolution(parts, classifier, name):
+  if name not in classifier.network.routers:
+    with pytest.raises(ValueError, match=r"router: got 'predictor', expected one of cascade, detail, random"):
+      classifier.predict(parts[3], router=name, budget=0.6)
+    return
+  classifier.calibrate(parts[3])
+  predictions = classifier.predict(parts[3], router=name, budget=0.6)
+  places = np.array([(16, 8).index(p.resolution) for p in predictions])
+  assert set(places) == {0, 1}
+  for place, resolution in enumerate((16, 8)):
+    rows = np.flatnonzero(places == place)
+    check([predictions[r] for r in rows], logits_of(parts, resolution, crop_size=16), rows)
+  costs = np.array(classifier.network.costs, float)
+  ran = costs + costs[1] * np.array([1, 0]) if name == 'cascade' else costs
+  own = classifier.network.own if name == 'predictor' else 0
+  np.testing.assert_allclose([p.macs for p in predictions], ran[places] + own)
+  slack = 0.15 if name == 'random' else 1 / 60  # 60 draws of two resolutions; else one image
+  assert np.mean([p.macs for p in predictions]) == pytest.approx(0.6 * costs[0], abs=slack * ran.max())
+
+
+def test_without_options_the_predictor_chooses_or_the_largest_runs(parts, classifier):
+  model, variables, config, photographs = parts
+  predictions = classifier.predict(photographs)
+  if config.method == 'rsnet':
+    assert {p.resolution for p in predictions} == {16}
+    return
+  crops = np.stack([centre_crops(i, (16,), config.eval.crop_fraction, 10**6)[0] for i in photographs])
+  inputs = preprocess.prepare((crops,), (16,), config.data.normalize)
+  scores, _ = drnet.Predictor(config).scores(variables, inputs[0], train=False)
+  assert [p.resolution for p in predictions] == [(16, 8)[place] for place in np.asarray(scores).argmax(1)]
+
+
+def test_milliseconds_are_a_budget(parts, classifier):
+  classifier.calibrate(parts[3])
+  table = classifier.network.engine.costs.seconds
+  table[:, -1] = [0.8, 0.08]  # of eight images
+  for engine in filter(None, [classifier.network.scorer]):
+    engine.costs.seconds[:, -1] = 0.008
+  router = classifier.router('random', '55ms')
+  assert router.costs == pytest.approx((100, 10)) and router.own == 0
+  assert router.mean_cost((np.arange(1000) + 0.5) / 1000) == pytest.approx(55, abs=1.5)  # one of 60 images: 1.5
+
+
+def test_sizes_that_were_not_trained_are_served_and_named(parts, classifier, caplog):
+  with caplog.at_level(logging.WARNING):
+    predictions = classifier.predict(parts[3][:9], resolution=12)
+  assert {p.resolution for p in predictions} == {12}
+  assert '12 px: BatchNorm interpolated between 8 and 16 px' in caplog.text
+  assert classifier.notes[-1] == '12 px: BatchNorm interpolated between 8 and 16 px'
+  assert {p.resolution for p in classifier.predict(parts[3][:9], resolution=(8, 16))} == {(8, 16)}
+  assert '8x16' in classifier.notes[-1]
+
+
+def test_files_folders_bytes_and_what_can_not_be_read(parts, classifier, tmp_path):
+  folder = tmp_path / 'photographs'
+  (folder / 'more').mkdir(parents=True)
+  Image.fromarray(parts[3][0]).save(folder / 'b.png')
+  Image.fromarray(parts[3][1]).save(folder / 'more' / 'a.PNG')
+  (folder / 'note.txt').write_text('no image')
+  (folder / 'a.jpg').write_bytes(b'no JPEG')
+  buffer = io.BytesIO()
+  Image.fromarray(parts[3][2]).save(buffer, 'PNG')
+  found = classifier.predict([folder, buffer.getvalue(), folder / 'none.png', parts[3][3]], resolution=16)
+  names = [str(folder / 'a.jpg'), str(folder / 'b.png'), str(folder / 'more' / 'a.PNG'), '3', str(folder / 'none.png')]
+  assert [p.image for p in found] == [*names, '5']
+  assert [p.error is None for p in found] == [False, True, True, True, False, True]
+  assert 'No such file' in found[4].error and found[0].class_index is None
+  whole = classifier.predict(parts[3][:4], resolution=16)
+  assert [p.probability for p in found if p.error is None] == pytest.approx([p.probability for p in whole], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('images', 'options', 'message'),
+  [
+    (np.zeros((4, 4, 3)), {}, r'images: got float64 \(4, 4, 3\), expected uint8 \[H, W, 3\] or \[N, H, W, 3\]'),
+    (7, {}, 'images: got int, expected files, folders or arrays'),
+    ([], {'resolution': 8, 'budget': 0.5}, 'resolution: got 8 with a budget or router, expected one or the other'),
+    ([], {'router': 'cascade'}, "budget: missing, expected one to set the knob of router 'cascade'"),
+    ([], {'budget': 'much'}, "budget: got 'much', expected a share such as 0.6, multiply-adds such as 9e8, or mill"),
+    ([], {'budget': 0.001, 'router': 'cascade'}, 'budget: got .* expected .* to .* with router'),
+    ([], {'resolution': 0}, 'resolution'),
+  ],
+)
+def test_what_is_wrong_is_named_in_one_line(parts, classifier, images, options, message):
+  classifier.calibrate(parts[3][:8])
+  with pytest.raises(ValueError, match=message) as error:
+    classifier.predict(images, **options)
+  assert '\n' not in str(error.value)
+
+
+def test_a_budget_needs_a_calibration(parts):
+  model, variables, config, photographs = parts
+  fresh = Classifier(model, variables, config, NAMES, max_batch=8)
+  with pytest.raises(FileNotFoundError, match=r'calibration: none yet, expected a call of calibrate\(images\)'):
+    fresh.predict(photographs, budget=0.5, router='cascade')
+
+
+def test_no_images_are_no_predictions(classifier):
+  assert classifier.predict([], resolution=8) == [] and items([]) == []
+
+
+def test_energy_is_the_mean_difference_of_neighbours():
+  image = np.zeros((1, 2, 3, 3), np.uint8)
+  image[0, :, :, 1] = [[0, 200, 0], [100, 0, 0]]
+  assert routing.energy(image)[0] == pytest.approx(((200 + 200 + 100 + 0) / 4 + (100 + 200 + 0) / 3) / 2)

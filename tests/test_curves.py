@@ -1,0 +1,33 @@
+"""The oracle under a budget against brute force; what a router recovers of the way to it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from resjax.inference import curves
+
+
+def test_the_oracle_is_the_best_of_all_choices():
+  rng = np.random.default_rng(0)
+  costs = (6.0, 3.0, 1.0)
+  for _ in range(20):
+    right = rng.random((5, 3)) < 0.5
+    budget = rng.uniform(1, 6)
+    places = curves.oracle(right, costs, budget)
+    found = right[np.arange(5), places].sum()
+    assert np.asarray(costs)[places].mean() <= budget + 1e-9
+    best = max(
+      sum(right[i, p] for i, p in enumerate(choice))
+      for choice in itertools.product(range(3), repeat=5)
+      if sum(costs[p] for p in choice) <= 5 * budget + 1e-9
+    )
+    assert found == best
+
+
+def test_the_way_to_the_oracle():
+  chance = [{'target': 1.0, 'top1': 0.5}, {'target': 2.0, 'top1': 0.6}, {'target': 3.0, 'top1': 0.9}]
+  best = [{'target': 1.0, 'top1': 0.9}, {'target': 2.0, 'top1': 1.0}, {'target': 3.0, 'top1': 0.9}]
+  points = [{'target': 1.0, 'top1': 0.6}, {'target': 2.0, 'top1': 0.5}, {'target': 3.0, 'top1': 0.9}]
+  shares = curves.recovered(points, chance, best)
+  assert shares[:2] == pytest.approx([0.25, -0.25]) and shares[2] is None
