@@ -1,0 +1,232 @@
+"""What a training step will need on a TPU pod: compiled for the pod's topology, on a machine without a TPU.
+
+The step is the one that training runs. Memory and collectives are read from what XLA's TPU compiler makes of it, the
+compiler that comes with the package libtpu; nothing is run, and no data are needed.
+"""
+
+import bisect
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from resjax import macs, models
+from resjax.training import run, two_pass
+from resjax.training.devices import Devices
+
+# A schedule needs the length of an epoch, a compiled step does not change with it: ImageNet's.
+TRAINING_IMAGES = 1_281_167
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A compiled program's memory on each chip, bytes, and what it sends.
+
+  Attributes:
+    name: `train_step`, or the part of it.
+    arguments: What it is given.
+    outputs: What it returns beside what takes the place of an argument.
+    temporaries: What it needs in between.
+    code: The program itself.
+    held: What else is in memory meanwhile: arguments of the step's other programs.
+    collectives: Bytes that each kind of collective operation reduces or moves on a chip.
+  """
+
+  name: str
+  arguments: int
+  outputs: int
+  temporaries: int
+  code: int
+  held: int
+  collectives: dict[str, int]
+
+  @property
+  def memory(self) -> int:
+    """All of it, bytes."""
+    return self.arguments + self.outputs + self.temporaries + self.code + self.held
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+  """What a step needs with one batch.
+
+  Attributes:
+    per_chip: Images on each chip.
+    state: Of the training state on each chip, bytes.
+    memory: Of the dearest program on each chip, bytes.
+    fits: Whether the compiler finds room for it.
+    programs: In their order; empty where one does not fit.
+  """
+
+  per_chip: int
+  state: int
+  memory: int
+  fits: bool
+  programs: tuple[Program, ...]
+
+
+def need(config: ConfigDict, devices: list[jax.Device], per_chip: int) -> Need:
+  """Compiles the training step for some devices and returns what it needs.
+
+  Args:
+    config: As in configs/default.py; `batch_size` is not read.
+    devices: To compile for.
+    per_chip: Images on each device.
+
+  Raises:
+    ValueError: `config.parallel` is 'pmap', which has no way to name devices that are not there.
+  """
+  if config.parallel != 'shard_map':
+    raise ValueError(f"config.parallel: got {config.parallel!r}, expected 'shard_map' for a plan")
+  mesh = Devices(config.parallel, devices)
+  steps = max(1, TRAINING_IMAGES // (per_chip * len(devices)))
+  _, fresh, train_step = run.make_training(config, mesh, steps, max(1, round(config.epochs * steps)))
+  state = _placed(jax.eval_shape(fresh, jax.random.key(0)), mesh.replicated)
+  batch = _placed(batch_of(config, per_chip * len(devices)), mesh.split)
+  size = _bytes(state)
+  try:
+    programs = tuple(_compiled(*lowered) for lowered in _lowered(train_step, state, batch, mesh))
+  except jax.errors.JaxRuntimeError as error:
+    used = re.search(r'Used ([\d.]+)([MG]) of [\d.]+[MG] hbm', str(error))
+    if used is None:
+      raise
+    return Need(per_chip, size, round(float(used[1]) * {'M': 2**20, 'G': 2**30}[used[2]]), False, ())
+  return Need(per_chip, size, max(program.memory for program in programs), True, programs)
+
+
+def batch_of(config: ConfigDict, size: int) -> dict[str, Any]:
+  """Returns the shapes of the loader's batch of `size` images."""
+  sizes = tuple(config.resolutions)[: None if config.data.pyramid == 'host' else 1]
+  images = tuple(jax.ShapeDtypeStruct((size, r, r, 3), jnp.uint8) for r in sizes)
+  number = jax.ShapeDtypeStruct((size,), jnp.int32)
+  return {'images': images, 'label': number, 'index': number}
+
+
+def _lowered(train_step: Any, state: Any, batch: Any, mesh: Devices) -> Iterator[tuple[str, Any, int]]:
+  """The programs of a step, lowered, with the bytes of all that is in memory when each starts."""
+  live = _bytes((state, batch))
+  if not isinstance(train_step, two_pass.TwoPass):
+    yield 'train_step', train_step.lower(state, batch), live
+    return
+  split = NamedSharding(mesh.mesh, P(None, *mesh.split.spec))
+  params, batch_stats, logits, grads = state.params, state.batch_stats, None, None
+  for place, look in enumerate(train_step.look, 1):
+    lowered = look.lower(params, batch_stats, state.step, batch, logits)
+    yield f'look {place}', lowered, live + _bytes(logits)
+    logits = _placed(lowered.out_info, split)
+  for place, learn in enumerate(train_step.learn):
+    lowered = learn.lower(params, batch_stats, state.step, batch, logits, grads)
+    yield f'learn {place}', lowered, live + _bytes((logits, grads))
+    stats, rows, sums = lowered.out_info
+    batch_stats, logits, grads = _placed(stats, mesh.replicated), _placed(rows, split), _placed(sums, mesh.split)
+  last = train_step.update.lower(state.replace(batch_stats=batch_stats), batch, logits, grads)
+  yield 'update', last, live + _bytes((logits, grads))
+
+
+def _compiled(name: str, lowered: Any, live: int) -> Program:
+  """What a lowered program needs; `live` bytes are in memory when it starts, as arguments or beside them."""
+  program = lowered.compile()
+  memory = program.memory_analysis()
+  return Program(
+    name=name,
+    arguments=memory.argument_size_in_bytes,
+    outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    code=memory.generated_code_size_in_bytes,
+    held=max(0, live - memory.argument_size_in_bytes),
+    collectives=collectives(program.as_text()),
+  )
+
+
+_COLLECTIVE = re.compile(
+  r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?\('
+)
+_ARRAY = re.compile(r'\b(pred|bf16|[fsuc]\d+)\w*\[([\d,]*)\]')
+
+
+def collectives(hlo: str) -> dict[str, int]:
+  """Returns the bytes on one device that each kind of collective of a compiled program results in.
+
+  Args:
+    hlo: The program's text; collectives in loops count once.
+  """
+  found: dict[str, int] = {}
+  for line in hlo.splitlines():
+    if match := _COLLECTIVE.search(line):
+      arrays = [_array_bytes(kind, shape) for kind, shape in _ARRAY.findall(match[1])]
+      if match[3] and match[2] in ('all-gather', 'collective-permute'):  # (operands, results, ...)
+        arrays = arrays[1:2]
+      found[match[2]] = found.get(match[2], 0) + sum(arrays)
+  return found
+
+
+def _array_bytes(kind: str, shape: str) -> int:
+  """The bytes of an array in HLO's words, such as f32 and `3,64`."""
+  bits = 8 if kind == 'pred' else int(re.sub(r'\D', '', kind))
+  return math.prod(int(size) for size in shape.split(',') if size) * bits // 8
+
+
+def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
+  """Returns the multiply-adds of a batch on its way to the loss, resizing included, and of a training step with it.
+
+  The way back is taken as twice the way there. A step in two passes runs the smaller resolutions once more.
+
+  Args:
+    config: As in configs/default.py.
+    per_chip: Images in the batch.
+  """
+  method, model = run.METHODS[config.method], models.from_config(config)
+  variables = jax.eval_shape(lambda key: method.init(model, config, key), jax.random.key(0))
+  batch = batch_of(config, per_chip) | {'step': jax.ShapeDtypeStruct((), jnp.int32)}
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  loss_fn = method.make_loss_fn(model, config)
+  forward = macs.count(loss_fn, variables['params'], variables['batch_stats'], batch, key)
+  again = 0
+  if config.memory == 'two_pass' and config.distillation != 'none':
+    again = per_chip * sum(macs.of_model(model, resolution) for resolution in config.resolutions[1:])
+  return forward, 3 * forward + again
+
+
+def largest(measure: Callable[[int], Need], first: Need, memory: int) -> tuple[int, int, list[Need]]:
+  """Returns the largest batch of a chip that fits, the next one, which does not, and all that was measured.
+
+  Batches of the search are 1, 2, 3, 4, 6, 8, 12, ... : powers of two and the middles between them. A straight line
+  through the state's memory and the last measurement says which to try next.
+
+  Args:
+    measure: What the step needs with some images on a chip.
+    first: What it needs with some.
+    memory: Of a chip, bytes.
+
+  Returns:
+    0 images where not even one fits.
+  """
+  ladder = sorted(size for k in range(24) for size in {2**k, 3 * 2**k // 2} - {0})
+  measured = [first]
+  while True:
+    fits = max((n.per_chip for n in measured if n.fits), default=0)
+    refused = min((n.per_chip for n in measured if not n.fits), default=ladder[-1])
+    room = ladder[bisect.bisect_right(ladder, fits) : bisect.bisect_left(ladder, refused)]
+    if not room:
+      return fits, refused, measured
+    last = measured[-1]
+    wanted = (memory - last.state) / max(1, last.memory - last.state) * last.per_chip
+    place = bisect.bisect_right(room, wanted) - 1
+    measured.append(measure(room[min(max(place, 0), len(room) - 1)]))
+
+
+def _placed(tree: Any, sharding: Sharding) -> Any:
+  """The shapes of a tree of arrays, placed."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _bytes(tree: Any) -> int:
+  """The bytes of a tree of placed arrays on one device."""
+  return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,248 @@
+"""The plan: names of topologies, the bytes of collectives, the search, and one real compilation for TPUs."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from resjax import cli, macs, models, rsnet
+from resjax import config as configuration
+from resjax.data import loader, sources
+from resjax.training import plan, topology
+
+GIB = 2**30
+TINY = ['--config.model.width=0.25', '--config.resolutions=(16,8)', '--config.data.size=64']
+
+
+def tiny(*fields):
+  return configuration.load('configs/quickstart.py', [*TINY, *fields])
+
+
+# --- topologies ---
+
+
+@pytest.mark.parametrize(
+  ('name', 'libtpu', 'chips', 'memory'),
+  [
+    ('v5e-8', 'v5e:2x4', 8, 16),
+    ('v5e-256', 'v5e:16x16', 256, 16),
+    ('v5p-8', 'v5p:2x2x1', 4, 95),
+    ('v5p-512', 'v5p:4x8x8', 256, 95),  # 512 TensorCores
+    ('v6e-16', 'v6e:4x4', 16, 32),
+  ],
+)
+def test_names_of_topologies(name, libtpu, chips, memory):
+  assert topology.NAMES[name] == libtpu
+  assert topology.chips_of(name) == chips
+  assert topology.chip_of(name).memory == memory * GIB
+
+
+@pytest.mark.parametrize('name', ['v5e-12', 'v5p-4', 'v5e', '', 'v4-8'])
+def test_an_unknown_topology_is_one_line_with_the_known(name):
+  with pytest.raises(ValueError, match=rf"^--topology: got '{name}', expected one of v5e-4, v5e-8, .*v5p-512") as error:
+    topology.devices_of(name)
+  assert '\n' not in str(error.value)
+
+
+def test_without_libtpu_one_line_says_how_to_get_it(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.delenv('TPU_LIBRARY_PATH', raising=False)
+  with pytest.raises(SystemExit) as error:
+    cli.main(['plan', '--config=configs/quickstart.py', '--topology=v5e-8', '--batch=64'])
+  assert error.value.code == ("error: libtpu: not installed, expected XLA's compiler for TPUs: pip install -e '.[tpu]'")
+
+
+# --- what a program says ---
+
+
+def test_a_compiled_program_tells_what_it_reduces():
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+
+  def body(x, y):
+    return jax.lax.pmean(x, 'data'), jax.lax.all_gather(y, 'data'), jax.lax.psum(y.astype(jnp.int8), 'data')
+
+  mapped = jax.shard_map(body, mesh=mesh, in_specs=P('data'), out_specs=(P(), P('data'), P()))
+  shapes = [jax.ShapeDtypeStruct((8, *s), jnp.float32) for s in [(3, 5), (7,)]]
+  found = plan.collectives(jax.jit(mapped).lower(*shapes).compile().as_text())
+  assert found['all-gather'] == 8 * 7 * 4
+  assert found['all-reduce'] in (3 * 5 * 4 + 7, 3 * 5 * 4 + 7 * 4)  # the CPU adds int8 as int8 or as int32
+
+
+@pytest.mark.parametrize(
+  ('line', 'expected'),
+  [
+    ('  %r = f32[3,64]{1,0:T(8,128)} all-reduce(%a), channel_id=1, to_apply=%add', {'all-reduce': 768}),
+    (
+      '  %r = (f32[1]{0:T(128)}, bf16[64]{0:T(128)S(1)}, /*index=2*/pred[5]{0}) all-reduce-start(%a, %b, %c)',
+      {'all-reduce': 4 + 128 + 5},
+    ),
+    ('  %g = (f32[2]{0}, f32[16]{0}) all-gather-start(f32[2]{0} %a), dimensions={0}', {'all-gather': 64}),
+    ('  %d = f32[16]{0} all-gather-done(%g)', {}),
+    ('  %p = (u32[4]{0}, u32[4]{0}, u32[], u32[]) collective-permute-start(%a)', {'collective-permute': 16}),
+    ('  %s = f8e4m3fn[10]{0} reduce-scatter(%a), dimensions={0}', {'reduce-scatter': 10}),
+    ('  %t = f32[1]{0} get-tuple-element(%all-reduce.213), index=0, metadata={op_name="x/all-reduce"}', {}),
+    ('  %u = f32[] all-reduce(%a)', {'all-reduce': 4}),
+  ],
+)
+def test_bytes_of_collectives(line, expected):
+  assert plan.collectives(line) == expected
+
+
+def test_the_batch_is_the_loaders():
+  for pyramid in ('host', 'device'):
+    config = tiny(f'--config.data.pyramid={pyramid}', '--config.batch_size=16')
+    source = sources.create(config, config.data.train_split)
+    batches = loader.train_batches(source, config, process_index=0, process_count=1, local_devices=8)
+    batch = next(batches)
+    batches.close()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    assert plan.batch_of(config, 16) == shapes
+
+
+# --- what a step needs ---
+
+
+@pytest.mark.parametrize(
+  ('memory', 'names', 'least', 'most'),
+  [
+    # Each use of the shared parameters sums its gradient over devices, and the step takes their mean once more.
+    ('joint', ['train_step'], 1, 3),
+    ('two_pass', ['look 1', 'learn 0', 'learn 1', 'update'], 1, 1),
+  ],
+)
+def test_what_a_step_needs(memory, names, least, most):
+  config = tiny(f'--config.memory={memory}')
+  need = plan.need(config, jax.devices(), 2)
+  assert [program.name for program in need.programs] == names
+  variables = jax.eval_shape(lambda key: rsnet.init(models.from_config(config), config, key), jax.random.key(0))
+  params, statistics = (sum(x.size for x in jax.tree.leaves(variables[kind])) for kind in ('params', 'batch_stats'))
+  counters = 2  # the step's and the schedule's
+  assert need.fits and need.state == 4 * (2 * params + statistics + counters)  # with momentum
+  reduced = sum(sum(program.collectives.values()) for program in need.programs)
+  scalars = 32  # losses and other metrics, one number each
+  assert 4 * (least * params + statistics) <= reduced <= 4 * (most * params + statistics + scalars)
+  images = 2 * 16 * 16 * 3  # uint8
+  for program in need.programs:
+    assert program.arguments + program.held >= need.state + images
+    assert program.temporaries >= 0 and need.memory >= program.memory
+
+
+def test_pmap_has_no_plan():
+  with pytest.raises(ValueError, match=r"^config\.parallel: got 'pmap', expected 'shard_map' for a plan$"):
+    plan.need(tiny('--config.parallel=pmap'), jax.devices(), 2)
+
+
+@pytest.mark.parametrize('memory', ['joint', 'two_pass'])
+def test_multiply_adds(memory):
+  config = tiny('--config.data.pyramid=host', f'--config.memory={memory}')
+  model = models.from_config(config)
+  costs = [macs.of_model(model, r) for r in (16, 8)]
+  forward, step = plan.multiply_adds(config, 4)
+  ensemble = 4 * 2 * 10  # the logits of two resolutions, weighed
+  assert 0 <= forward - 4 * sum(costs) <= 4 * ensemble
+  assert step == 3 * forward + (4 * costs[1] if memory == 'two_pass' else 0)
+
+
+# --- the search ---
+
+
+def compiler(state, each, memory):
+  """A step whose memory is a straight line, and the batches that it was compiled for."""
+  asked = []
+
+  def measure(images):
+    asked.append(images)
+    need = state + each * images
+    return plan.Need(images, state, need, need <= memory, ())
+
+  return measure, asked
+
+
+@pytest.mark.parametrize(
+  ('first', 'each', 'fits', 'refused'),
+  [
+    (32, 10, 64, 96),
+    (64, 10, 64, 96),
+    (96, 10, 64, 96),
+    (1, 10, 64, 96),
+    (1000, 10, 64, 96),
+    (40, 25, 32, 48),
+    (8, 900, 1, 2),
+    (8, 901, 0, 1),
+    (8, 300, 3, 4),
+  ],
+)
+def test_the_search_ends_between_neighbours(first, each, fits, refused):
+  memory = 1000 if each > 25 else 940
+  measure, asked = compiler(100, each, memory)
+  if each == 25:
+    fits, refused = 32, 40  # 40 was measured, and does not fit
+  found = plan.largest(measure, measure(first), memory)
+  assert found[:2] == (fits, refused)
+  assert [need.per_chip for need in found[2]] == asked
+  assert len(asked) == len(set(asked)) <= 4
+
+
+def test_the_search_does_not_trust_a_line():
+  def measure(images):
+    need = 500 + 10 * images + 2 ** (images // 64)
+    return plan.Need(images, 100, need, need <= 2000, ())
+
+  assert plan.largest(measure, measure(8), 2000)[:2] == (128, 192)
+
+
+# --- the command ---
+
+
+def test_the_command_prints_and_writes_its_plan(monkeypatch, capsys, tmp_path):
+  monkeypatch.setattr(topology, 'devices_of', lambda name: jax.devices())
+  monkeypatch.setattr('resjax.commands.plan.libtpu_version', lambda: '1.2.3')
+  file = tmp_path / 'plan.json'
+  cli.main(['plan', '--config=configs/quickstart.py', '--topology=v5e-8', '--batch=16', f'--json={file}', *TINY])
+  result = json.loads(file.read_text())
+  assert (result['chips'], result['need']['per_chip'], result['batch_size']) == (8, 2, 16)
+  assert result['macs']['step'] == 8 * result['macs']['per_chip']
+  rate = 0.3 * topology.CHIPS['v5e'].peak / (result['macs']['per_chip'] / 2)
+  np.testing.assert_allclose(result['images_per_second'], 8 * rate, rtol=1e-12)
+  shown = capsys.readouterr().out
+  assert 'resnet_small at 16, 8 px, float32, on v5e-8: 8 chips, 2 images on each, 16 in a' in shown
+  assert 'train_step' in shown and 'all-reduce' in shown and 'largest' not in shown
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--topology=v5e-8', '--batch=12'], r'--batch: got 12, expected a multiple of the 8 chips of v5e-8'),
+    (['--topology=v5p-512', '--config.batch_size=100'], r'config\.batch_size: got 100, expected a multiple of the 256'),
+    (['--topology=v5e-8', '--batch=0'], r'--batch: got 0'),
+    (['--topology=v5e-8', '--utilization=2'], r'--utilization: got 2\.0, expected more than 0, at most 1'),
+    (['--topology=v9-8'], r"--topology: got 'v9-8', expected one of v5e-4"),
+    (['--topology=v5e-8', '--json=none/plan.json'], r'--json: no folder none, expected one'),
+  ],
+)
+def test_bad_input_is_one_line(arguments, message):
+  with pytest.raises(SystemExit, match=rf'^error: {message}'):
+    cli.main(['plan', '--config=configs/quickstart.py', *arguments])
+
+
+@pytest.mark.slow
+def test_a_step_compiled_for_tpus():
+  if importlib.util.find_spec('libtpu') is None:
+    pytest.skip("needs XLA's compiler for TPUs: pip install -e '.[tpu]'")
+  config = tiny('--config.model.dtype=bfloat16')
+  need = plan.need(config, topology.devices_of('v5e-8'), 4)
+  on_cpu = plan.need(config, jax.devices(), 4)
+  assert need.fits and need.state == on_cpu.state
+  (program,) = need.programs
+  assert program.code > 0 and program.temporaries > 0
+  # TPUs reduce what the CPU reduces, and scalars in arrays of one.
+  assert sum(program.collectives.values()) == pytest.approx(sum(on_cpu.programs[0].collectives.values()), abs=1000)
+  too_large = plan.need(config, topology.devices_of('v5e-8'), 2**18)
+  assert not too_large.fits and too_large.memory > 16 * GIB
+  assert dataclasses.asdict(too_large)['programs'] == ()
