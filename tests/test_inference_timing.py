@@ -18,13 +18,16 @@ class Clocked:
     self.identity = {'machine': machine}
     self.now, self.calls, self.late = 0.0, [], set(late)
 
+  def price(self, place, bucket):
+    return PRICE[place] * bucket
+
   def put(self, images):
     assert images.dtype == np.uint8 and images.shape[1:] == self.shape
     return images
 
   def dispatch(self, batch, place, bucket, rows):
     assert len(batch) == bucket == len(rows)
-    self.now += PRICE[place] * bucket * (10 if len(self.calls) in self.late else 1)
+    self.now += self.price(place, bucket) * (10 if len(self.calls) in self.late else 1)
     self.calls.append((place, bucket))
     return np.zeros((bucket, 2), np.float32)
 
@@ -51,6 +54,14 @@ def test_the_smallest_bucket_is_measured_however_long_it_takes(clocked):
   found = timing.measure(clocked(), BUCKETS, longest=1e-9)
   np.testing.assert_array_equal(found.measured, [[1] + [0] * 5] * 2)
   np.testing.assert_allclose(found.seconds, np.outer(PRICE, BUCKETS), rtol=1e-9)
+
+
+def test_images_of_a_bucket_that_is_not_run_cost_what_they_cost_in_the_best(clocked):
+  runtime = clocked()
+  runtime.price = lambda place, bucket: PRICE[place] * (bucket if bucket != 4 else 6)
+  found = timing.measure(runtime, BUCKETS, longest=0.25)
+  np.testing.assert_array_equal(found.measured[0], [1, 1, 1, 0, 0, 0])
+  np.testing.assert_allclose(found.seconds[0], PRICE[0] * np.array([1, 2, 6, 8, 16, 32]), rtol=1e-9)
 
 
 def test_late_calls_do_not_count(clocked):

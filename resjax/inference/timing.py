@@ -14,7 +14,7 @@ import numpy as np
 from resjax.inference.runtime import Runtime
 
 REPEATS = 3
-# A program that is expected to take longer is not run: the cost of the bucket before it counts, in proportion.
+# A program that is expected to take longer is not run: smaller buckets tell its cost, in proportion.
 LONGEST = 1.0  # seconds
 
 
@@ -22,7 +22,7 @@ class Costs(NamedTuple):
   """What every program takes."""
 
   seconds: np.ndarray  # [R, S], of one call at each resolution, highest first, and of each bucket
-  measured: np.ndarray  # bool [R, S]; False: in proportion to the next smaller bucket that was measured
+  measured: np.ndarray  # bool [R, S]; False: in proportion to the best bucket that was measured
 
 
 def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | None = None) -> Costs:
@@ -60,8 +60,8 @@ def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS,
     runtime: Its programs of these buckets are compiled.
     buckets: Ascending sizes; the smallest is always measured.
     repeats: Calls that count.
-    longest: Seconds; a bucket whose call is expected to take longer is not run, but costed in proportion to the
-      largest that was. Its expected time is that of the bucket before it, in proportion.
+    longest: Seconds; a bucket whose call is expected to take longer, by the one before it, is not run. Its images
+      cost what they cost in the best bucket that was.
   """
   crops = np.random.default_rng(0).integers(0, 256, (buckets[-1], *runtime.shape), np.uint8)
   places = range(len(runtime.resolutions))
@@ -71,19 +71,17 @@ def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS,
     for bucket in buckets:
       if expected * bucket > longest:
         break
-      _call(runtime, crops, place, bucket)
-      expected = _call(runtime, crops, place, bucket) / bucket
+      expected = min(_call(runtime, crops, place, bucket) for _ in range(2)) / bucket
       calls[place, bucket] = []
   for _ in range(repeats):
     for place, bucket in calls:
       calls[place, bucket].append(_call(runtime, crops, place, bucket))
   measured = np.array([[(place, bucket) in calls for bucket in buckets] for place in places])
-  seconds = np.zeros(measured.shape)
-  for place in places:
-    for i, bucket in enumerate(buckets):
-      known = measured[place, i]
-      seconds[place, i] = min(calls[place, bucket]) if known else seconds[place, i - 1] * bucket / buckets[i - 1]
-  return Costs(seconds, measured)
+  image = np.full(measured.shape, np.inf)
+  for place, bucket in calls:
+    image[place, buckets.index(bucket)] = min(calls[place, bucket]) / bucket
+  image = np.where(measured, image, image.min(1, keepdims=True))
+  return Costs(image * np.array(buckets), measured)
 
 
 def _call(runtime, crops, place, bucket):
