@@ -6,6 +6,7 @@ device. Both ways draw the same regions of the same photographs, in turns, in on
 
   python benchmarks/loader.py                 # scikit-learn's two photographs, cut into tiles
   python benchmarks/loader.py --dir=FOLDER    # the JPEGs of a folder, at any depth
+  python benchmarks/loader.py --pod           # and what the hosts of a TPU v5e-256 would have to do
 
 The table gives the median over rounds of images per second of CPU time and of wall time; the
 spread is that of the lowest and the highest round.
@@ -18,17 +19,26 @@ import itertools
 import pathlib
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from resjax import macs, models
 from resjax.data.crops import random_region, train_crops
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
 TILE = (375, 500)  # the usual size of ImageNet's photographs
 WARM_UP = 4  # photographs before the clock starts
+
+# What is assumed of a TPU v5e-256: Google's figures for the chip and its hosts, and two guesses of ours.
+CHIPS, PEAK, VCPUS = 256, 197e12, 28  # bfloat16 operations per second and chip; vCPUs per chip (112 for 4, 224 for 8)
+UTILISATION = 0.4  # of the peak, in training; published ResNet-50 trainings reach 0.2 to 0.4
+OPERATIONS = 2 * 3  # per multiply-add of the forward pass: two, and the backward pass costs two forward ones
 
 
 def tiles() -> list[bytes]:
@@ -97,12 +107,34 @@ def line(name: str, rates: list[tuple[float, float]], base: list[tuple[float, fl
   return f'| {name} | ' + ' | '.join(cells) + ' |'
 
 
+def pod(rates: dict[str, float]) -> str:
+  """The share of a v5e-256's host CPUs that loading would take, if a vCPU did what a core does here.
+
+  Args:
+    rates: Images per second of CPU time, by way.
+  """
+  lines = [
+    f'\nTPU v5e-{CHIPS}, {VCPUS} vCPUs for each chip, {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s assumed\n',
+    '| network | multiply-adds, forward | images/s, chip | images/s, pod | needed of a vCPU, images/s |'
+    + ''.join(f' {name}: CPU used |' for name in rates),
+    '|---' * (5 + len(rates)) + '|',
+  ]
+  for name in ('resnet18', 'resnet50', 'mobilenetv2'):
+    model = models.create(name, num_classes=1000)
+    cost = sum(macs.of_model(model, r) for r in RESOLUTIONS)
+    chip = PEAK * UTILISATION / (OPERATIONS * cost)
+    shares = ''.join(f' {chip / VCPUS / rate:.0%} |' for rate in rates.values())
+    lines.append(f'| {name} | {cost / 1e9:.2f} G | {chip:,.0f} | {chip * CHIPS:,.0f} | {chip / VCPUS:.0f} |{shares}')
+  return '\n'.join(lines)
+
+
 def main() -> None:
   """Runs all ways in turns and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--dir', help='folder of JPEGs; without it, tiles of two photographs')
   parser.add_argument('--images', type=int, default=200, help='at most so many files of the folder')
   parser.add_argument('--rounds', type=int, default=9)
+  parser.add_argument('--pod', action='store_true', help="also compare with what a TPU v5e-256's hosts need")
   args = parser.parse_args()
   files = folder(args.dir, args.images) if args.dir else tiles()
   sizes = sorted(Image.open(io.BytesIO(data)).size for data in files)
@@ -118,6 +150,8 @@ def main() -> None:
   print('|---|---|---|---|---|')
   for name in WAYS:
     print(line(name, rates[name], rates['reference']))
+  if args.pod:
+    print(pod({name: statistics.median(cpu for cpu, _ in values) for name, values in rates.items()}))
 
 
 if __name__ == '__main__':

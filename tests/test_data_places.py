@@ -4,7 +4,9 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 
-from resjax.data.places import is_remote, place
+from configs import default
+from resjax.data.places import is_remote, local, place
+from resjax.training.loop import train_and_evaluate
 
 
 def test_a_local_folder_is_what_pathlib_makes_of_it(tmp_path, monkeypatch):
@@ -32,3 +34,12 @@ def test_what_is_missing_is_named_in_one_line(monkeypatch):
   monkeypatch.setattr(fsspec, 'get_filesystem_class', missing)
   with pytest.raises(ValueError, match=r"config.data.dir: got 'gs://photos', which needs gcsfs: pip install"):
     place('gs://photos', 'config.data.dir')
+
+
+def test_a_workdir_in_a_bucket_is_refused_and_makes_no_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(
+    ValueError, match="workdir: got 'gs://runs/1', expected a local folder, or a bucket mounted as one"
+  ):
+    train_and_evaluate(default.get_config(), 'gs://runs/1')
+  assert list(tmp_path.iterdir()) == [] and local(tmp_path, 'workdir') == tmp_path

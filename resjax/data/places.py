@@ -1,11 +1,12 @@
 """Folders, on a local disk or in a bucket of Google Cloud Storage."""
 
 import os
+import pathlib
 
 import fsspec
 from etils import epath
 
-__all__ = ['is_remote', 'place']
+__all__ = ['is_remote', 'local', 'place']
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -35,3 +36,18 @@ def place(path: str | os.PathLike[str], field: str) -> epath.Path:
       f"{field}: got {path!r}, which needs gcsfs: pip install -e '.[gs]' (or name a local or mounted folder)"
     ) from None
   return epath.Path(path)
+
+
+def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
+  """Returns the path of a local folder, as it is.
+
+  Args:
+    path: What should be one.
+    field: What messages call it, such as 'workdir'.
+
+  Raises:
+    ValueError: It names a bucket, where files can't be appended to or renamed.
+  """
+  if is_remote(path):
+    raise ValueError(f'{field}: got {os.fspath(path)!r}, expected a local folder, or a bucket mounted as one')
+  return pathlib.Path(path)

@@ -14,6 +14,7 @@ from resjax import config as configuration
 from resjax import macs, report
 from resjax.checkpoint import Checkpoints
 from resjax.data import loader
+from resjax.data.places import local
 from resjax.training import backbone, evaluate, judge
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
@@ -43,7 +44,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     Preempted: SIGTERM came; in training, the last step is saved.
   """
   configuration.validate(config)
-  workdir = pathlib.Path(workdir)
+  workdir = local(workdir, 'workdir')
   results = report.read(workdir)
   if results is not None:
     configuration.check_same(results['config'], config, f'workdir {workdir}')
