@@ -162,7 +162,7 @@ class Checkpoints:
 
 
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
-  """Returns what was saved beside the state: `config` as JSON, `train_seconds`, whether the run is `finished`.
+  """Returns what was saved beside the state: `config`, `class_names`, `train_seconds`, `finished`; and its `step`.
 
   Args:
     workdir: The run's folder; only read, also while the run goes on.
@@ -173,7 +173,7 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
     ValueError: It is damaged.
   """
   path = _path(workdir, step)
-  return _whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta']
+  return _whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta'] | {'step': int(path.name)}
 
 
 def load_variables(
@@ -195,7 +195,7 @@ def load_variables(
   """
   path = _path(workdir, step)
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  shapes = _whole(lambda: ocp.checkpointables_metadata(path), path).metadata['state']
+  shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
   wanted = {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}
   wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted)
@@ -229,6 +229,15 @@ def _whole(read: Callable[[], Any], path: Any) -> Any:
     raise ValueError(f'{path}: {_reason(error)}; expected a whole checkpoint that fits the config') from error
 
 
+def _shapes(path: pathlib.Path) -> Any:
+  """The state of a step as shapes and types."""
+  shapes = _whole(lambda: ocp.metadata(path, 'state'), path).metadata
+  if shapes is None:  # Orbax only logs why: reading says it
+    _whole(lambda: ocp.load_checkpointables(path, {'state': None}), path)
+    raise ValueError(f'{path}: no arrays; expected a whole checkpoint')
+  return shapes
+
+
 def _read_all(path: pathlib.Path) -> None:
   """Reads every array of a step, on this process alone; ValueError where one is damaged."""
   me = jax.process_index()
@@ -238,8 +247,7 @@ def _read_all(path: pathlib.Path) -> None:
   context.multiprocessing_options.barrier_sync_key_prefix = f'read_all_{me}'
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with context:
-    shapes = _whole(lambda: ocp.checkpointables_metadata(path), path).metadata['state']
-    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), _shapes(path))
     _whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
 
 
@@ -258,6 +266,19 @@ def _writing(root: pathlib.Path) -> Iterator[None]:
     raise OSError(f'{root}: {_reason(error)}; expected a folder with room for a checkpoint') from error
 
 
-def _reason(error: Exception) -> str:
-  """The first line of an error, not too long."""
-  return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def _reason(error: BaseException) -> str:
+  """The first line of what caused an error, not too long."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  return next(iter(str(error).split(' [tensorstore_spec')[0].splitlines()), type(error).__name__)[:400]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a log record is no other form of an error that Orbax raises as well, for each array once."""
+  text = record.getMessage()
+  again = text.startswith('Failed to get metadata') or 'tensorstore_spec' in text
+  return not (again or (record.exc_info and 'orbax' in record.pathname))
+
+
+for _name in ('absl', 'asyncio'):
+  logging.getLogger(_name).addFilter(_is_news)

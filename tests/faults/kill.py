@@ -22,11 +22,11 @@ import lives
 DEVICES = 2
 
 
-def die(group, fate, start, workdir, rng):
+def die(group, fate, noted, workdir, rng):
   """Waits for the moment that `fate` names and sends the signal; returns the exit code, None if the run ended first."""
   (process,) = group
   deadline = time.monotonic() + rng.uniform(0, 4) if fate == 'starting' else None
-  target = start + rng.randint(1, 25)
+  target = noted + rng.randint(1, 25)
   saves, busy = rng.randint(1, 3), False
   while process.poll() is None:
     if fate == 'saving':
@@ -36,7 +36,7 @@ def die(group, fate, start, workdir, rng):
     elif deadline:
       ready = time.monotonic() >= deadline
     else:
-      ready = lives.last_noted(workdir) >= target
+      ready = len(lives.noted(workdir)) >= target
     if ready:
       time.sleep(rng.uniform(0, 0.02 if fate == 'saving' else 0.1))
       os.kill(process.pid, signal.SIGTERM if fate == 'sigterm' else signal.SIGKILL)
@@ -53,13 +53,14 @@ def torture(root, fates, rng):
     runs.append(workdir)
     while True:
       start = (lives.saved(workdir) or [0])[-1]
+      before = len(lives.noted(workdir))
       group = lives.start(workdir, devices=DEVICES, pause=0.01 if fates else 0)
       fate = fates[-1] if fates else None
-      code = die(group, fate, start, workdir, rng) if fate else group[0].wait(600)
+      code = die(group, fate, before, workdir, rng) if fate else group[0].wait(600)
       if not fate or code is None:  # this run is over
         assert group[0].wait(0) == 0, lives.log(workdir)[-3000:]
         break
-      noted, steps = lives.last_noted(workdir), lives.saved(workdir)
+      noted, steps = (lives.noted(workdir) or [0])[-1], lives.saved(workdir)
       cut = lives.saving(workdir)
       if fate == 'sigterm':
         assert code == lives.PREEMPTED, (code, lives.log(workdir)[-3000:])

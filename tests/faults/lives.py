@@ -118,12 +118,11 @@ def seen(workdir):
   return {step: sorted(ids) for step, ids in sorted(found.items())}
 
 
-def last_noted(workdir):
-  """The step whose batch was noted last, or 0."""
+def noted(workdir):
+  """The steps whose batches the first process noted in all its lives, in that order."""
   path = pathlib.Path(f'{workdir}.notes', '0.jsonl')
   lines = path.read_text().splitlines() if path.exists() else []
-  whole = [line for line in lines if line.endswith(']]')]
-  return json.loads(whole[-1])[0] if whole else 0
+  return [json.loads(line)[0] for line in lines if line.endswith(']]')]
 
 
 def saved(workdir):

@@ -24,7 +24,7 @@ LIMIT = 120  # seconds
 def training(workdir):
   """Two processes that have trained a few steps."""
   group = lives.start(workdir, '--config.epochs=500', processes=2, pause=0.05)
-  while lives.last_noted(workdir) < 8:
+  while len(lives.noted(workdir)) < 8:
     assert all(process.poll() is None for process in group), lives.log(workdir)[-3000:] + lives.log(workdir, 1)[-3000:]
     time.sleep(0.1)
   return group
@@ -53,7 +53,7 @@ def notice(workdir):
   begin = time.monotonic()
   codes = lives.finish(group, LIMIT)
   print(f'sigterm: both ended with {codes} after {time.monotonic() - begin:.1f} s, saved {lives.saved(workdir)}')
-  assert codes == [lives.PREEMPTED] * 2 and lives.saved(workdir)[-1] == lives.last_noted(workdir)
+  assert codes == [lives.PREEMPTED] * 2 and lives.saved(workdir)[-1] == lives.noted(workdir)[-1]
 
 
 if __name__ == '__main__':
