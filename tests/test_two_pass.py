@@ -11,7 +11,7 @@ from flax import linen as nn
 from configs import default
 from resjax import config as configuration
 from resjax import rsnet
-from resjax.training import optimizer, state, step, two_pass
+from resjax.training import optimizer, run, state, step, two_pass
 from resjax.training.devices import Devices
 
 RESOLUTIONS = (16, 8)
@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 
 class Net(nn.Module):
-  """As small as a network with a BatchNorm in its middle can be: thirteen pairs of programs are compiled here."""
+  """As small as a network with a BatchNorm in its middle can be: many programs are compiled here."""
 
   axis_name: str | None = None
 
@@ -169,6 +169,13 @@ def test_gradients_meet_once_a_step():
   of_one = len(jax.tree.leaves(current.batch_stats)) // 2
   assert exchanged[:3] == [0, of_one, of_one]
   assert exchanged[3] >= len(jax.tree.leaves(current.params))
+
+
+@pytest.mark.parametrize('memory, kind', [('two_pass', two_pass.TwoPass), ('joint', type(jax.jit(len)))])
+def test_a_run_takes_it_where_the_config_says_so(memory, kind):
+  config = make_config(memory=memory, **{'model.name': 'resnet_small'})
+  _, _, train_step = run.make_training(config, Devices(), 10, 100)
+  assert isinstance(train_step, kind)
 
 
 @pytest.mark.parametrize('field, value', [('method', 'drnet'), ('parallel', 'pmap')])
