@@ -135,7 +135,7 @@ def render(result: dict[str, Any]) -> Group:
   parts += [
     Text(
       f'multiply-adds: {macs_text(counts["forward_per_image"])} forward for an image; '
-      f'{macs_text(counts["step"])} a step, {macs_text(counts["per_chip"])} on each chip'
+      f'{counts["step"] / 1e12:,.2f} T a step, {macs_text(counts["per_chip"])} on each chip'
     ),
     Text(
       f'images a second: {result["images_per_second"]:,.0f} at {100 * result["utilization"]:.0f} % of the peak rate '
