@@ -166,7 +166,7 @@ def _memory(result: dict[str, Any]) -> Table:
 def _verdict(result: dict[str, Any]) -> str:
   """That the batch does not fit."""
   return (
-    f'does not fit: a program needs {_gib(result["need"]["memory"])} GiB on each chip, '
+    f'does not fit: a program needs at least {_gib(result["need"]["memory"])} GiB on each chip, '
     f'which has {result["chip"]["memory"] / topology.GIB:.0f} GB'
   )
 

@@ -60,7 +60,7 @@ class Need:
   Attributes:
     per_chip: Images on each chip.
     state: Of the training state on each chip, bytes.
-    memory: Of the dearest program on each chip, bytes.
+    memory: Of the dearest program on each chip, bytes; where it does not fit, the least, as far as the compiler says.
     fits: Whether the compiler finds room for it.
     programs: In their order; empty where one does not fit.
   """
@@ -94,11 +94,18 @@ def need(config: ConfigDict, devices: list[jax.Device], per_chip: int) -> Need:
   try:
     programs = tuple(_compiled(*lowered) for lowered in _lowered(train_step, state, batch, mesh))
   except jax.errors.JaxRuntimeError as error:
-    used = re.search(r'Used ([\d.]+)([MG]) of [\d.]+[MG] hbm', str(error))
-    if used is None:
+    if (wanted := refused(str(error))) is None:
       raise
-    return Need(per_chip, size, round(float(used[1]) * {'M': 2**20, 'G': 2**30}[used[2]]), False, ())
+    return Need(per_chip, size, wanted, False, ())
   return Need(per_chip, size, max(program.memory for program in programs), True, programs)
+
+
+def refused(message: str) -> int | None:
+  """Returns the bytes that a program would need at least, from the compiler's words that there is no room for it."""
+  if 'RESOURCE_EXHAUSTED' not in message:
+    return None
+  found = re.search(r'(?:Used |temporaries \()([\d.]+)([KMGT])', message)
+  return round(float(found[1]) * 2 ** {'K': 10, 'M': 20, 'G': 30, 'T': 40}[found[2]]) if found else 0
 
 
 def batch_of(config: ConfigDict, size: int) -> dict[str, Any]:
