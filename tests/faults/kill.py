@@ -29,10 +29,12 @@ def die(group, fate, noted, workdir, rng):
   target = noted + rng.randint(1, 25)
   saves, busy = rng.randint(1, 3), False
   while process.poll() is None:
-    if fate == 'saving':
+    if fate == 'saving' and len(lives.noted(workdir)) > noted:  # what an earlier life began is cleared away by then
       before, busy = busy, lives.saving(workdir)
       saves -= busy and not before
       ready = busy and saves <= 0
+    elif fate == 'saving':
+      ready = False
     elif deadline:
       ready = time.monotonic() >= deadline
     else:
@@ -61,7 +63,7 @@ def torture(root, fates, rng):
         assert group[0].wait(0) == 0, lives.log(workdir)[-3000:]
         break
       noted, steps = (lives.noted(workdir) or [0])[-1], lives.saved(workdir)
-      cut = lives.saving(workdir)
+      cut = fate != 'starting' and lives.saving(workdir)
       if fate == 'sigterm':
         assert code == lives.PREEMPTED, (code, lives.log(workdir)[-3000:])
         assert steps[-1] == noted, f'SIGTERM at step {noted}, but the newest checkpoint is {steps}'

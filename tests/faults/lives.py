@@ -1,7 +1,7 @@
 """Runs as groups of processes, and what is left of them: the images they saw, the state they saved.
 
 A run of one process is forked from this one, which has imported all that it needs and started no JAX backend: so ask
-for `state` and `difference` when all lives are over. Runs of several processes are commands of their own.
+for `state` and `differences` when all lives are over. Runs of several processes are commands of their own.
 """
 
 import json
@@ -146,12 +146,16 @@ def state(workdir):
   return {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in jax.tree.leaves_with_path(loaded)}
 
 
-def difference(workdir, other):
-  """The largest difference between two runs' newest states, relative to the largest entry of each array or 1."""
+def differences(workdir, other):
+  """The largest differences between two runs' newest states, each relative to the array's largest entry or 1.
+
+  Of `params`, `batch_stats` and `opt_state` apart.
+  """
   ours, theirs = state(workdir), state(other)
   assert ours.keys() == theirs.keys()
   gap = lambda a, b: float(np.abs(a.astype(np.float64) - b).max(initial=0) / max(1, np.abs(b).max(initial=0)))
-  return max(gap(ours[name], theirs[name]) for name in ours)
+  kinds = ('params', 'batch_stats', 'opt_state')
+  return {kind: max(gap(ours[name], theirs[name]) for name in ours if name.startswith(f"['{kind}']")) for kind in kinds}
 
 
 def losses(workdir):
