@@ -6,6 +6,7 @@ import sys
 
 # Subcommand: what `resjax --help` says of it. Its module has `add_arguments(parser)` and `run(options)`.
 COMMANDS: dict[str, str] = {
+  'benchmark': 'measure images per second, and how much of the saving is real',
   'calibrate': 'set the budget dial of a trained network',
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',

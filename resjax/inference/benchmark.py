@@ -1,0 +1,236 @@
+"""Images per second and latency, at one resolution and routed, in turns; and how much of the saving is real.
+
+A round takes every way over the same number of images once, in calls of one batch each, in a new order. Ways differ in
+what they start from, their scope; what comes before that is not timed. The calls follow one another: none is prepared
+while another runs.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from resjax import dial
+from resjax.inference import calibration, measure
+from resjax.inference.classifier import Classifier
+from resjax.inference.engine import Engine
+from resjax.inference.pool import Pool
+from resjax.inference.routing import Network, energy
+
+SCOPES = {
+  'network': 'the network alone: which image runs where is known; grouping, resizing and padding count',
+  'arrays': 'end to end from uint8 crops: the router too',
+  'encoded': 'end to end from encoded images: decoding and cropping too',
+}
+
+WARM_UP = 1  # rounds that are not counted
+
+
+class Way(NamedTuple):
+  """One way to classify the images of a round."""
+
+  name: str  # of the router; '' at one resolution
+  scope: str  # a key of SCOPES
+  run: Callable[[Any, np.ndarray], Any]  # of the batch that the scope starts from, and its images' slots in the round
+  choice: np.ndarray  # int [N]: the place chosen for each slot
+  macs: float  # mean multiply-adds of an image run as it was chosen, the router's included
+
+
+class Seconds(NamedTuple):
+  """What the calls of one way took, float [rounds, calls]."""
+
+  wall: np.ndarray
+  cpu: np.ndarray  # of all threads of this process
+
+
+def mixed(count: int, mix: Sequence[float]) -> np.ndarray:
+  """Returns a choice int `[count]`, sorted, whose numbers of images come nearest to shares that sum to 1."""
+  ends = np.rint(np.cumsum(mix) * count).astype(int)
+  return np.repeat(np.arange(len(mix)), np.diff(ends, prepend=0))
+
+
+def at_one_resolution(network: Network, scope: str, count: int) -> list[Way]:
+  """Returns the ways without a router: every resolution for the network alone, else the largest."""
+
+  def run(batch: Any, slots: np.ndarray, place: int) -> None:
+    network.engine.run(batch, np.full(len(slots), place), promote=False)
+
+  places = range(len(network.costs) if scope == 'network' else 1)
+  runs = {place: functools.partial(run, place=place) for place in places}
+  return [Way('', scope, runs[place], np.full(count, place), float(network.costs[place])) for place in places]
+
+
+def by_mix(network: Network, mix: Sequence[float], scope: str, count: int) -> Way:
+  """Returns the way in which each slot's resolution is given by a mix; end to end, the predictor runs for nothing."""
+  choice = mixed(count, mix)
+  end_to_end = scope != 'network'
+
+  def run(batch: Any, slots: np.ndarray) -> None:
+    if end_to_end:
+      network.scorer.run(batch, np.zeros(len(slots), int))
+    network.engine.run(batch, choice[slots])
+
+  macs = np.asarray(network.costs, float)[choice].mean() + end_to_end * network.own
+  return Way('mix', scope, run, choice, float(macs))
+
+
+def by_router(classifier: Classifier, pool: Pool, rule: dial.Router, promote: bool | None, count: int) -> list[Way]:
+  """Returns a way for each scope in which a router of a trained network chooses.
+
+  Args:
+    classifier: Calibrated.
+    pool: Its images are sent through the router once, to know what it chooses.
+    rule: With its knob set.
+    promote: As of `Network.run`.
+    count: Images in a round.
+  """
+  network, calibrated = classifier.network, classifier.calibrated
+  draws = calibration.column(rule, {'energy': np.zeros(count)}, calibrated) if rule.name == 'random' else None
+
+  def routed(crops: np.ndarray, slots: np.ndarray, promote: bool | None = promote) -> Any:
+    column = None if draws is None else draws[slots]
+    if rule.name == 'detail':
+      column = dial.ranks_within(energy(crops), calibrated['energy'])
+    return network.run(crops, rule, column, promote=promote)
+
+  slots = np.arange(count)
+  chosen = routed(pool.crops[pool.rows(slots)], slots, promote=False)
+  choice, macs = chosen.places, float(chosen.macs.mean())
+  ways = [Way(rule.name, scope, routed, choice, macs) for scope in SCOPES if scope != 'network']
+  if rule.name == 'cascade':  # it reads the network's own logits: no network without it
+    return ways
+
+  def alone(batch: Any, slots: np.ndarray) -> None:
+    network.engine.run(batch, choice[slots], promote=promote)
+
+  return [Way(rule.name, 'network', alone, choice, float(np.asarray(network.costs, float)[choice].mean())), *ways]
+
+
+def timed(ways: Sequence[Way], pool: Pool, engine: Engine, *, batch: int, rounds: int) -> list[Seconds]:
+  """Returns what the calls of each way took, in interleaved rounds.
+
+  Args:
+    ways: Of a common number of images, a multiple of `batch`.
+    pool: Of the images.
+    engine: Takes the batches of scope 'network'.
+    batch: Images of a call.
+    rounds: That count.
+  """
+  rng = np.random.default_rng(0)
+  found: dict[str, list[list[tuple[float, float]]]] = {str(number): [] for number in range(len(ways))}
+
+  def one_round(number: str) -> None:
+    way = ways[int(number)]
+    order = rng.permutation(len(way.choice))
+    found[number].append([_call(way, pool, engine, slots) for slots in np.split(order, len(order) // batch)])
+
+  measure.seconds({n: functools.partial(one_round, n) for n in found}, rounds=rounds, warm_up=WARM_UP)
+  return [Seconds(*np.moveaxis(np.array(calls[WARM_UP:]), -1, 0)) for calls in found.values()]
+
+
+def _call(way: Way, pool: Pool, engine: Engine, slots: np.ndarray) -> tuple[float, float]:
+  """Wall and CPU seconds of one batch."""
+  batch = None if way.scope == 'encoded' else pool.crops[pool.rows(slots)]
+  if way.scope == 'network':
+    batch = jax.block_until_ready(engine.put(batch))
+  wall, cpu = time.perf_counter(), time.process_time()
+  way.run(pool.decoded(slots) if batch is None else batch, slots)
+  return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def run(
+  network: Network,
+  pool: Pool,
+  routed: Callable[[int], Iterable[Way]],
+  *,
+  scopes: Sequence[str],
+  batches: Iterable[int],
+  rounds: int,
+  images: int,
+) -> dict[str, list[dict[str, Any]]]:
+  """Measures every way at every batch size.
+
+  Args:
+    network: Its programs are compiled.
+    pool: Of the images.
+    routed: The ways with a router, for a number of images in a round; those of other scopes are left out.
+    scopes: Keys of `SCOPES`.
+    batches: Images of a call.
+    rounds: That count.
+    images: That a round has at least: it is filled up to whole batches.
+
+  Returns:
+    `{'static': [...], 'routed': [...]}`; see `summary` and `saving`. `p50_ms` and `p95_ms` are of single calls.
+  """
+  result: dict[str, list[dict[str, Any]]] = {'static': [], 'routed': []}
+  for batch in batches:
+    count = -(-images // batch) * batch
+    ways = [way for scope in scopes for way in at_one_resolution(network, scope, count)]
+    ways += [way for way in routed(count) if way.scope in scopes]
+    seconds = timed(ways, pool, network.engine, batch=batch, rounds=rounds)
+    largest = {w.scope: (w, s) for w, s in zip(ways, seconds) if not w.name and not w.choice[0]}
+    for way, spent in zip(ways, seconds):
+      common = {'scope': way.scope, 'batch': batch, **summary(spent, count), 'macs': way.macs}
+      if not way.name:
+        result['static'].append({'resolution': network.engine.resolutions[way.choice[0]], **common})
+        continue
+      shares = np.bincount(way.choice, minlength=len(network.costs)) / count
+      common['share'] = {str(r): float(share) for r, share in zip(network.engine.resolutions, shares)}
+      of, before = largest[way.scope]
+      entry = {'router': way.name, **common, **saving(before, spent, of.macs / way.macs)}
+      if way.scope == 'network':
+        costs = [planned(network.engine, w.choice, batch) for w in (of, way)]
+        entry['planned_over_theoretical'] = costs[0] / costs[1] / entry['theoretical_speedup']
+      result['routed'].append(entry)
+  return result
+
+
+def summary(spent: Seconds, images: int) -> dict[str, Any]:
+  """Returns images per second, the median over rounds with the quartiles, and milliseconds of a call.
+
+  Args:
+    spent: In the calls of one way.
+    images: In a round.
+  """
+  rate = measure.spread([images / s for s in spent.wall.sum(1).tolist()])
+  return {
+    'images_per_second': rate['median'],
+    'images_per_second_quartiles': [rate['low'], rate['high']],
+    'p50_ms': 1e3 * float(np.percentile(spent.wall, 50)),
+    'p95_ms': 1e3 * float(np.percentile(spent.wall, 95)),
+    'calls': spent.wall.size,
+  }
+
+
+def saving(largest: Seconds, routed: Seconds, theoretical: float) -> dict[str, Any]:
+  """Returns the real speed-up over the largest resolution, and its ratio to the one in multiply-adds.
+
+  Args:
+    largest: Every image at the largest resolution.
+    routed: The same number of images, round by round.
+    theoretical: Multiply-adds of the first over those of the second.
+
+  Returns:
+    `theoretical_speedup`; `speedup` and `real_over_theoretical`, medians over the rounds' ratios, the latter with its
+    quartiles; and the same ratio of CPU seconds, which other work on the machine touches less.
+  """
+  wall = measure.ratio(largest.wall.sum(1).tolist(), routed.wall.sum(1).tolist())
+  cpu = measure.ratio(largest.cpu.sum(1).tolist(), routed.cpu.sum(1).tolist())
+  return {
+    'theoretical_speedup': theoretical,
+    'speedup': wall['median'],
+    'real_over_theoretical': wall['median'] / theoretical,
+    'real_over_theoretical_quartiles': [wall['low'] / theoretical, wall['high'] / theoretical],
+    'cpu_over_theoretical': cpu['median'] / theoretical,
+  }
+
+
+def planned(engine: Engine, choice: np.ndarray, batch: int) -> float:
+  """Returns the seconds that the cost table expects of a round, its images in a random order."""
+  order = np.random.default_rng(0).permutation(choice)
+  step = engine.buckets[-1]
+  calls = [call[i : i + step] for call in np.split(order, len(order) // batch) for i in range(0, batch, step)]
+  return sum(engine.plan(call).seconds for call in calls)

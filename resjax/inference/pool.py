@@ -1,0 +1,91 @@
+"""Encoded images in memory for a benchmark: of files, of a data source, or made."""
+
+import functools
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from ml_collections import ConfigDict
+from PIL import Image
+
+from resjax.data.crops import centre_crops
+from resjax.inference.images import Item, chunks
+
+# Height and width of the photographs that are made, in units of the largest resolution: ImageNet's usual size at 224.
+_PHOTOGRAPH = (375 / 224, 500 / 224)
+
+
+class Pool:
+  """Encoded images in memory, and their crops; a round that takes more images than there are takes some again.
+
+  Attributes:
+    crops: uint8 `[M, S, S, 3]`, of the largest resolution.
+  """
+
+  def __init__(self, wanted: Sequence[Item], config: ConfigDict, *, threads: int):
+    """Reads the images; pixels are encoded as JPEG of quality 95.
+
+    Args:
+      wanted: As from `images.items`.
+      config: Reads resolutions, eval.crop_fraction and data.max_pixels.
+      threads: That decode.
+
+    Raises:
+      ValueError: An image can't be decoded; names it.
+      OSError: A file can't be read.
+    """
+    self._items = [Item(item.name, _encoded(item.content)) for item in wanted]
+    self._threads = threads
+    self._crop = functools.partial(
+      centre_crops,
+      sizes=(config.resolutions[0],),
+      crop_fraction=config.eval.crop_fraction,
+      max_pixels=config.data.max_pixels,
+    )
+    self.crops = self.decoded(np.arange(len(self._items)))
+
+  def rows(self, slots: np.ndarray) -> np.ndarray:
+    """Returns which images the slots of a round hold."""
+    return slots % len(self._items)
+
+  def decoded(self, slots: np.ndarray) -> np.ndarray:
+    """Returns the crops of slots, made anew from the encoded images, in threads."""
+    wanted = [self._items[row] for row in self.rows(slots)]
+    (chunk,) = chunks(wanted, lambda image: self._crop(image)[0], size=len(wanted), threads=self._threads)
+    for name, error in zip(chunk.names, chunk.errors):
+      if error is not None:
+        raise ValueError(f'{name}: {error}; expected images that can be read')
+    return chunk.crops
+
+
+def _encoded(content: Any) -> bytes:
+  """An image as the bytes of a file."""
+  if isinstance(content, pathlib.Path):
+    return content.read_bytes()
+  content = content() if callable(content) else content
+  return content if isinstance(content, bytes) else simplejpeg.encode_jpeg(np.ascontiguousarray(content), quality=95)
+
+
+def photographs(largest: int, count: int) -> list[Item]:
+  """Returns JPEGs cut from scikit-learn's two photographs, of ImageNet's usual size where the largest input is 224 px.
+
+  Args:
+    largest: Resolution in pixels; the JPEGs grow with it.
+    count: How many, each from another place.
+  """
+  from sklearn.datasets import load_sample_images
+
+  pictures = [Image.fromarray(picture) for picture in load_sample_images().images]
+  height, width = (max(1, round(side * largest)) for side in _PHOTOGRAPH)
+  rng, found = np.random.default_rng(0), []
+  for number in range(count):
+    picture = pictures[number % len(pictures)]
+    scale = rng.uniform(0.6, 1) * min(picture.width / width, picture.height / height)
+    left, top = (rng.uniform(0, 1) * (a - scale * b) for a, b in zip(picture.size, (width, height)))
+    box, buffer = (left, top, left + scale * width, top + scale * height), io.BytesIO()
+    picture.resize((width, height), Image.Resampling.BICUBIC, box).save(buffer, 'JPEG', quality=90)
+    found.append(Item(f'photograph {number}', buffer.getvalue()))
+  return found
