@@ -188,7 +188,7 @@ class Setup:
     self.devices = Devices(parallel, jax.devices()[:count])
     tx = optimizer.create(config, 10, 100)
     loss_fn = drnet.make_loss_fn(network, config, total_steps=10, axis_name=step.AXIS)
-    self.train = self.devices.train(step.make_train_step(loss_fn, tx, seed=0))
+    self.train = self.devices.train(step.make_train_step(loss_fn, tx, seed=0, parallel=self.devices.parallel))
     self.eval = self.devices.eval(drnet.make_eval_fn(network, config))
     self.state = self.devices.create(lambda key: state.create(drnet.init(network, config, key), tx), jax.random.key(0))
 

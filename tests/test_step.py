@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import default
 from resjax import models, rsnet
-from resjax.training import optimizer, state, step
+from resjax.training import optimizer, plan, state, step
 from resjax.training.devices import Devices
 
 RESOLUTIONS = (16, 8)
@@ -53,7 +53,7 @@ class Setup:
     model = models.create(**TINY, axis_name=axis_name)
     self.devices = Devices(parallel, jax.devices()[:count])
     tx = optimizer.create(config, 10, 100)
-    self.body = step.make_train_step(rsnet.make_loss_fn(model, config), tx, seed=0, ema_decay=ema)
+    self.body = step.make_train_step(rsnet.make_loss_fn(model, config), tx, seed=0, ema_decay=ema, parallel=parallel)
     self.train = self.devices.train(self.body)
     self.eval = self.devices.eval(rsnet.make_eval_fn(model, config))
     self._make = jax.jit(
@@ -157,6 +157,15 @@ def test_plain_jit_over_a_split_batch_would_be_synchronised_batch_norm():
   variances = lambda statistics: np.concatenate([v.ravel() for v in jax.tree.leaves(statistics)])
   np.testing.assert_allclose(variances(global_view), variances(one_device), rtol=0, atol=1e-5)
   assert np.abs(variances(got.batch_stats) - variances(global_view)).max() > 1e-3
+
+
+def test_gradients_and_statistics_are_exchanged_once():
+  setup = setup_on(8, 'shard_map', False).fresh()
+  batch = setup.devices.put(batches(1)[0])
+  text = setup.train.lower(setup.state, batch).compile().as_text()
+  size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+  exchanged = plan.collectives(text)['all-reduce'] - size((setup.state.params, setup.state.batch_stats))
+  assert 0 <= exchanged < 200  # the rest are metrics, scalars
 
 
 def test_one_compilation_serves_all_steps():

@@ -100,5 +100,7 @@ def make_training(
     train_step = two_pass.make_train_step(model, config, tx, devices)
   else:
     loss_fn = method.make_loss_fn(model, config, total_steps=total_steps, axis_name=step.AXIS)
-    train_step = devices.train(step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay))
+    train_step = devices.train(
+      step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay, parallel=devices.parallel)
+    )
   return model, fresh, train_step

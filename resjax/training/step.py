@@ -19,13 +19,14 @@ def make_train_step(
   *,
   seed: int,
   ema_decay: float = 0.0,
+  parallel: str = 'shard_map',
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
   """Returns `train_step(state, batch) -> state, metrics`, to be run under the axis 'data'.
 
-  The mean over devices is taken of the loss inside the differentiated function and of the gradients: together they are
-  right under shard_map, pmap and on one device, while either alone is not. Of running statistics the
-  change is averaged, so that those that no device changed stay as they are, bit for bit; also those that loss_fn does
-  not return.
+  The mean over devices is taken of the loss inside the differentiated function. The gradients are then summed over the
+  devices once: under shard_map by JAX, as the transpose of `pcast`; under pmap, which does not track what differs
+  between devices, their mean is taken here. Of running statistics the change is averaged, so that those that no device
+  changed stay as they are, bit for bit; also those that loss_fn does not return.
 
   Args:
     loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`; the batch gets an entry `step`,
@@ -33,18 +34,24 @@ def make_train_step(
     tx: The optimiser.
     seed: Of all random draws; the step's key is `fold_in(key(seed), step)`.
     ema_decay: Above 0, `state.ema` follows the parameters at each update.
+    parallel: What the step is run under, 'shard_map' or 'pmap'.
   """
+  tracked = parallel == 'shard_map'
 
   def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
     key = key_of(seed, state.step)
 
     def mean_loss(params: Any) -> Any:
+      if tracked:
+        params = jax.lax.pcast(params, AXIS, to='varying')
       loss, aux = loss_fn(params, state.batch_stats, batch | {'step': state.step}, key)
       return jax.lax.pmean(loss, AXIS), aux
 
     (_, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     statistics, metrics = aux
-    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+    metrics = jax.lax.pmean(metrics, AXIS)
+    if not tracked:
+      grads = jax.lax.pmean(grads, AXIS)
     metrics['gradient_norm'] = optax.tree.norm(grads)
     state = state.replace(batch_stats=averaged(statistics, state.batch_stats))
     return update(state, grads, tx, ema_decay), metrics
