@@ -226,7 +226,7 @@ class Classifier:
       The columns of `Network.columns` for the images that could be read; and which those are, bool `[N]`.
     """
     parts, readable = [], []
-    for chunk in self._chunks(items(images), self.resolutions[0]):
+    for chunk in self.cropped(items(images), self.resolutions[0]):
       readable.extend(error is None for error in chunk.errors)
       if len(chunk.crops):
         parts.append(self.network.columns(chunk.crops))
@@ -257,8 +257,8 @@ class Classifier:
 
     return run
 
-  def _chunks(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
-    """Images cropped as evaluation crops them."""
+  def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
+    """Yields images in chunks, cropped at a size in pixels as evaluation crops them."""
 
     def crop(image: bytes | np.ndarray) -> np.ndarray:
       return centre_crops(image, (size,), self.config.eval.crop_fraction, self.config.data.max_pixels)[0]
@@ -269,7 +269,7 @@ class Classifier:
     self, wanted: Sequence[Item], resolutions: Sequence[Resolution], run: Callable[[np.ndarray], Routed]
   ) -> Iterator[Prediction]:
     """What comes of cropping and running."""
-    for chunk in self._chunks(wanted, resolutions[0]):
+    for chunk in self.cropped(wanted, resolutions[0]):
       found = run(chunk.crops) if len(chunk.crops) else None
       row = 0
       for name, error in zip(chunk.names, chunk.errors):

@@ -27,7 +27,7 @@ def curves(
     targets: Mean costs in multiply-adds, the router's own included.
   """
   right = table['guess'] == labels[:, None]
-  found = {'static': [_point(np.full(len(labels), place), right, network.costs) for place in range(len(network.costs))]}
+  found = {'static': [point(np.full(len(labels), place), right, network.costs) for place in range(len(network.costs))]}
   for name in network.routers:
     found[name] = []
     for target in targets:
@@ -36,8 +36,8 @@ def curves(
       except ValueError:
         continue
       places = router.choose(calibration.column(router, table, reference))
-      found[name].append({'target': float(target), **_point(places, right, router.charged)})
-  found['oracle'] = [{'target': float(target), **_point(oracle(right, network.costs, target), right, network.costs)}
+      found[name].append({'target': float(target), **point(places, right, router.charged)})
+  found['oracle'] = [{'target': float(target), **point(oracle(right, network.costs, target), right, network.costs)}
                      for target in targets if target >= min(network.costs)]  # fmt: skip
   return found
 
@@ -83,8 +83,14 @@ def recovered(
   return shares
 
 
-def _point(places: np.ndarray, right: np.ndarray, charged: Any) -> dict[str, Any]:
-  """What a choice comes to."""
+def point(places: np.ndarray, right: np.ndarray, charged: Any) -> dict[str, Any]:
+  """Returns what a choice comes to: `{'macs', 'top1', 'share'}`.
+
+  Args:
+    places: int `[N]`, of the resolution for each image.
+    right: bool `[N, R]`.
+    charged: `[R]`, the cost of an image that ends at each resolution.
+  """
   return {
     'macs': float(np.asarray(charged, float)[places].mean()),
     'top1': float(np.take_along_axis(right, places[:, None], axis=1).mean()),
