@@ -10,6 +10,7 @@ COMMANDS: dict[str, str] = {
   'calibrate': 'set the budget dial of a trained network',
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',
+  'report': 'measure a trained network and show what was found as a page',
 }
 
 

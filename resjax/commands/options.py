@@ -38,6 +38,13 @@ def resolution(text: str) -> int | tuple[int, int]:
   return sides[0] if len(sides) == 1 else sides
 
 
+def positive(text: str) -> int:
+  """Reads an integer above 0."""
+  if (number := int(text)) < 1:
+    raise ValueError
+  return number
+
+
 def pixels(resolution: int | tuple[int, int] | None) -> str:
   """Shows a resolution as `resolution` reads it."""
   return 'x'.join(map(str, resolution)) if isinstance(resolution, tuple) else str(resolution or '')

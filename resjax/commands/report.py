@@ -1,0 +1,94 @@
+"""Measures a trained network and writes what was found as one HTML page, with the numbers in report.json beside it.
+
+resjax report --workdir=runs/drnet_quickstart
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import shlex
+import sys
+
+from resjax.commands import options as shared
+
+DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs' / 'default.py'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Describes the arguments."""
+  shared.add_workdir(parser)
+  parser.add_argument('--out', help='the page; default: report.html in the workdir')
+  parser.add_argument('--images', type=shared.positive, default=10_000, help='that are scored at most (10000)')
+  parser.add_argument('--rounds', type=shared.positive, default=5, help='of the measurement of seconds (5)')
+  parser.add_argument(
+    '--budget', help='of the shares by class and the gallery, as in resjax predict; default: as trained, or 0.5'
+  )
+
+
+def run(options: argparse.Namespace) -> None:
+  """Studies the network, and writes the page and its numbers."""
+  from resjax import report
+  from resjax.data import sources
+  from resjax.inference import calibration, study
+  from resjax.report import page
+
+  out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'report.html')
+  shared.check_writable(str(out))
+  if options.budget is not None:
+    calibration.parse_budget(options.budget, 1.0)  # before any work
+  classifier, _ = shared.load(options)
+  config = classifier.config
+  source = sources.create(config, config.data.eval_split)
+  reference, origin = study.reference_of(classifier, images=options.images, say=say)
+  found, pictures = study.study(
+    classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=say
+  )
+  found['calibration']['origin'] = origin
+  found |= made(options, classifier) | {'reported': reported(report.read(options.workdir))}
+  numbers = out.with_suffix('.json')
+  numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+  out.write_text(page.render(found, pictures), encoding='utf-8')
+  print(f'In {out}; the numbers in {numbers}')
+
+
+def say(line: str) -> None:
+  """Tells what takes long."""
+  print(line, file=sys.stderr)
+
+
+def made(options: argparse.Namespace, classifier) -> dict:
+  """What the page was made with."""
+  from resjax import config as configuration
+  from resjax.report import results
+
+  values = configuration.to_json(classifier.config)
+  fields = configuration.flatten(values)
+  default = configuration.flatten(configuration.to_json(configuration.load(DEFAULTS))) if DEFAULTS.is_file() else None
+  changed = {k: v for k, v in fields.items() if default is not None and default.get(k) != v}
+  given = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
+           if name not in ('command', 'fields') and value is not None]  # fmt: skip
+  runtime = classifier.network.engine.runtime
+  return {
+    'title': results.title({'method': values['method'], 'config': values}),
+    'split': classifier.config.data.eval_split,
+    'command': shlex.join(['resjax', 'report', *given]),
+    'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
+    'machine': {k: runtime.identity[k] for k in ('machine', 'processors', 'device', 'devices')},
+    'dtype': runtime.model.dtype,
+    'versions': results.versions(),
+    'config': fields,
+    'changed': None if default is None else changed,
+  }
+
+
+def reported(results: dict | None) -> dict | None:
+  """Top-1 of each resolution as the run's own evaluation found it, and on how many images."""
+  if results is None:
+    return None
+  entries = results['resolutions']
+  return {
+    'pyramid': results['config']['eval']['pyramid'],
+    'top1': {name: entry['top1'] for name, entry in entries.items()},
+    'images': max(entry['images'] for entry in entries.values()),
+  }
