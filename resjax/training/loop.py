@@ -159,7 +159,12 @@ def train(
       if due or save or stop:
         window.flush(last=stop or step == total)
       scores = None
-      meta = {'config': configuration.to_json(config), 'train_seconds': watch.seconds, 'finished': step == total}
+      meta = {
+        'config': configuration.to_json(config),
+        'class_names': list(run.train_source.class_names),
+        'train_seconds': watch.seconds,
+        'finished': step == total,
+      }
       try:
         if stop:
           raise Preempted
