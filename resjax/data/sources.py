@@ -37,9 +37,10 @@ def create(config: ConfigDict, split: str) -> Any:
     FileNotFoundError: The data are not there.
   """
   data, classes = config.data, config.model.num_classes
-  if data.cache and data.source in ('fake', 'scaled_digits'):
+  cache = data.get('cache', '')  # configs of older checkpoints have no such field
+  if cache and data.source in ('fake', 'scaled_digits'):
     raise ValueError(
-      f"config.data.cache: got {data.cache!r}, expected '' with data.source={data.source!r}, made in memory"
+      f"config.data.cache: got {cache!r}, expected '' with data.source={data.source!r}, made in memory"
     )
   if data.source == 'fake':
     return FakeSource(split, data.size or 1_000, classes, max(config.resolutions))
@@ -63,7 +64,7 @@ def create(config: ConfigDict, split: str) -> Any:
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '
       f'the classes of {data.source} {data.dir if data.source == "folder" else data.name}'
     )
-  return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
+  return cached(source, cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
 
 
 class FolderSource:
