@@ -120,6 +120,14 @@ if __name__ == '__main__':
 """
 
 
+def is_worker(pid):
+  """Whether a process is one that Grain started; one that has ended, reaped or not, has no command line."""
+  try:
+    return b'spawn_main' in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
+  except FileNotFoundError:
+    return False
+
+
 def test_a_killed_process_leaves_no_worker_behind(tmp_path):
   script = tmp_path / 'script.py'
   script.write_text(WORKER)
@@ -129,10 +137,10 @@ def test_a_killed_process_leaves_no_worker_behind(tmp_path):
   ) as process:
     assert process.stdout.readline() == b'ready\n'
     children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-    workers = [pid for pid in children if b'spawn_main' in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()]
+    workers = [pid for pid in children if is_worker(pid)]
     assert len(workers) == 1
     process.kill()
   deadline = time.monotonic() + 30
-  while any(pathlib.Path(f'/proc/{pid}').exists() for pid in workers):
+  while any(map(is_worker, workers)):
     assert time.monotonic() < deadline, 'the worker lives on'
     time.sleep(0.05)
