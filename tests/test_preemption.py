@@ -114,7 +114,8 @@ if __name__ == '__main__':
   config = default.get_config()
   config.resolutions, config.batch_size, config.model.num_classes = (16, 8), 16, 3
   config.data.source, config.data.size, config.data.workers = 'fake', 64, 1
-  next(loader.train_batches(sources.create(config, 'train'), config, local_devices=1))
+  batches = loader.train_batches(sources.create(config, 'train'), config, local_devices=1)
+  next(batches)
   print('ready', flush=True)
   sys.stdin.read()
 """
@@ -136,7 +137,8 @@ def test_a_killed_process_leaves_no_worker_behind(tmp_path):
     [sys.executable, script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
   ) as process:
     assert process.stdout.readline() == b'ready\n'
-    children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    threads = pathlib.Path(f'/proc/{process.pid}/task').iterdir()
+    children = [pid for thread in threads for pid in (thread / 'children').read_text().split()]
     workers = [pid for pid in children if is_worker(pid)]
     assert len(workers) == 1
     process.kill()
