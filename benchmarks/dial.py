@@ -1,16 +1,18 @@
 """Does the budget dial meet its budgets, and what does each router make of them?
 
 The dial is set on the run's calibration split; every router is asked for 10 budgets, evenly between the multiply-adds
-its cheapest and its dearest setting; what was reached is counted on the evaluation split, which the calibration has
+of its cheapest and its dearest setting; what was reached is counted on the evaluation split, which the calibration has
 never seen.
 
   python benchmarks/dial.py --workdir=runs/drnet_quickstart [--images=10000] [--json=FILE]
 
-`off` is the reached mean cost over the budget, less one. `random` is the top-1 of a random mix set to the same budget
-on the same images, `oracle` that of the best choice there is, which knows the answers; `of the way` is the router's
-share of the way from the one to the other. Beyond the largest resolution's cost, where a cascade can go, the mix has
-nothing to buy: it stays at the largest. Knobs are applied to what the network said of each image at every resolution;
-once for each router, all images are run through the engine instead, and the differences are counted.
+`off` is the reached mean cost over the budget, less one; `±` is one standard error of what chance alone makes of it, as
+both splits are samples. On scaled_digits what is drawn are handwritings, some 300 in a split, which all its images
+show; elsewhere images. `random` is the top-1 of a random mix set to the same budget on the same images, `oracle` that
+of the best choice there is, which knows the answers; `of the way` is the router's share of the way from the one to the
+other. Beyond the largest resolution's cost, where a cascade can go, the mix has nothing to buy: it stays at the
+largest. Knobs are applied to what the network said of each image at every resolution; once for each router, all images
+are run through the engine instead, and the differences are counted.
 """
 
 import argparse
@@ -50,21 +52,32 @@ def through_engine(classifier: Classifier, router: dial.Router, crops: np.ndarra
   }
 
 
-def judge(network: Any, name: str, reference: Any, scored: Any) -> list[dict[str, Any]]:
+def off_by_chance(router: dial.Router, reference: Any, table: Any, groups: list[np.ndarray]) -> float:
+  """One standard error of the difference between both splits' mean costs; the groups are independent, not the images."""
+  errors = []
+  for columns, group in zip((reference, table), groups, strict=True):
+    cost = router.charged[router.choose(calibration.column(router, columns, reference))]
+    errors.append(np.linalg.norm(np.bincount(group, cost - cost.mean())) / len(cost))
+  return float(np.hypot(*errors))
+
+
+def judge(network: Any, name: str, reference: Any, scored: Any, groups: list[np.ndarray]) -> list[dict[str, Any]]:
   """A router's budgets, each with what was reached and the random mix and the oracle beside it."""
   targets = targets_of(network.router(name), reference)
   points = curves.curves(network, reference, scored.table, scored.labels, targets)[name]
   right = scored.table['guess'] == scored.labels[:, None]
   costs, found = network.costs, []
   for point in points:
-    afforded = min(point['target'], max(costs))
-    mix = calibration.dialled(network.router('random'), reference, max(afforded, min(costs)))
-    chance = curves.point(mix.choose(calibration.column(mix, scored.table, reference)), right, mix.charged)
-    best = curves.point(curves.oracle(right, costs, afforded), right, costs)
-    way = best['top1'] - chance['top1']
-    share = (point['top1'] - chance['top1']) / way if way > 0 else None
-    off = point['macs'] / point['target'] - 1
-    found.append(point | {'off': off, 'random': chance['top1'], 'oracle': best['top1'], 'recovered': share})
+    target = point['target']
+    afforded = max(min(target, max(costs)), min(costs))
+    mix = calibration.dialled(network.router('random'), reference, afforded)
+    chance = curves.point(mix.choose(calibration.column(mix, scored.table, reference)), right, mix.charged)['top1']
+    best = curves.point(curves.oracle(right, costs, afforded), right, costs)['top1']
+    share = (point['top1'] - chance) / (best - chance) if best > chance else None
+    router = calibration.dialled(network.router(name), reference, target)
+    scatter = off_by_chance(router, reference, scored.table, groups) / target
+    beside = {'random': chance, 'oracle': best, 'recovered': share, 'off_by_chance': scatter}
+    found.append(point | {'off': point['macs'] / target - 1} | beside)
   return found
 
 
@@ -74,15 +87,21 @@ def measure(workdir: str, images: int) -> dict[str, Any]:
   config, network = classifier.config, classifier.network
   if not config.eval.calibration_split:
     raise ValueError(f'{workdir}: no eval.calibration_split, expected one apart from the scored images')
-  source = sources.create(config, config.eval.calibration_split)
-  classifier.calibrate(of_source(source, study.sample(len(source), images)))
+  other = sources.create(config, config.eval.calibration_split)
+  numbers = study.sample(len(other), images)
+  if classifier.calibrate(of_source(other, numbers)) < len(numbers):
+    raise ValueError(f'{workdir}: unreadable images in {config.eval.calibration_split}, expected none')
   source = sources.create(config, config.data.eval_split)
   scored, _ = study.score(classifier, source, study.sample(len(source), images))
+  groups = [
+    source.handwriting[rows] if hasattr(source, 'handwriting') else np.arange(len(rows))
+    for source, rows in ((other, numbers), (source, scored.numbers))
+  ]
   crops = study.cropped(classifier, source, scored.numbers)
   reference = classifier.calibrated
   found = {'calibration': len(reference['energy']), 'images': len(crops), 'routers': {}, 'engine': {}}
   for name in network.routers:
-    found['routers'][name] = judge(network, name, reference, scored)
+    found['routers'][name] = judge(network, name, reference, scored, groups)
     middle = targets_of(network.router(name), reference)[study.BUDGETS // 2]
     router = calibration.dialled(network.router(name), reference, middle)
     found['engine'][name] = through_engine(classifier, router, crops, scored, reference)
@@ -101,13 +120,14 @@ def show(found: dict[str, Any]) -> None:
   print('| resolution | multiply-adds | top-1 % |\n|---|---|---|')
   for entry in found['static']:
     print(f'| {entry["pixels"]} | {entry["macs"] / 1e6:.2f} M | {100 * entry["top1"]:.1f} |')
-  print('\n| router | budget | reached | off % | top-1 % | random % | oracle % | of the way % |')
-  print('|---|---|---|---|---|---|---|---|')
+  print('\n| router | budget | reached | off % | ± % | top-1 % | random % | oracle % | of the way % |')
+  print('|---|---|---|---|---|---|---|---|---|')
   for name, points in found['routers'].items():
     for p in points:
+      spread = '' if name == 'random' else f'{100 * p["off_by_chance"]:.1f}'  # the mix is dealt out evenly
       share = '' if p['recovered'] is None or name == 'random' else f'{100 * p["recovered"]:.0f}'
       accuracies = ' | '.join(f'{100 * p[key]:.1f}' for key in ('top1', 'random', 'oracle'))
-      costs = f'{p["target"] / 1e6:.2f} M | {p["macs"] / 1e6:.2f} M | {100 * p["off"]:+.1f}'
+      costs = f'{p["target"] / 1e6:.2f} M | {p["macs"] / 1e6:.2f} M | {100 * p["off"]:+.1f} | {spread}'
       print(f'| {name} | {costs} | {accuracies} | {share} |')
   print(f'\ncalibrated on {found["calibration"]:,} images, scored on {found["images"]:,} others; {found["machine"]}')
   for name, ran in found['engine'].items():
