@@ -42,7 +42,7 @@ VARIANTS = {
     'from RS-Net, fine-tuned, routed': ('rsnet', _FINE | {'drnet.estimator': 'routed'}),
     'from RS-Net, frozen, routed': ('rsnet', {'drnet.estimator': 'routed'}),
   },
-  'budget': {f'budget {b}': ('rsnet', {'drnet.budget': b}) for b in BUDGETS},
+  'budget': {'from RS-Net, frozen' if b == 0.45 else f'budget {b}': ('rsnet', {'drnet.budget': b}) for b in BUDGETS},
 }
 
 
