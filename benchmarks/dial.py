@@ -53,7 +53,7 @@ def through_engine(classifier: Classifier, router: dial.Router, crops: np.ndarra
 
 
 def off_by_chance(router: dial.Router, reference: Any, table: Any, groups: list[np.ndarray]) -> float:
-  """One standard error of the difference between both splits' mean costs; the groups are independent, not the images."""
+  """One standard error of the difference between both splits' mean costs, where the groups are independent."""
   errors = []
   for columns, group in zip((reference, table), groups, strict=True):
     cost = router.charged[router.choose(calibration.column(router, columns, reference))]
