@@ -164,10 +164,7 @@ class Classifier:
     if resolution is None and budget is None and router is None and self.config.method != 'drnet':
       resolution = self.resolutions[0]
     if resolution is not None:
-      network = self._at(resolution, unseen_by)
-      fixed = dial.Router('random', network.costs)
-      run = functools.partial(network.run, router=fixed)
-      return self._predictions(wanted, (resolution,), lambda crops: run(crops, column=np.zeros(len(crops))))
+      return self._predictions(wanted, (resolution,), self._at(resolution, unseen_by).fixed)
     rule = self.router(router, budget)
     counted = budget is not None and not calibration.parse_budget(budget, 1.0)[1]
     return self._predictions(wanted, self.resolutions, self._routed(rule, promote=False if counted else None))

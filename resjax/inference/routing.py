@@ -90,10 +90,21 @@ class Network:
       `odds` and `confidence` float `[N, R]`, log-odds and probability of the likeliest class; `guess` int `[N, R]`,
       that class; `energy` float `[N]`; and `scores` `[N, R]` where there is a predictor.
     """
-    logits = np.stack([self._at(crops, place) for place in range(len(self.costs))], 1)
+    logits = np.stack([self.fixed(crops, place).logits for place in range(len(self.costs))], 1)
     odds = log_odds(logits)
     found = {'odds': odds, 'confidence': 1 / (1 + np.exp(-odds)), 'guess': logits.argmax(-1), 'energy': energy(crops)}
     return found if self.scorer is None else found | {'scores': self._scores(crops)}
+
+  def fixed(self, crops: np.ndarray, place: int = 0) -> Routed:
+    """Runs every image at one resolution; none is promoted.
+
+    Args:
+      crops: uint8 `[N, S, S, 3]`.
+      place: Of the resolution, 0 for the highest.
+    """
+    places = np.full(len(crops), place)
+    logits, _ = self.engine.run(crops, places, promote=False)
+    return Routed(logits, places, np.full(len(crops), float(self.costs[place])))
 
   def run(
     self, crops: np.ndarray, router: dial.Router, column: np.ndarray | None = None, *, promote: bool | None = None
@@ -120,14 +131,10 @@ class Network:
     places, spent = np.full(count, lowest), np.zeros(count)
     rows = np.arange(count)
     for place in reversed(range(lowest + 1)):
-      logits[rows], places[rows] = self._at(crops[rows], place), place
+      logits[rows], places[rows] = self.fixed(crops[rows], place).logits, place
       spent[rows] += self.costs[place]
       rows = rows[log_odds(logits[rows]) < threshold]
     return Routed(logits, places, spent)
-
-  def _at(self, crops: np.ndarray, place: int) -> np.ndarray:
-    """The logits of all images at one resolution."""
-    return self.engine.run(crops, np.full(len(crops), place), promote=False).logits
 
   def _scores(self, crops: np.ndarray) -> np.ndarray:
     """The predictor's scores `[N, R]`."""
