@@ -163,6 +163,7 @@ def test_the_page_says_what_was_found():
     'at most 1.42 points',
     'predictor 1.50 M 1.51 M +1.0 80.0 50',
     'cascade 3.00 M 3.03 M +1.0 91.0 –',
+    'oracle 3.00 M 3.03 M 95.0',
     'predictor 1.50 M 1.50 M 1.500 1.350–1.800 2.13 1.92–2.56 2.67 0.80 0.72–0.96',
     'all 25.0 75.0',
     'Needs 96 px: wrong at every lower resolution 10 images',

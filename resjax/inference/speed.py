@@ -9,7 +9,7 @@ from resjax import dial
 from resjax.inference import calibration, measure
 from resjax.inference.routing import Network, energy
 
-LONGEST = 0.5  # seconds of all images at the largest resolution that the number of images aims at
+LONGEST = 1.0  # seconds of all images at the largest resolution that the number of images aims at
 MOST = 8  # batches of the largest size
 
 
