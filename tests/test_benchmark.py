@@ -66,6 +66,7 @@ def test_rates_are_of_rounds_and_latencies_of_calls():
   assert found['p50_ms'] == pytest.approx(100, rel=1e-12)
   assert found['p95_ms'] == pytest.approx(750, rel=1e-12)  # three quarters of the way from 300 to 900
   assert found['calls'] == 6
+  assert found['cpu_ms_per_image'] == pytest.approx(25, rel=1e-12)  # 0.2, 0.1 and 0.5 s for 8 images
 
 
 @pytest.mark.parametrize(

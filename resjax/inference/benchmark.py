@@ -189,7 +189,7 @@ def run(
 
 
 def summary(spent: Seconds, images: int) -> dict[str, Any]:
-  """Returns images per second, the median over rounds with the quartiles, and milliseconds of a call.
+  """Returns images per second, the median over rounds with the quartiles, and milliseconds of a call and an image.
 
   Args:
     spent: In the calls of one way.
@@ -202,6 +202,7 @@ def summary(spent: Seconds, images: int) -> dict[str, Any]:
     'p50_ms': 1e3 * float(np.percentile(spent.wall, 50)),
     'p95_ms': 1e3 * float(np.percentile(spent.wall, 95)),
     'calls': spent.wall.size,
+    'cpu_ms_per_image': 1e3 * float(np.median(spent.cpu.sum(1))) / images,
   }
 
 
