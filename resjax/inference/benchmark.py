@@ -23,7 +23,7 @@ from resjax.inference.routing import Network, energy
 SCOPES = {
   'network': 'the network alone: which image runs where is known; grouping, resizing and padding count',
   'arrays': 'end to end from uint8 crops: the router too',
-  'encoded': 'end to end from encoded images: decoding and cropping too',
+  'encoded': 'end to end from images as they are stored, encoded or pixels: decoding and cropping too',
 }
 
 WARM_UP = 1  # rounds that are not counted

@@ -1,13 +1,11 @@
-"""Encoded images in memory for a benchmark: of files, of a data source, or made."""
+"""Images in memory for a benchmark, as they are stored: of files, of a data source, or made."""
 
 import functools
 import io
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import simplejpeg
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -19,14 +17,14 @@ _PHOTOGRAPH = (375 / 224, 500 / 224)
 
 
 class Pool:
-  """Encoded images in memory, and their crops; a round that takes more images than there are takes some again.
+  """Images in memory as they are stored, encoded or pixels, and their crops; a round may take them more than once.
 
   Attributes:
     crops: uint8 `[M, S, S, 3]`, of the largest resolution.
   """
 
   def __init__(self, wanted: Sequence[Item], config: ConfigDict, *, threads: int):
-    """Reads the images; pixels are encoded as JPEG of quality 95.
+    """Reads the images.
 
     Args:
       wanted: As from `images.items`.
@@ -37,7 +35,7 @@ class Pool:
       ValueError: An image can't be decoded; names it.
       OSError: A file can't be read.
     """
-    self._items = [Item(item.name, _encoded(item.content)) for item in wanted]
+    self._items = [Item(item.name, _content(item)) for item in wanted]
     self._threads = threads
     self._crop = functools.partial(
       centre_crops,
@@ -52,7 +50,7 @@ class Pool:
     return slots % len(self._items)
 
   def decoded(self, slots: np.ndarray) -> np.ndarray:
-    """Returns the crops of slots, made anew from the encoded images, in threads."""
+    """Returns the crops of slots, made anew from the stored images, in threads."""
     wanted = [self._items[row] for row in self.rows(slots)]
     (chunk,) = chunks(wanted, lambda image: self._crop(image)[0], size=len(wanted), threads=self._threads)
     for name, error in zip(chunk.names, chunk.errors):
@@ -61,12 +59,11 @@ class Pool:
     return chunk.crops
 
 
-def _encoded(content: Any) -> bytes:
-  """An image as the bytes of a file."""
-  if isinstance(content, pathlib.Path):
-    return content.read_bytes()
-  content = content() if callable(content) else content
-  return content if isinstance(content, bytes) else simplejpeg.encode_jpeg(np.ascontiguousarray(content), quality=95)
+def _content(item: Item) -> bytes | np.ndarray:
+  """An image as it is stored."""
+  if isinstance(item.content, pathlib.Path):
+    return item.content.read_bytes()
+  return item.content() if callable(item.content) else item.content
 
 
 def photographs(largest: int, count: int) -> list[Item]:
