@@ -11,7 +11,7 @@ import numpy as np
 
 from resjax import routers
 
-__all__ = ['COLUMNS', 'Router', 'dialled', 'ranks_within', 'reachable']
+__all__ = ['COLUMNS', 'Follower', 'Router', 'dialled', 'ranks_within', 'reachable']
 
 # What each router reads. 'scores' [N, R]: the predictor's. 'odds' [N, R]: log-odds of the likeliest class at each
 # resolution. 'detail' [N]: the image's own statistic, as a rank in 0..1 among the calibration's. 'draw' [N]: uniform.
@@ -105,3 +105,43 @@ def ranks_within(values: np.ndarray, calibration: np.ndarray) -> np.ndarray:
   """Returns the share of the calibration's values that are lower than each value: float `[N]`, in 0..1 without 1."""
   share = np.searchsorted(np.sort(calibration), values, side='left') / len(calibration)
   return np.minimum(share, np.nextafter(1.0, 0.0))
+
+
+class Follower:
+  """A router that turns its knob as it goes, so that what has been spent stays on the budget.
+
+  The calibration says how a knob and a cost belong together, the images that came say how far that was off: the next
+  ones are dialled to the cost that brings the mean of all back to the target. An image's resolution then depends on
+  those before it.
+
+  Attributes:
+    router: With the knob for the next images.
+  """
+
+  def __init__(self, router: Router, column: np.ndarray, target: float):
+    """Starts on the target.
+
+    Args:
+      router: Its knob is not read.
+      column: `COLUMNS[router.name]` of calibration images.
+      target: Mean cost of an image, as of `dialled`.
+
+    Raises:
+      ValueError: No knob comes near the target.
+    """
+    self.router = dialled(router, column, target)
+    self._column, self._target = column, target
+    self._limits = reachable(router, column)
+    self._owed = 0.0
+
+  def spent(self, places: np.ndarray) -> None:
+    """Takes note of where images ran, and turns the knob for as many more.
+
+    Args:
+      places: int `[N]`, 0 for the highest resolution.
+    """
+    if not len(places):
+      return
+    self._owed += float((self._target - self.router.charged[places]).sum())
+    low, high = self._limits
+    self.router = dialled(self.router, self._column, float(np.clip(self._target + self._owed / len(places), low, high)))

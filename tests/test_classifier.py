@@ -111,6 +111,19 @@ def test_a_budget_is_met_and_every_image_has_the_logits_of_its_resolution(parts,
   assert np.mean([p.macs for p in predictions]) == pytest.approx(0.6 * costs[0], abs=slack * ran.max())
 
 
+def test_following_keeps_images_unlike_the_calibration_on_the_budget(parts):
+  model, variables, config, photographs = parts
+  classifier = Classifier(model, variables, config, NAMES, max_batch=2)  # a chunk is eight images
+  flat = [np.full((20, 20, 3), 100, np.uint8) + np.uint8(i) for i in range(60)]
+  classifier.calibrate(flat)
+  largest = classifier.network.costs[0]
+  alone, followed = (
+    np.mean([p.macs for p in classifier.predict(photographs, router='cascade', budget=0.7, follow=follow)]) / largest
+    for follow in (False, True)
+  )
+  assert abs(alone - 0.7) > 2 * abs(followed - 0.7) and followed == pytest.approx(0.7, abs=0.15)
+
+
 def test_without_options_the_predictor_chooses_or_the_largest_runs(parts, classifier):
   model, variables, config, photographs = parts
   predictions = classifier.predict(photographs)

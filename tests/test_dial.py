@@ -84,3 +84,28 @@ def test_an_unknown_router_is_refused():
 
 def test_a_router_says_what_it_is_set_to():
   assert dataclasses.asdict(dial.Router('random', COSTS, knob=2.0))['knob'] == 2.0
+
+
+@pytest.mark.parametrize('name', dial.COLUMNS)
+def test_what_was_spent_brings_other_images_back_to_the_budget(name):
+  """Images unlike the calibration's: every router alone is off by far."""
+  values = column(name, 1)
+  values = values**2 if values.ndim == 1 else values + [-0.5, 0.5, 1.0]
+  target = 5.0
+  follower = dial.Follower(dial.Router(name, COSTS, own=0.1), column(name, 0), target)
+  assert abs(follower.router.mean_cost(values) / target - 1) > 0.05
+  total = 0.0
+  for start in range(0, COUNT, 100):
+    places = follower.router.choose(values[start : start + 100])
+    total += follower.router.charged[places].sum()
+    follower.spent(places)
+  assert total / COUNT == pytest.approx(target, rel=0.01)
+
+
+def test_a_follower_that_owes_more_than_any_knob_gives_stays_within_reach():
+  values = column('random', 0)
+  follower = dial.Follower(dial.Router('random', COSTS), values, 2.0)
+  follower.spent(np.zeros(50, int))
+  assert follower.router.mean_cost(values) == pytest.approx(1.0)
+  follower.spent(np.array([], int))
+  assert follower.router.mean_cost(values) == pytest.approx(1.0)

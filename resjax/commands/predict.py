@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--router', help='predictor, cascade, detail or random; default: the predictor where there is one'
   )
+  parser.add_argument(
+    '--follow', action='store_true', help='keep these images on the budget, also where the calibration was of others'
+  )
   parser.add_argument('--csv', help='write the predictions to this file')
   parser.add_argument(
     '--shard',
@@ -44,7 +47,9 @@ def run(options: argparse.Namespace) -> None:
   classifier, images = shared.load(options)
   index, count = options.shard
   wanted = images.items(options.images)[index::count]
-  stream = classifier.stream(wanted, resolution=options.resolution, budget=options.budget, router=options.router)
+  stream = classifier.stream(
+    wanted, resolution=options.resolution, budget=options.budget, router=options.router, follow=options.follow
+  )
   found, begin = [], time.monotonic()
   with output(options.csv) as write:
     for prediction in shared.progress(stream, len(wanted), 'predicting'):

@@ -78,6 +78,11 @@ def dialled(router: dial.Router, table: Table, target: float) -> dial.Router:
   return dial.dialled(router, column(router, table, table), target)
 
 
+def follower(router: dial.Router, table: Table, target: float) -> dial.Follower:
+  """Returns the router as one that keeps the images to come on the target, see `dial.Follower`."""
+  return dial.Follower(router, column(router, table, table), target)
+
+
 def reachable(router: dial.Router, table: Table) -> tuple[float, float]:
   """Returns the lowest and the highest mean cost that a router can be dialled to, in the unit of its costs."""
   return dial.reachable(router, column(router, table, table))

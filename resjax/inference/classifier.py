@@ -126,7 +126,7 @@ class Classifier:
     Args:
       images: Files, folders, encoded images as bytes, arrays uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of
         these.
-      **options: `resolution`, `budget`, `router` and `unseen_by`, see `stream`.
+      **options: `resolution`, `budget`, `router`, `follow` and `unseen_by`, see `stream`.
     """
     return list(self.stream(items(images), **options))
 
@@ -137,6 +137,7 @@ class Classifier:
     resolution: Resolution | None = None,
     budget: float | str | None = None,
     router: str | None = None,
+    follow: bool = False,
     unseen_by: str = 'interpolate',
   ) -> Iterator[Prediction]:
     """Yields a prediction for each image, in their order.
@@ -153,6 +154,8 @@ class Classifier:
         promoted under a budget of milliseconds alone: it makes them faster and costs multiply-adds. The crops of lower
         resolutions are made from those of the largest.
       router: One of `network.routers`; None: the first.
+      follow: Keep the mean of these images on the budget, also where they are unlike the calibration's: the knob
+        follows what was spent, so an image's resolution depends on those before it.
       unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
 
     Raises:
@@ -166,8 +169,11 @@ class Classifier:
     if resolution is not None:
       return self._predictions(wanted, (resolution,), self._at(resolution, unseen_by).fixed)
     rule = self.router(router, budget)
-    counted = budget is not None and not calibration.parse_budget(budget, 1.0)[1]
-    return self._predictions(wanted, self.resolutions, self._routed(rule, promote=False if counted else None))
+    if budget is None:
+      return self._predictions(wanted, self.resolutions, self._routed(rule))
+    target, timed = calibration.parse_budget(budget, max(self.network.costs))
+    follower = calibration.follower(rule, self.calibrated, target) if follow else None
+    return self._predictions(wanted, self.resolutions, self._routed(rule, follower, promote=None if timed else False))
 
   def router(self, name: str | None = None, budget: float | str | None = None) -> dial.Router:
     """Returns a router with its knob set to a budget, or as it was trained; arguments and errors as of `stream`."""
@@ -240,7 +246,9 @@ class Classifier:
       self._fixed[resolution, how] = self._network(variables, resolutions=(resolution,))
     return self._fixed[resolution, how]
 
-  def _routed(self, rule: dial.Router, promote: bool | None) -> Callable[[np.ndarray], Routed]:
+  def _routed(
+    self, rule: dial.Router, follower: dial.Follower | None = None, promote: bool | None = None
+  ) -> Callable[[np.ndarray], Routed]:
     """Runs crops by a router, with the column that it reads where the network does not find it itself."""
     draws = np.random.default_rng(0)
 
@@ -250,7 +258,10 @@ class Classifier:
         column = draws.uniform(size=len(crops))
       elif rule.name == 'detail':
         column = dial.ranks_within(energy(crops), self.calibrated['energy'])
-      return self.network.run(crops, rule, column, promote=promote)
+      found = self.network.run(crops, follower.router if follower else rule, column, promote=promote)
+      if follower:
+        follower.spent(found.places)
+      return found
 
     return run
 
