@@ -119,3 +119,10 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(clocked, tmp_path, capl
   found = timing.costs(clocked(), BUCKETS, tmp_path / 'file' / 'costs.json')
   assert found.seconds.shape == (2, 6)
   assert 'cost table not kept' in caplog.text
+
+
+def test_a_program_that_does_less_never_costs_more():
+  busy = np.array([[1.0, 9.0, 4.0], [2.0, 1.5, 3.0], [0.1, 0.2, 9.0]])
+  expected = [[1.0, 4.0, 4.0], [1.0, 1.5, 3.0], [0.1, 0.2, 3.0]]
+  np.testing.assert_array_equal(timing.plausible(busy), expected)
+  np.testing.assert_array_equal(timing.plausible(np.array(expected)), expected)

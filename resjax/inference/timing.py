@@ -81,7 +81,19 @@ def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS,
   for place, bucket in calls:
     image[place, buckets.index(bucket)] = min(calls[place, bucket]) / bucket
   image = np.where(measured, image, image.min(1, keepdims=True))
-  return Costs(image * np.array(buckets), measured)
+  return Costs(plausible(image * np.array(buckets)), measured)
+
+
+def plausible(seconds: np.ndarray) -> np.ndarray:
+  """Returns a cost table without what only a busy machine can explain.
+
+  A program that does less never takes longer: not at a lower resolution, and not in a smaller bucket.
+
+  Args:
+    seconds: `[R, S]`, highest resolution first, ascending buckets.
+  """
+  lower = np.minimum.accumulate(seconds, axis=0)
+  return np.minimum.accumulate(lower[:, ::-1], axis=1)[:, ::-1]
 
 
 def _call(runtime, crops, place, bucket):
