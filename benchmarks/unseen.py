@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
 from resjax import macs, models, preprocess, unseen
 from resjax.checkpoint import load_variables
 from resjax.data import loader, sources

@@ -44,3 +44,4 @@ def keep_compiled_programs() -> None:
       logging.getLogger(__name__).warning('no compilation cache: %s', error)
       return
     jax.config.update('jax_compilation_cache_dir', path)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

@@ -1,8 +1,7 @@
 """The budget dial: routers with a knob, set so that images like those of a calibration cost on the mean what was asked.
 
 A router reads one column of what is known of each image and sends it to a place among the resolutions, 0 for the
-highest; turning its knob up sends more images to lower resolutions. Everything here is numpy on such columns: the
-judgement after training and the engine that saves real time use the same rules.
+highest; turning its knob up sends more images to lower resolutions. Everything here is numpy on such columns.
 """
 
 import dataclasses
@@ -102,9 +101,10 @@ def dialled(router: Router, column: np.ndarray, target: float) -> Router:
 
 
 def ranks_within(values: np.ndarray, calibration: np.ndarray) -> np.ndarray:
-  """Returns the share of the calibration's values that are lower than each value: float `[N]`, in 0..1 without 1."""
-  share = np.searchsorted(np.sort(calibration), values, side='left') / len(calibration)
-  return np.minimum(share, np.nextafter(1.0, 0.0))
+  """Returns the rank of each value among the calibration's: float `[N]`, above 0, below 1; equal ones share one."""
+  ordered = np.sort(calibration)
+  both = np.searchsorted(ordered, values, side='left') + np.searchsorted(ordered, values, side='right')
+  return np.clip(both / (2 * len(calibration)), 1e-12, 1 - 1e-12)
 
 
 class Follower:

@@ -10,11 +10,6 @@ from typing import Any
 import numpy as np
 
 
-def fixed(count: int, place: int) -> np.ndarray:
-  """Returns the same resolution for all of `count` images."""
-  return np.full(count, place)
-
-
 def predictor(scores: np.ndarray) -> np.ndarray:
   """Returns the resolution with the highest score.
 

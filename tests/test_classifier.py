@@ -92,11 +92,11 @@ def test_columns_are_what_the_network_says_at_each_resolution(parts, classifier)
 
 @pytest.mark.parametrize('name', ['predictor', 'cascade', 'detail', 'random'])
 def test_a_budget_is_met_and_every_image_has_the_logits_of_its_resolution(parts, classifier, name):
+  classifier.calibrate(parts[3])
   if name not in classifier.network.routers:
     with pytest.raises(ValueError, match=r"router: got 'predictor', expected one of cascade, detail, random"):
       classifier.predict(parts[3], router=name, budget=0.6)
     return
-  classifier.calibrate(parts[3])
   predictions = classifier.predict(parts[3], router=name, budget=0.6)
   places = np.array([(16, 8).index(p.resolution) for p in predictions])
   assert set(places) == {0, 1}
@@ -157,6 +157,25 @@ def test_sizes_that_were_not_trained_are_served_and_named(parts, classifier, cap
   assert '8x16' in classifier.notes[-1]
 
 
+def test_statistics_of_given_images_serve_a_size(parts):
+  model, variables, config, photographs = parts
+  classifier = Classifier(model, variables, config, NAMES, max_batch=8)
+  before = classifier.predict(photographs, resolution=8)
+  classifier.recalibrate([8, 8], photographs)
+  after = classifier.predict(photographs, resolution=(8, 8))
+  assert '8 px: BatchNorm statistics from 60 images' in classifier.notes
+  assert {p.resolution for p in after} == {8}
+  assert max(abs(a.probability - b.probability) for a, b in zip(after, before)) > 1e-3
+
+
+def test_without_a_budget_the_predictor_is_what_it_was_trained_to_be(parts):
+  model, variables, config, photographs = parts
+  if config.method == 'drnet':
+    eager = Classifier(model, variables, config, NAMES, max_batch=8)
+    eager.predict(photographs)
+    assert eager.counts.images == 60 and eager.counts.promoted == 0
+
+
 def test_files_folders_bytes_and_what_can_not_be_read(parts, classifier, tmp_path):
   folder = tmp_path / 'photographs'
   (folder / 'more').mkdir(parents=True)
@@ -185,6 +204,9 @@ def test_files_folders_bytes_and_what_can_not_be_read(parts, classifier, tmp_pat
     ([], {'budget': 'much'}, "budget: got 'much', expected a share such as 0.6, multiply-adds such as 9e8, or mill"),
     ([], {'budget': 0.001, 'router': 'cascade'}, 'budget: got .* expected .* to .* with router'),
     ([], {'resolution': 0}, 'resolution'),
+    ([], {'router': 'best', 'budget': 0.5}, "router: got 'best', expected one of predictor, cascade, detail, random"),
+    ([], {'follow': True}, 'follow: got True without a budget, expected a budget to follow'),
+    ([], {'unseen_by': 'magic'}, "unseen_by: got 'magic', expected one of interpolate, nearest"),
   ],
 )
 def test_what_is_wrong_is_named_in_one_line(parts, classifier, images, options, message):

@@ -90,7 +90,7 @@ def test_a_router_says_what_it_is_set_to():
 def test_what_was_spent_brings_other_images_back_to_the_budget(name):
   """Images unlike the calibration's: every router alone is off by far."""
   values = column(name, 1)
-  values = values**2 if values.ndim == 1 else values + [-0.5, 0.5, 1.0]
+  values = values**2 if values.ndim == 1 else values + np.array([-0.5, 0.5, 1.0])
   target = 5.0
   follower = dial.Follower(dial.Router(name, COSTS, own=0.1), column(name, 0), target)
   assert abs(follower.router.mean_cost(values) / target - 1) > 0.05
@@ -109,3 +109,11 @@ def test_a_follower_that_owes_more_than_any_knob_gives_stays_within_reach():
   assert follower.router.mean_cost(values) == pytest.approx(1.0)
   follower.spent(np.array([], int))
   assert follower.router.mean_cost(values) == pytest.approx(1.0)
+
+
+def test_every_router_reaches_from_all_at_the_lowest_to_all_at_the_highest():
+  """At the costs of 224, 160 and 96 px, and where half of the images have the same detail."""
+  costs = (1.0, 0.51, 0.18)
+  detail = np.where(np.arange(1000) < 500, 3.0, np.arange(1000.0))
+  for name, values in {'detail': dial.ranks_within(detail, detail), 'random': column('random', 0)}.items():
+    assert dial.reachable(dial.Router(name, costs), values) == pytest.approx((0.18, 1.0))

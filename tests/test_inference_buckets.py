@@ -141,6 +141,7 @@ def test_closed_sizes(max_batch, multiple, sizes):
   assert closed_sizes(max_batch, multiple) == sizes
 
 
+@pytest.mark.slow  # on a machine that may be busy with other things
 def test_planning_128_images_takes_less_than_a_millisecond():
   sizes = closed_sizes(128)
   planner = Planner(np.outer([1, 0.5, 0.2], [1.5 + b for b in sizes]), sizes)

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> None:
     wanted = images.of_source(sources.create(config, config.eval.calibration_split))
   else:
     raise ValueError('IMAGE: none given, and the run has no eval.calibration_split; expected files or folders')
-  count = classifier.calibrate(list(shared.progress(wanted, len(wanted), 'reading')))
+  with shared.bar(len(wanted), 'calibrating') as seen:
+    count = classifier.calibrate(wanted, seen)
   print(f'{count:,} images; budgets that can be met, as shares of {classifier.resolutions[0]} px:')
   largest = max(classifier.network.costs)
   for name in classifier.network.routers:

@@ -1,12 +1,13 @@
 """What several subcommands share: the trained network that they open, and how options are read and shown."""
 
 import argparse
+import contextlib
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +33,17 @@ def load(options: argparse.Namespace) -> tuple[Any, Any]:
 
 def resolution(text: str) -> int | tuple[int, int]:
   """Reads `160` or `128x192` (height x width), in pixels."""
-  sides = tuple(int(side) for side in text.split('x'))
+  sides = tuple(int(side) if side.isdecimal() else 0 for side in text.split('x'))
   if not 1 <= len(sides) <= 2 or min(sides) < 1:
-    raise ValueError
+    raise argparse.ArgumentTypeError(f'got {text!r}, expected pixels such as 160, or 128x192')
   return sides[0] if len(sides) == 1 else sides
 
 
 def positive(text: str) -> int:
   """Reads an integer above 0."""
-  if (number := int(text)) < 1:
-    raise ValueError
-  return number
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'got {text!r}, expected a positive integer')
+  return int(text)
 
 
 def pixels(resolution: int | tuple[int, int] | None) -> str:
@@ -52,10 +53,10 @@ def pixels(resolution: int | tuple[int, int] | None) -> str:
 
 def shard(text: str) -> tuple[int, int]:
   """Reads `I/N`."""
-  index, count = (int(number) for number in text.split('/'))
-  if not 0 <= index < count:
-    raise ValueError
-  return index, count
+  numbers = [int(number) if number.isdecimal() else -1 for number in text.split('/')]
+  if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
+    raise argparse.ArgumentTypeError(f'got {text!r}, expected I/N with I from 0 to N - 1')
+  return numbers[0], numbers[1]
 
 
 def check_writable(path: str) -> None:
@@ -63,6 +64,15 @@ def check_writable(path: str) -> None:
   folder = pathlib.Path(path).absolute().parent
   if not folder.is_dir():
     raise FileNotFoundError(f'{path}: no folder {folder}, expected one to write to')
+
+
+@contextlib.contextmanager
+def bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+  """Yields a function that says how many more are done, shown as a bar where standard error is a terminal."""
+  console = Console(stderr=True)
+  with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    task = progress.add_task(what, total=total)
+    yield lambda count: progress.advance(task, count)
 
 
 def progress(rows: Iterable[Any], total: int, what: str) -> Iterator[Any]:

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--follow', action='store_true', help='keep these images on the budget, also where the calibration was of others'
   )
+  parser.add_argument(
+    '--unseen-by', choices=('interpolate', 'nearest'), default='interpolate', help='BatchNorm of sizes not trained'
+  )
   parser.add_argument('--csv', help='write the predictions to this file')
   parser.add_argument(
     '--shard',
@@ -42,20 +45,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   """Predicts, writes, and says what could not be read."""
+  begin = time.monotonic()
   if options.csv:
     shared.check_writable(options.csv)
   classifier, images = shared.load(options)
   index, count = options.shard
   wanted = images.items(options.images)[index::count]
   stream = classifier.stream(
-    wanted, resolution=options.resolution, budget=options.budget, router=options.router, follow=options.follow
+    wanted,
+    resolution=options.resolution,
+    budget=options.budget,
+    router=options.router,
+    follow=options.follow,
+    unseen_by=options.unseen_by,
   )
-  found, begin = [], time.monotonic()
+  found = []
   with output(options.csv) as write:
     for prediction in shared.progress(stream, len(wanted), 'predicting'):
       found.append(prediction)
       write(prediction)
   summary(found, classifier, time.monotonic() - begin)
+  counts = classifier.counts
+  if counts.fixed or counts.promoted:
+    print(
+      f'{counts.promoted} images ran at a higher resolution than was chosen, and {counts.fixed} of {counts.batches} '
+      'batches at one: faster than in groups',
+      file=sys.stderr,
+    )
   if options.csv:
     print(f'In {options.csv}', file=sys.stderr)
   bad = [p for p in found if p.error is not None]
@@ -89,8 +105,6 @@ def summary(found: list[Any], classifier: Any, seconds: float) -> None:
   for p in found:
     if p.error is not None:
       print(f'{p.image}: {p.error}', file=sys.stderr)
-  for note in classifier.notes:
-    print(note, file=sys.stderr)
   if not good:
     return
   share = Counter(shared.pixels(p.resolution) for p in good)

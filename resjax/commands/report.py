@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> None:
   from resjax.report import page
 
   out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'report.html')
+  if out.suffix != '.html' or out.is_dir() or out.with_suffix('.json').name in ('results.json', 'costs.json'):
+    raise ValueError(f'--out: got {out}, expected a file named *.html, other than results.html and costs.html')
   shared.check_writable(str(out))
   if options.budget is not None:
     calibration.parse_budget(options.budget, 1.0)  # before any work

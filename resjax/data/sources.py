@@ -39,9 +39,7 @@ def create(config: ConfigDict, split: str) -> Any:
   data, classes = config.data, config.model.num_classes
   cache = data.get('cache', '')  # configs of older checkpoints have no such field
   if cache and data.source in ('fake', 'scaled_digits'):
-    raise ValueError(
-      f"config.data.cache: got {cache!r}, expected '' with data.source={data.source!r}, made in memory"
-    )
+    raise ValueError(f"config.data.cache: got {cache!r}, expected '' with data.source={data.source!r}, made in memory")
   if data.source == 'fake':
     return FakeSource(split, data.size or 1_000, classes, max(config.resolutions))
   if data.source == 'tfds':

@@ -1,6 +1,5 @@
 """One checkpoint for any resolution and any budget: images in, predictions out, each with what it cost."""
 
-import dataclasses
 import functools
 import logging
 import os
@@ -15,29 +14,22 @@ from ml_collections import ConfigDict
 from resjax import checkpoint, dial, models, unseen
 from resjax.data.crops import centre_crops
 from resjax.inference import calibration
+from resjax.inference.engine import Counts
 from resjax.inference.images import Chunk, Item, chunks, items
+from resjax.inference.predictions import Prediction, predictions
 from resjax.inference.routing import Network, Routed, energy
+from resjax.preprocess import prepare
 from resjax.switchable import Resolution, Variables
 
 __all__ = ['Classifier', 'Prediction']
 
 _log = logging.getLogger(__name__)
 
-# Batches that are routed together: groups of several batches fill their buckets better.
+# How far the calibration itself may be from a budget before that is worth a note.
+_OFF = 0.03
+
+# Batches that are routed together: what a cascade sends on fills its buckets better.
 _TOGETHER = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """What the network says of an image; where it could not be read, `error` says why and the rest is None."""
-
-  image: str  # its file, or its number
-  class_index: int | None = None
-  label: str | None = None
-  probability: float | None = None
-  resolution: Resolution | None = None  # at which it ran, in pixels; of a cascade the last
-  macs: float | None = None  # multiply-adds of all that was run for it, the router included
-  error: str | None = None
 
 
 class Classifier:
@@ -93,6 +85,7 @@ class Classifier:
     options = {'max_batch': max_batch, 'promote': promote, 'strict': strict, 'costs_file': costs_file}
     self._network = functools.partial(Network, model, config=config, dtype=dtype, **options)
     self._chunk = _TOGETHER * max_batch
+    self._draws = np.random.default_rng(0)
     self._fixed: dict[Any, Network] = {}
     self._calibration: calibration.Table | None = None
 
@@ -109,8 +102,8 @@ class Classifier:
       FileNotFoundError: There is no such checkpoint.
       ValueError: It is damaged.
     """
-    variables, config = checkpoint.load_variables(workdir, step=step)
     meta = checkpoint.load_meta(workdir, step=step)
+    variables, config = checkpoint.load_variables(workdir, step=meta['step'])
     names = meta.get('class_names') or [str(i) for i in range(config.model.num_classes)]  # older ones have no names
     model = models.from_config(config)
     return cls(model, variables, config, names, workdir=workdir, step=meta['step'], **options)
@@ -164,26 +157,43 @@ class Classifier:
     """
     if resolution is not None and (budget is not None or router is not None):
       raise ValueError(f'resolution: got {resolution} with a budget or router, expected one or the other')
+    if follow and budget is None:
+      raise ValueError('follow: got True without a budget, expected a budget to follow')
+    if unseen_by not in unseen.WAYS:
+      raise ValueError(f'unseen_by: got {unseen_by!r}, expected one of {", ".join(unseen.WAYS)}')
     if resolution is None and budget is None and router is None and self.config.method != 'drnet':
       resolution = self.resolutions[0]
     if resolution is not None:
-      return self._predictions(wanted, (resolution,), self._at(resolution, unseen_by).fixed)
+      resolution = square(resolution)
+      return self._predicted(wanted, (resolution,), self._at(resolution, unseen_by).fixed)
     rule = self.router(router, budget)
     if budget is None:
-      return self._predictions(wanted, self.resolutions, self._routed(rule))
+      return self._predicted(wanted, self.resolutions, self._routed(rule, promote=False))
     target, timed = calibration.parse_budget(budget, max(self.network.costs))
     follower = calibration.follower(rule, self.calibrated, target) if follow else None
-    return self._predictions(wanted, self.resolutions, self._routed(rule, follower, promote=None if timed else False))
+    return self._predicted(wanted, self.resolutions, self._routed(rule, follower, promote=None if timed else False))
 
   def router(self, name: str | None = None, budget: float | str | None = None) -> dial.Router:
     """Returns a router with its knob set to a budget, or as it was trained; arguments and errors as of `stream`."""
+    if name is not None and name not in dial.COLUMNS:
+      raise ValueError(f'router: got {name!r}, expected one of {", ".join(dial.COLUMNS)}')
+    if budget is None and name not in (None, 'predictor'):
+      raise ValueError(f'budget: missing, expected one to set the knob of router {name!r}')
+    if budget is not None:  # what is wrong is told before anything is compiled
+      calibration.parse_budget(budget, 1.0)
+      reference = self.calibrated
     name = name or self.network.routers[0]
     if budget is None:
-      if name != 'predictor':
-        raise ValueError(f'budget: missing, expected one to set the knob of router {name!r}')
       return self.network.router(name)
     target, timed = calibration.parse_budget(budget, max(self.network.costs))
-    return calibration.dialled(self.network.router(name, timed=timed), self.calibrated, target)
+    rule = calibration.dialled(self.network.router(name, timed=timed), reference, target)
+    reached = rule.mean_cost(calibration.column(rule, reference, reference))
+    if abs(reached / target - 1) > _OFF:
+      self._note(
+        f'budget {budget}: on the {len(reference["energy"])} calibration images router {name!r} comes to '
+        f'{reached / target:.2f} of it and no nearer; more, or more varied, images would help'
+      )
+    return rule
 
   @property
   def calibrated(self) -> calibration.Table:
@@ -199,11 +209,40 @@ class Classifier:
       self._calibration = calibration.read(self._workdir, self._step)
     return self._calibration
 
-  def calibrate(self, images: Any) -> int:
+  @property
+  def counts(self) -> Counts:
+    """What the engine of all trained resolutions has done so far: promotions, padding, batches at one resolution."""
+    return self.network.engine.counts if 'network' in self.__dict__ else Counts()
+
+  def recalibrate(self, resolution: Resolution, images: Any, batch: int = 64) -> None:
+    """Serves a resolution from now on with BatchNorm statistics of these images, see `resjax.unseen.recalibrate`.
+
+    Args:
+      resolution: In pixels, of a square, or (height, width).
+      images: As of `predict`, without labels.
+      batch: Images that are normalised together, about as many as in training.
+
+    Raises:
+      ValueError: No image could be read.
+    """
+    resolution = square(resolution)
+    crops = np.concatenate(
+      [chunk.crops for chunk in self.cropped(items(images), resolution) if len(chunk.crops)] or [[]]
+    )
+    variables, _ = unseen.add(self._variables, resolution)
+    normalize = self.config.data.normalize
+    parts = (prepare((crops[i : i + batch],), (resolution,), normalize)[0] for i in range(0, len(crops), batch))
+    variables, note = unseen.recalibrate(self._model, variables, resolution, parts)
+    self._note(note)
+    for how in unseen.WAYS:
+      self._fixed[resolution, how] = self._network(variables, resolutions=(resolution,))
+
+  def calibrate(self, images: Any, seen: Callable[[int], None] = lambda count: None) -> int:
     """Runs images at every resolution and keeps what routers read of them, in the workdir where there is one.
 
     Args:
       images: As of `predict`, without labels; like those that will come, thousands rather than hundreds.
+      seen: Called with the number of images that were run, as the work goes on.
 
     Returns:
       How many could be read.
@@ -211,7 +250,7 @@ class Classifier:
     Raises:
       ValueError: None of them.
     """
-    table, readable = self.columns(images)
+    table, readable = self.columns(images, seen)
     if not readable.any():
       raise ValueError('images: none could be read, expected images to calibrate on')
     self._calibration = {name: table[name] for name in calibration.KEPT if name in table}
@@ -219,11 +258,14 @@ class Classifier:
       calibration.write(self._workdir, self._step, self._calibration)
     return len(self._calibration['energy'])
 
-  def columns(self, images: Any) -> tuple[calibration.Table, np.ndarray]:
+  def columns(
+    self, images: Any, seen: Callable[[int], None] = lambda count: None
+  ) -> tuple[calibration.Table, np.ndarray]:
     """Returns what routers and network say of images at every trained resolution, from crops of the largest.
 
     Args:
       images: As of `predict`.
+      seen: As of `calibrate`.
 
     Returns:
       The columns of `Network.columns` for the images that could be read; and which those are, bool `[N]`.
@@ -231,18 +273,23 @@ class Classifier:
     parts, readable = [], []
     for chunk in self.cropped(items(images), self.resolutions[0]):
       readable.extend(error is None for error in chunk.errors)
+      seen(len(chunk.names))
       if len(chunk.crops):
         parts.append(self.network.columns(chunk.crops))
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     return table, np.array(readable, bool)
+
+  def _note(self, line: str) -> None:
+    """Tells the user, now and in `notes`."""
+    self.notes.append(line)
+    _log.warning(line)
 
   def _at(self, resolution: Resolution, how: str) -> Network:
     """The programs at one resolution, from crops of that size."""
     if (resolution, how) not in self._fixed:
       variables, note = unseen.add(self._variables, resolution, how)
       if resolution not in self.resolutions:
-        self.notes.append(note)
-        _log.warning(note)
+        self._note(note)
       self._fixed[resolution, how] = self._network(variables, resolutions=(resolution,))
     return self._fixed[resolution, how]
 
@@ -250,12 +297,11 @@ class Classifier:
     self, rule: dial.Router, follower: dial.Follower | None = None, promote: bool | None = None
   ) -> Callable[[np.ndarray], Routed]:
     """Runs crops by a router, with the column that it reads where the network does not find it itself."""
-    draws = np.random.default_rng(0)
 
     def run(crops: np.ndarray) -> Routed:
       column = None
       if rule.name == 'random':
-        column = draws.uniform(size=len(crops))
+        column = self._draws.uniform(size=len(crops))
       elif rule.name == 'detail':
         column = dial.ranks_within(energy(crops), self.calibrated['energy'])
       found = self.network.run(crops, follower.router if follower else rule, column, promote=promote)
@@ -265,6 +311,12 @@ class Classifier:
 
     return run
 
+  def _predicted(
+    self, wanted: Sequence[Item], resolutions: Sequence[Resolution], run: Callable[[np.ndarray], Routed]
+  ) -> Iterator[Prediction]:
+    """What comes of cropping at the first of the resolutions and running."""
+    return predictions(self.cropped(wanted, resolutions[0]), resolutions, run, self.class_names)
+
   def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
     """Yields images in chunks, cropped at a size in pixels as evaluation crops them."""
 
@@ -273,25 +325,10 @@ class Classifier:
 
     return chunks(wanted, crop, size=self._chunk, threads=self._threads)
 
-  def _predictions(
-    self, wanted: Sequence[Item], resolutions: Sequence[Resolution], run: Callable[[np.ndarray], Routed]
-  ) -> Iterator[Prediction]:
-    """What comes of cropping and running."""
-    for chunk in self.cropped(wanted, resolutions[0]):
-      found = run(chunk.crops) if len(chunk.crops) else None
-      row = 0
-      for name, error in zip(chunk.names, chunk.errors):
-        if error is not None:
-          yield Prediction(name, error=error)
-          continue
-        logits = found.logits[row].astype(float)
-        index = int(logits.argmax())
-        yield Prediction(
-          image=name,
-          class_index=index,
-          label=self.class_names[index],
-          probability=float(1 / np.exp(logits - logits[index]).sum()),
-          resolution=resolutions[found.places[row]],
-          macs=float(found.macs[row]),
-        )
-        row += 1
+
+def square(resolution: Resolution) -> Resolution:
+  """Returns a resolution as one number where both sides are the same, else as a tuple."""
+  if np.ndim(resolution) == 0:
+    return resolution if isinstance(resolution, int) else int(resolution)
+  sides = tuple(int(side) for side in resolution)
+  return sides[0] if len(set(sides)) == 1 else sides

@@ -97,6 +97,8 @@ class Engine:
     if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
       raise ValueError(f'images: got {images.dtype} {images.shape}, expected uint8 (N, {height}, {width}, {channels})')
     step = self.buckets[-1]
+    if len(images) > step:
+      images = np.asarray(images)  # to cut an array of JAX's into parts would compile
     return Batch([self.runtime.put(images[i : i + step]) for i in range(0, len(images), step)], len(images))
 
   def plan(self, choice: np.ndarray, *, promote: bool | None = None) -> Plan:

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import pathlib
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -44,7 +43,7 @@ def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | No
   tables = _read(pathlib.Path(path))
   for table in tables:
     if table['of'] == key:
-      return Costs(np.array(table['seconds']), np.array(table['measured']))
+      return Costs(plausible(np.array(table['seconds'])), np.array(table['measured']))
   found = measure(runtime, buckets)
   tables.append({'of': key, 'seconds': found.seconds.tolist(), 'measured': found.measured.tolist()})
   _write(pathlib.Path(path), tables)
@@ -85,9 +84,9 @@ def measure(runtime: Runtime, buckets: Sequence[int], *, repeats: int = REPEATS,
 
 
 def plausible(seconds: np.ndarray) -> np.ndarray:
-  """Returns a cost table without what only a busy machine can explain.
+  """Returns a cost table without what a busy machine explains better than the programs do.
 
-  A program that does less never takes longer: not at a lower resolution, and not in a smaller bucket.
+  Taken for granted is that a program which does less takes no longer: at a lower resolution, or in a smaller bucket.
 
   Args:
     seconds: `[R, S]`, highest resolution first, ascending buckets.
@@ -105,11 +104,13 @@ def _call(runtime, crops, place, bucket):
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The tables of a file; none where there is no file."""
-  if not path.exists():
+  """The tables of a file; none where it is not there, or not for this user."""
+  try:
+    text = path.read_text()
+  except OSError:
     return []
   try:
-    tables = json.loads(path.read_text())
+    tables = json.loads(text)
     for table in tables:
       shape = [len(table['of']['resolutions']), len(table['of']['buckets'])]
       if not list(np.shape(table['seconds'])) == list(np.shape(table['measured'])) == shape:
@@ -123,8 +124,8 @@ def _write(path: pathlib.Path, tables: list[dict[str, Any]]) -> None:
   """Replaces the file at once, so that no reader sees half of it; where that fails, the next start measures again."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile('w', dir=path.parent, suffix='.tmp', delete=False) as file:
-      json.dump(tables, file, indent=1)
-    os.replace(file.name, path)
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part.write_text(json.dumps(tables, indent=1))
+    part.replace(path)
   except OSError as error:
     logging.getLogger(__name__).warning('cost table not kept: %s', error)

@@ -35,7 +35,7 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
   timed = unit == 'milliseconds'
   lines = _by_milliseconds(study) if timed else _by_macs(study)
   figure, axes = _figure(5.8, 4.1)
-  for name, points in lines.items():
+  for name, points in ((name, points) for name, points in lines.items() if points):
     color, marker = STYLES[name]
     label = f'{study["setting"]["router"]}, {study["setting"]["how"]}' if name == 'setting' else name
     line = {'oracle': '--', 'random': ':'}.get(name, '-')
