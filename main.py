@@ -48,7 +48,9 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError, FloatingPointError) as error:
     hosts.leave(f'error: {error}')
   except preemption.Preempted:
-    hosts.leave(f'Stopped by SIGTERM, saved in {workdir}: the same command goes on', preemption.EXIT_CODE)
+    hosts.leave_together(
+      f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', preemption.EXIT_CODE
+    )
   except KeyboardInterrupt:
     hosts.leave(f'Stopped; what was saved in {workdir} is good: the same command goes on', 130)
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from resjax import config as configuration
+from resjax.data import places
 from resjax.switchable import Variables
 
 _saves = ocp.training.save_decision_policies
@@ -210,7 +211,7 @@ def load_variables(
 
 def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
   """The folder of a complete step."""
-  root = pathlib.Path(workdir).absolute() / 'checkpoints'
+  root = places.local(workdir, 'workdir').absolute() / 'checkpoints'
   if not root.is_dir():
     raise FileNotFoundError(f'no checkpoints in {workdir}, expected the workdir of a run')
   steps = sorted(int(path.name) for path in root.iterdir() if path.name.isdigit())

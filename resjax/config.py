@@ -115,13 +115,17 @@ def load(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
   if root not in sys.path:
     sys.path.append(root)
   spec = importlib.util.spec_from_file_location(path.stem, path)
+  if spec is None:
+    raise ValueError(f'--config: got {recipe}, expected a Python file with a function get_config')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
   for field in fields:
-    name, _, text = field.removeprefix('--config.').partition('=')
+    name, equals, text = field.removeprefix('--config.').partition('=')
+    if not equals:
+      raise ValueError(f'{field}: no value, expected --config.FIELD=VALUE')
     try:
-      value = ast.literal_eval(text)
+      value = {'true': True, 'false': False}[text] if text in ('true', 'false') else ast.literal_eval(text)
     except (ValueError, SyntaxError):
       value = text
     if name not in flatten(config):

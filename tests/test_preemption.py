@@ -98,7 +98,7 @@ def test_further_signals_change_nothing():
   with Notice() as notice:
     with notice.patient():
       os.kill(os.getpid(), signal.SIGTERM)
-      assert notice.reached(1)
+      assert notice.reached()
       with pytest.raises(Preempted), notice.patient(False):
         pytest.fail('went on')
       os.kill(os.getpid(), signal.SIGTERM)

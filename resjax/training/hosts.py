@@ -2,15 +2,19 @@
 
 import os
 import sys
+import time
 import traceback
 from typing import Any, NoReturn
 
 import jax
+from jax.experimental import multihost_utils
 
 # A process that gives no sign for so long is taken for dead, and the others end.
 HEARTBEAT_SECONDS = 60
 # So long the processes wait for each other at the start: the machines of a cluster do not boot at the same moment.
 JOIN_SECONDS = 300
+# So long the first process outlives the others when all leave: it holds the connections between them.
+LAST_SECONDS = 2
 
 
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
@@ -74,6 +78,19 @@ def leave(message: str, code: int = 1) -> NoReturn:
   print(message, file=sys.stderr)
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     sys.exit(code)
+  _exit(code)
+
+
+def leave_together(message: str, code: int) -> NoReturn:
+  """Ends this process when all have come here, the first one last: those it serves would call its end an error.
+
+  Clean-up is left out: Python's, in the middle of what a signal has interrupted, can crash.
+  """
+  print(message, file=sys.stderr)
+  if jax.distributed.is_initialized() and jax.process_count() > 1:
+    multihost_utils.sync_global_devices('leave together')
+    if jax.process_index() == 0:
+      time.sleep(LAST_SECONDS)
   _exit(code)
 
 

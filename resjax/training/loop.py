@@ -155,7 +155,7 @@ def train(
       state, metrics = run.train_step(state, run.devices.put(batch))
       window.add(step, metrics)
       due, save = (step % every == 0 or step == total for every in (evaluating, saving))
-      stop = notice.reached(step)
+      stop = notice.reached()
       if due or save or stop:
         window.flush(last=stop or step == total)
       scores = None
@@ -180,6 +180,7 @@ def train(
         raise
       if save:
         checkpoints.save(state, meta, scores)
+    checkpoints.wait()  # as long as a signal waits too
     return state, watch.seconds, evaluated
 
 

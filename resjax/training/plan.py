@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from resjax import macs, models
+from resjax import drnet, macs, models
 from resjax.training import run, two_pass
 from resjax.training.devices import Devices
 
@@ -183,7 +183,8 @@ def _array_bytes(kind: str, shape: str) -> int:
 def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   """Returns the multiply-adds of a batch on its way to the loss, resizing included, and of a training step with it.
 
-  The way back is taken as twice the way there. A step in two passes runs the smaller resolutions once more.
+  The way back is taken as twice the way there, but for what is frozen, which has none. A step in two passes runs the
+  smaller resolutions once more.
 
   Args:
     config: As in configs/default.py.
@@ -195,10 +196,12 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   key = jax.eval_shape(lambda: jax.random.key(0))
   loss_fn = method.make_loss_fn(model, config)
   forward = macs.count(loss_fn, variables['params'], variables['batch_stats'], batch, key)
-  again = 0
+  back, again = 2 * forward, 0
+  if config.method == 'drnet' and config.drnet.frozen:
+    back = 2 * per_chip * drnet.Predictor(config).macs
   if config.memory == 'two_pass' and config.distillation != 'none':
     again = per_chip * sum(macs.of_model(model, resolution) for resolution in config.resolutions[1:])
-  return forward, 3 * forward + again
+  return forward, forward + back + again
 
 
 def largest(measure: Callable[[int], Need], first: Need, memory: int) -> tuple[int, int, list[Need]]:

@@ -5,6 +5,7 @@ to, and names the step at which all stop.
 """
 
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+# JAX wants questions numbered without a gap, over all runs of the process.
+_asked = itertools.count(1)
 
 # EX_TEMPFAIL of sysexits.h: try again. What a scheduler should start again, in contrast to 1, an error.
 EXIT_CODE = 75
@@ -52,13 +56,9 @@ class Notice:
     finally:
       self._patient = before
 
-  def reached(self, step: int) -> bool:
-    """Returns whether to stop after this training step; on several hosts all get the same answer.
-
-    Args:
-      step: That was taken; ask after each one, on every host.
-    """
-    return self._told or multihost_utils.reached_preemption_sync_point(step)
+  def reached(self) -> bool:
+    """Returns whether to stop now; on several hosts all get the same answer, if all ask after each training step."""
+    return self._told or multihost_utils.reached_preemption_sync_point(next(_asked))
 
   def _hear(self, *_: Any) -> None:
     told, self._told = self._told, True

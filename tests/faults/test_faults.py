@@ -10,6 +10,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group('faults')  # several processes each: one after the other
 @pytest.mark.parametrize(
   'command',
   [
@@ -21,5 +22,5 @@ HERE = pathlib.Path(__file__).parent
 )
 def test_faults(command):
   script, *flags = command.split()
-  done = subprocess.run([sys.executable, HERE / script, *flags], capture_output=True, text=True)
+  done = subprocess.run([sys.executable, HERE / script, *flags], capture_output=True, text=True, timeout=1200)
   assert done.returncode == 0, done.stdout + done.stderr
