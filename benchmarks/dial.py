@@ -31,6 +31,7 @@ from resjax.inference import Classifier, calibration, curves, study
 from resjax.inference.images import of_source
 
 ALLOWED = 0.03  # of the budget
+CHUNK = 256  # images between two turns of a knob that follows
 
 
 def targets_of(router: dial.Router, reference: calibration.Table) -> np.ndarray:
@@ -61,6 +62,18 @@ def off_by_chance(router: dial.Router, reference: Any, table: Any, groups: list[
   return float(np.hypot(*errors))
 
 
+def followed(network: Any, name: str, reference: Any, scored: Any, target: float) -> dict[str, Any]:
+  """What comes of letting the knob follow what was spent, chunk by chunk, as `resjax predict --follow` does."""
+  follower = calibration.follower(network.router(name), reference, target)
+  column = calibration.column(follower.router, scored.table, reference)
+  places = []
+  for start in range(0, len(column), CHUNK):
+    places.append(follower.router.choose(column[start : start + CHUNK]))
+    follower.spent(places[-1])
+  right = scored.table['guess'] == scored.labels[:, None]
+  return curves.point(np.concatenate(places), right, follower.router.charged)
+
+
 def judge(network: Any, name: str, reference: Any, scored: Any, groups: list[np.ndarray]) -> list[dict[str, Any]]:
   """A router's budgets, each with what was reached and the random mix and the oracle beside it."""
   targets = targets_of(network.router(name), reference)
@@ -77,7 +90,9 @@ def judge(network: Any, name: str, reference: Any, scored: Any, groups: list[np.
     router = calibration.dialled(network.router(name), reference, target)
     scatter = off_by_chance(router, reference, scored.table, groups) / target
     beside = {'random': chance, 'oracle': best, 'recovered': share, 'off_by_chance': scatter}
-    found.append(point | {'off': point['macs'] / target - 1} | beside)
+    after = followed(network, name, reference, scored, target)
+    after = {'off_followed': after['macs'] / target - 1, 'top1_followed': after['top1']}
+    found.append(point | {'off': point['macs'] / target - 1} | beside | after)
   return found
 
 
@@ -120,22 +135,26 @@ def show(found: dict[str, Any]) -> None:
   print('| resolution | multiply-adds | top-1 % |\n|---|---|---|')
   for entry in found['static']:
     print(f'| {entry["pixels"]} | {entry["macs"] / 1e6:.2f} M | {100 * entry["top1"]:.1f} |')
-  print('\n| router | budget | reached | off % | ± % | top-1 % | random % | oracle % | of the way % |')
-  print('|---|---|---|---|---|---|---|---|---|')
+  head = 'router | budget | reached | off % | ± % | top-1 % | random % | oracle % | of the way %'
+  head += ' | following: off % | top-1 %'
+  print(f'\n| {head} |')
+  print('|---|---|---|---|---|---|---|---|---|---|---|')
   for name, points in found['routers'].items():
     for p in points:
       spread = '' if name == 'random' else f'{100 * p["off_by_chance"]:.1f}'  # the mix is dealt out evenly
       share = '' if p['recovered'] is None or name == 'random' else f'{100 * p["recovered"]:.0f}'
       accuracies = ' | '.join(f'{100 * p[key]:.1f}' for key in ('top1', 'random', 'oracle'))
       costs = f'{p["target"] / 1e6:.2f} M | {p["macs"] / 1e6:.2f} M | {100 * p["off"]:+.1f} | {spread}'
-      print(f'| {name} | {costs} | {accuracies} | {share} |')
+      after = f'{100 * p["off_followed"]:+.1f} | {100 * p["top1_followed"]:.1f}'
+      print(f'| {name} | {costs} | {accuracies} | {share} | {after} |')
   print(f'\ncalibrated on {found["calibration"]:,} images, scored on {found["images"]:,} others; {found["machine"]}')
   for name, ran in found['engine'].items():
     elsewhere = f'{ran["elsewhere"]} images elsewhere, {ran["other_class"]} with another class'
     print(f'through the engine, {name}: {ran["macs"] / 1e6:.2f} M, top-1 {100 * ran["top1"]:.1f} %; {elsewhere}')
-  missed = [f'{name} {p["target"] / 1e6:.2f} M' for name, points in found['routers'].items() for p in points
-            if abs(p['off']) > ALLOWED]  # fmt: skip
-  print(f'missed by more than {100 * ALLOWED:.0f} %: {", ".join(missed) or "none"}')
+  for what, key in (('missed', 'off'), ('missed where the knob follows', 'off_followed')):
+    missed = [f'{name} {p["target"] / 1e6:.2f} M' for name, points in found['routers'].items() for p in points
+              if abs(p[key]) > ALLOWED]  # fmt: skip
+    print(f'{what} by more than {100 * ALLOWED:.0f} %: {", ".join(missed) or "none"}')
 
 
 def main() -> None:
