@@ -9,7 +9,8 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 def test_the_library_example_runs_and_gives_what_its_comments_say():
-  (example,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+  _, library = README.split('## Use it as a library')
+  (example,) = re.findall(r'```python\n(.*?)```', library, re.DOTALL)
   names = {}
   exec(compile(example, 'README.md', 'exec'), names)
   assert names['logits'].shape == (3, 4, 10)
