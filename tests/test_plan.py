@@ -127,8 +127,8 @@ def test_what_does_not_fit(message, expected):
 @pytest.mark.parametrize(
   ('memory', 'names', 'least', 'most'),
   [
-    # Each use of the shared parameters sums its gradient over devices, and the step takes their mean once more.
-    ('joint', ['train_step'], 1, 3),
+    # XLA exchanges gradients that are equal once, such as those of the offsets of two BatchNorms that are added.
+    ('joint', ['train_step'], 0.98, 1),
     ('two_pass', ['look 1', 'learn 0', 'learn 1', 'update'], 1, 1),
   ],
 )
