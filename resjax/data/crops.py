@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from resjax.data.decode import BadImage, decode, dimensions
 
-__all__ = ['Region', 'centre_crops', 'random_region', 'train_crops']
+__all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train_crops']
 
 # A JPEG is shrunk while it is decoded only where this much is left for the antialiased resize. On real
 # photographs the result then lies within 0.5 grey levels of the full decode's in the mean (of the worst
@@ -142,6 +143,20 @@ def centre_crops(
     top, left = round((h - rows) / 2), round((w - columns) / 2)
     results.append(resize(h, w)[top : top + rows, left : left + columns])
   return tuple(results)
+
+
+def evaluation_crops(
+  config: ConfigDict, sizes: Sequence[int | tuple[int, int]]
+) -> Callable[..., tuple[np.ndarray, ...]]:
+  """Returns `centre_crops` with all but the image given: how a run crops where it does not train.
+
+  Args:
+    config: Reads eval.crop_fraction and data.max_pixels.
+    sizes: Of the results, see `centre_crops`.
+  """
+  return functools.partial(
+    centre_crops, sizes=sizes, crop_fraction=config.eval.crop_fraction, max_pixels=config.data.max_pixels
+  )
 
 
 def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, tuple[float, ...] | None]:

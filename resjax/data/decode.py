@@ -8,6 +8,9 @@ from PIL import Image
 
 __all__ = ['BadImage', 'decode', 'dimensions']
 
+# What files of images are called.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+
 # What libjpeg warns of although nothing of the picture is missing.
 _HARMLESS = ('extraneous bytes before marker', 'Invalid SOS parameters')
 

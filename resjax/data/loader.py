@@ -25,7 +25,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from resjax.data.batches import Batch, EvalBatch, TrainBatch
-from resjax.data.crops import centre_crops, train_crops
+from resjax.data.crops import evaluation_crops, train_crops
 
 __all__ = ['Batches', 'eval_batches', 'steps_per_epoch', 'train_batches']
 
@@ -122,12 +122,7 @@ def eval_batches(
   batch_size = -(-config.eval.batch_size // (count * devices)) * count * devices
   rows = _rows(batch_size, index, count, devices)
   sizes = _sizes(config, config.eval.pyramid)
-  crop = functools.partial(
-    centre_crops,
-    sizes=sizes,
-    crop_fraction=config.eval.crop_fraction,
-    max_pixels=config.data.max_pixels,
-  )
+  crop = evaluation_crops(config, sizes)
   make = EvalBatch(source, rows, batch_size, config.model.num_classes, sizes, crop)
   return Batches(config, make, range(-(-len(source) // batch_size)))
 

@@ -14,11 +14,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from resjax.data.cache import cached
+from resjax.data.decode import SUFFIXES
 from resjax.data.places import place
 
 __all__ = ['FakeSource', 'FolderSource', 'create']
-
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
 
 def create(config: ConfigDict, split: str) -> Any:
@@ -176,9 +175,9 @@ def _check_same_classes(folder: epath.Path, names: tuple[str, ...], other: epath
 def _images(folder: epath.Path) -> list[str]:
   """The image files of a class; others are named in the log."""
   names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
-  images = [name for name in names if name.lower().endswith(_SUFFIXES)]
+  images = [name for name in names if name.lower().endswith(SUFFIXES)]
   if not images:
-    raise ValueError(f'{folder}: no images, expected files named {", ".join(_SUFFIXES)}')
+    raise ValueError(f'{folder}: no images, expected files named {", ".join(SUFFIXES)}')
   if len(images) < len(names):
     other = next(name for name in names if name not in set(images))
     logging.warning(

@@ -88,7 +88,7 @@ def by_router(classifier: Classifier, pool: Pool, rule: dial.Router, promote: bo
     count: Images in a round.
   """
   network, calibrated = classifier.network, classifier.calibrated
-  draws = calibration.column(rule, {'energy': np.zeros(count)}, calibrated) if rule.name == 'random' else None
+  draws = calibration.even_draws(count) if rule.name == 'random' else None
 
   def routed(crops: np.ndarray, slots: np.ndarray, promote: bool | None = promote) -> Any:
     column = None if draws is None else draws[slots]

@@ -61,12 +61,16 @@ def column(router: dial.Router, table: Table, reference: Table) -> np.ndarray:
     table: Of N images.
     reference: The calibration: an image's detail is its rank there.
   """
-  if router.name == 'random':  # evenly over 0..1, in an order of its own
-    count = len(table['energy'])
-    return np.random.default_rng(0).permutation((np.arange(count) + 0.5) / count)
+  if router.name == 'random':
+    return even_draws(len(table['energy']))
   if router.name == 'detail':
     return dial.ranks_within(table['energy'], reference['energy'])
   return table[dial.COLUMNS[router.name]]
+
+
+def even_draws(count: int) -> np.ndarray:
+  """Returns what 'random' reads of so many images: numbers evenly over 0..1, in an order of its own."""
+  return np.random.default_rng(0).permutation((np.arange(count) + 0.5) / count)
 
 
 def dialled(router: dial.Router, table: Table, target: float) -> dial.Router:

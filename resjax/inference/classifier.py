@@ -12,7 +12,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from resjax import checkpoint, dial, models, unseen
-from resjax.data.crops import centre_crops
+from resjax.data.crops import evaluation_crops
 from resjax.inference import calibration
 from resjax.inference.engine import Counts
 from resjax.inference.images import Chunk, Item, chunks, items
@@ -234,8 +234,8 @@ class Classifier:
     parts = (prepare((crops[i : i + batch],), (resolution,), normalize)[0] for i in range(0, len(crops), batch))
     variables, note = unseen.recalibrate(self._model, variables, resolution, parts)
     self._note(note)
-    for how in unseen.WAYS:
-      self._fixed[resolution, how] = self._network(variables, resolutions=(resolution,))
+    network = self._network(variables, resolutions=(resolution,))
+    self._fixed |= {(resolution, how): network for how in unseen.WAYS}
 
   def calibrate(self, images: Any, seen: Callable[[int], None] = lambda count: None) -> int:
     """Runs images at every resolution and keeps what routers read of them, in the workdir where there is one.
@@ -319,11 +319,8 @@ class Classifier:
 
   def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
     """Yields images in chunks, cropped at a size in pixels as evaluation crops them."""
-
-    def crop(image: bytes | np.ndarray) -> np.ndarray:
-      return centre_crops(image, (size,), self.config.eval.crop_fraction, self.config.data.max_pixels)[0]
-
-    return chunks(wanted, crop, size=self._chunk, threads=self._threads)
+    crop = evaluation_crops(self.config, (size,))
+    return chunks(wanted, lambda image: crop(image)[0], size=self._chunk, threads=self._threads)
 
 
 def square(resolution: Resolution) -> Resolution:

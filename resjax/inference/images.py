@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resjax.data.decode import BadImage
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+from resjax.data.decode import SUFFIXES, BadImage
 
 Crop = Callable[[bytes | np.ndarray], np.ndarray]
 

@@ -1,6 +1,5 @@
 """Images in memory for a benchmark, as they are stored: of files, of a data source, or made."""
 
-import functools
 import io
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from resjax.data.crops import centre_crops
+from resjax.data.crops import evaluation_crops
 from resjax.inference.images import Item, chunks
 
 # Height and width of the photographs that are made, in units of the largest resolution: ImageNet's usual size at 224.
@@ -37,12 +36,7 @@ class Pool:
     """
     self._items = [Item(item.name, _content(item)) for item in wanted]
     self._threads = threads
-    self._crop = functools.partial(
-      centre_crops,
-      sizes=(config.resolutions[0],),
-      crop_fraction=config.eval.crop_fraction,
-      max_pixels=config.data.max_pixels,
-    )
+    self._crop = evaluation_crops(config, (config.resolutions[0],))
     self.crops = self.decoded(np.arange(len(self._items)))
 
   def rows(self, slots: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def _run(network, crops, way, reference):
     if way.rule.name == 'detail':
       column = dial.ranks_within(energy(crops), reference['energy'])
     elif way.rule.name == 'random':
-      column = np.random.default_rng(0).permutation((np.arange(len(crops)) + 0.5) / len(crops))
+      column = calibration.even_draws(len(crops))
     return network.run(crops, way.rule, column, promote=False).macs
 
   return run

@@ -1,6 +1,5 @@
 """What DRNet's predictor is worth: the same network and images under every other way to choose a resolution."""
 
-import functools
 import pathlib
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from resjax import drnet, report, routers
 from resjax.data import sources
-from resjax.data.crops import centre_crops
+from resjax.data.crops import evaluation_crops
 from resjax.switchable import Variables
 from resjax.training import evaluate
 from resjax.training.evaluate import Table
@@ -47,12 +46,7 @@ def judge(run: Run, variables: Variables, found: Table, workdir: str | pathlib.P
   result['predictor'] |= {'budget': drnet.budget_of(config, costs)}
   if jax.process_index() == 0:
     rows = gallery_rows(table, np.flatnonzero(counted), needed, config.resolutions)
-    crop = functools.partial(
-      centre_crops,
-      sizes=tuple(config.resolutions)[:1],
-      crop_fraction=config.eval.crop_fraction,
-      max_pixels=config.data.max_pixels,
-    )
+    crop = evaluation_crops(config, tuple(config.resolutions)[:1])
     images = {i: crop(source[i]['image'])[0] for row in rows.values() for i, _, _ in row}
     report.gallery(images, rows, pathlib.Path(workdir) / 'gallery.png')
   return result
