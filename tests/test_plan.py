@@ -82,6 +82,11 @@ def test_a_compiled_program_tells_what_it_reduces():
       {'all-reduce': 4 + 128 + 5},
     ),
     ('  %g = (f32[2]{0}, f32[16]{0}) all-gather-start(f32[2]{0} %a), dimensions={0}', {'all-gather': 64}),
+    (
+      '  %g = ((f32[2]{0}, f32[3,8]{1,0:T(8,128)}), (f32[16]{0}, /*index=1*/f32[24,8]{1,0:T(8,128)})) '
+      'all-gather-start(%a, %b), dimensions={0}',
+      {'all-gather': 4 * (16 + 24 * 8)},
+    ),
     ('  %d = f32[16]{0} all-gather-done(%g)', {}),
     ('  %p = (u32[4]{0}, u32[4]{0}, u32[], u32[]) collective-permute-start(%a)', {'collective-permute': 16}),
     ('  %s = f8e4m3fn[10]{0} reduce-scatter(%a), dimensions={0}', {'reduce-scatter': 10}),

@@ -167,7 +167,7 @@ def _verdict(result: dict[str, Any]) -> str:
   """That the batch does not fit."""
   return (
     f'does not fit: a program needs at least {_gib(result["need"]["memory"])} GiB on each chip, '
-    f'which has {result["chip"]["memory"] / topology.GIB:.0f} GB'
+    f'which has {result["chip"]["memory"] / topology.GIB:.0f}'
   )
 
 

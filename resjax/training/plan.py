@@ -167,11 +167,21 @@ def collectives(hlo: str) -> dict[str, int]:
   found: dict[str, int] = {}
   for line in hlo.splitlines():
     if match := _COLLECTIVE.search(line):
-      arrays = [_array_bytes(kind, shape) for kind, shape in _ARRAY.findall(match[1])]
+      shapes = match[1]
       if match[3] and match[2] in ('all-gather', 'collective-permute'):  # (operands, results, ...)
-        arrays = arrays[1:2]
-      found[match[2]] = found.get(match[2], 0) + sum(arrays)
+        shapes = _second(shapes)
+      found[match[2]] = found.get(match[2], 0) + sum(_array_bytes(*array) for array in _ARRAY.findall(shapes))
   return found
+
+
+def _second(shapes: str) -> str:
+  """The second element of a tuple of shapes; elements may be tuples too."""
+  depth, commas = 0, []
+  for place, letter in enumerate(shapes):
+    depth += (letter in '([{') - (letter in ')]}')
+    if letter == ',' and depth == 1:
+      commas.append(place)
+  return shapes[slice(*(commas + [len(shapes)])[:2])]
 
 
 def _array_bytes(kind: str, shape: str) -> int:
