@@ -79,6 +79,7 @@ class Checkpoints:
 
     Raises:
       ValueError: There are steps, and none is whole; they stay where they are.
+      OSError: The disk does not let a step be read: that is no damage, and all stay where they are.
       FileNotFoundError: This host does not see the step that the first host sees.
     """
     step = self._settle() if jax.process_index() == 0 else None
@@ -172,6 +173,7 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
   Raises:
     FileNotFoundError: There is no such checkpoint.
     ValueError: It is damaged.
+    OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
   return _whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta'] | {'step': int(path.name)}
@@ -193,6 +195,7 @@ def load_variables(
   Raises:
     FileNotFoundError: There is no such checkpoint.
     ValueError: It is damaged.
+    OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -223,10 +226,12 @@ def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
 
 
 def _whole(read: Callable[[], Any], path: Any) -> Any:
-  """What a read of a checkpoint gives; damage ends in one line that names the folder."""
+  """What a read of a checkpoint gives; damage ends in a ValueError, a disk that refuses in an OSError."""
   try:
     return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
+    if _is_refusal(_root_of(error)):
+      raise OSError(f'{path}: {_reason(error)}; expected a folder that can be read') from error
     raise ValueError(f'{path}: {_reason(error)}; expected a whole checkpoint that fits the config') from error
 
 
@@ -267,10 +272,23 @@ def _writing(root: pathlib.Path) -> Iterator[None]:
     raise OSError(f'{root}: {_reason(error)}; expected a folder with room for a checkpoint') from error
 
 
-def _reason(error: BaseException) -> str:
-  """The first line of what caused an error, not too long."""
+def _root_of(error: BaseException) -> BaseException:
+  """What caused an error."""
   while error.__cause__ is not None:
     error = error.__cause__
+  return error
+
+
+def _is_refusal(error: BaseException) -> bool:
+  """Whether an error says that the disk did not answer or may not be read, which is no damage."""
+  if isinstance(error, OSError):
+    return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+  return str(error).startswith(('PERMISSION_DENIED', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED'))
+
+
+def _reason(error: BaseException) -> str:
+  """The first line of what caused an error, not too long."""
+  error = _root_of(error)
   return next(iter(str(error).split(' [tensorstore_spec')[0].splitlines()), type(error).__name__)[:400]
 
 

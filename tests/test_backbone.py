@@ -50,7 +50,7 @@ def saved(workdir, config):
   """The last state of a run, by name."""
   parts = run.build(config)
   with checkpoint.Checkpoints(workdir) as checkpoints:
-    state = jax.device_get(checkpoints.restore(parts.fresh_state()))
+    state = jax.device_get(checkpoints.restore(parts.state_shapes()))
   return {kind: flatten_dict(getattr(state, kind), sep='/') for kind in ('params', 'batch_stats')}
 
 
@@ -159,6 +159,13 @@ def test_another_network_is_refused_in_one_line(network, fields, message):
 def test_a_drnet_is_no_beginning(frozen):
   with pytest.raises(ValueError, match="config.drnet.checkpoint: .* holds a run of method 'drnet', expected 'rsnet'"):
     backbone.load(frozen[0], tiny(), Devices())
+
+
+def test_a_network_that_does_not_fit_is_found_before_a_state_is_made(tmp_path):
+  config = from_checkpoint(tmp_path / 'nowhere')
+  fresh = lambda: pytest.fail('compiled a state for nothing')
+  with pytest.raises(FileNotFoundError, match='config.drnet.checkpoint: no checkpoints in '):
+    backbone.start(fresh, config, tmp_path, Devices())
 
 
 def test_a_folder_without_a_run_is_refused_and_left_alone(tmp_path):

@@ -117,6 +117,26 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog
   assert (tmp_path / 'damaged' / '5.2').is_dir()
 
 
+REFUSALS = [
+  ValueError('PERMISSION_DENIED: Error opening "zarr3" driver: Error reading "a" [OS error 13: EACCES]'),
+  TimeoutError(110, 'Connection timed out'),
+]
+
+
+@pytest.mark.parametrize('refusal', REFUSALS, ids=['permission', 'network disk'])
+def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path, monkeypatch, refusal):
+  save(tmp_path, 3, 5)
+
+  def load(*_):
+    raise KeyError('what Orbax makes of it') from refusal
+
+  monkeypatch.setattr(checkpoint.ocp, 'load_checkpointables', load)
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(OSError, match='/5: .*(EACCES|timed out).*; expected a folder that can be read$'):
+      checkpoints.newest_whole()
+    assert checkpoints.steps == [3, 5] and not (tmp_path / 'damaged').exists()
+
+
 @abandoned
 def test_where_no_step_is_whole_all_stay_and_one_line_says_so(tmp_path):
   save(tmp_path, 3, 5)

@@ -45,7 +45,7 @@ def final_state(workdir):
   parts = run.build(tiny())
   with checkpoint.Checkpoints(workdir) as checkpoints:
     assert checkpoints.latest == parts.total_steps == 12
-    return jax.device_get(checkpoints.restore(parts.fresh_state()))
+    return jax.device_get(checkpoints.restore(parts.state_shapes()))
 
 
 def test_a_run_ends_with_its_result(finished, capsys):

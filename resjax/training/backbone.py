@@ -1,6 +1,7 @@
 """The network that DRNet starts from: that of an RS-Net run, finished before or trained first."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,11 +29,13 @@ def pretraining(config: ConfigDict) -> ConfigDict | None:
   return first
 
 
-def start(fresh: state.TrainState, config: ConfigDict, workdir: pathlib.Path, devices: Devices) -> state.TrainState:
+def start(
+  fresh_state: Callable[[], state.TrainState], config: ConfigDict, workdir: pathlib.Path, devices: Devices
+) -> state.TrainState:
   """Returns DRNet's state before its first step: fresh, with the network of an RS-Net run where the config asks for it.
 
   Args:
-    fresh: As drawn from the seed.
+    fresh_state: Returns the state as drawn from the seed; called when the network is known to fit.
     config: Of the DRNet run.
     workdir: Of the DRNet run; the network that is trained first is in its folder `pretraining`.
     devices: Where the state stands.
@@ -42,9 +45,10 @@ def start(fresh: state.TrainState, config: ConfigDict, workdir: pathlib.Path, de
     ValueError: It is not of an RS-Net with this network and these resolutions.
   """
   if config.method != 'drnet' or config.drnet.start == 'scratch':
-    return fresh
+    return fresh_state()
   place = config.drnet.checkpoint or workdir / 'pretraining'
   loaded = load(place, config, devices)
+  fresh = fresh_state()
   params = fresh.params | loaded['params']
   ema = fresh.ema if fresh.ema is None else fresh.ema | jax.tree.map(lambda x: x.copy(), loaded['params'])
   return fresh.replace(params=params, batch_stats=fresh.batch_stats | loaded['batch_stats'], ema=ema)

@@ -5,13 +5,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from resjax import compiling
 from resjax.training.step import AXIS
 
 WAYS = ('shard_map', 'pmap')
+
+
+def placed(tree: Any, sharding: Sharding) -> Any:
+  """Returns the shapes and types of a tree of arrays, all with one sharding."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 class Devices:
@@ -41,6 +46,10 @@ class Devices:
   def create(self, make: Callable[..., Any], *args: Any) -> Any:
     """Returns `make(*args)`, computed under jit and standing whole on every device, each array in its own buffer."""
     return jax.jit(make, out_shardings=self.replicated)(*args)
+
+  def shapes(self, make: Callable[..., Any], *args: Any) -> Any:
+    """Returns what `create` would, as shapes, types and places; nothing is computed."""
+    return placed(jax.eval_shape(make, *args), self.replicated)
 
   def put(self, batch: Any) -> Any:
     """Returns this host's part of a batch, split over its devices along the leading axis."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, Sharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from resjax import drnet, macs, models
 from resjax.training import run, two_pass
-from resjax.training.devices import Devices
+from resjax.training.devices import Devices, placed
 
 # A schedule needs the length of an epoch, a compiled step does not change with it: ImageNet's.
 TRAINING_IMAGES = 1_281_167
@@ -88,8 +88,8 @@ def need(config: ConfigDict, devices: list[jax.Device], per_chip: int) -> Need:
   mesh = Devices(config.parallel, devices)
   steps = max(1, TRAINING_IMAGES // (per_chip * len(devices)))
   _, fresh, train_step = run.make_training(config, mesh, steps, max(1, round(config.epochs * steps)))
-  state = _placed(jax.eval_shape(fresh, jax.random.key(0)), mesh.replicated)
-  batch = _placed(batch_of(config, per_chip * len(devices)), mesh.split)
+  state = mesh.shapes(fresh, jax.random.key(0))
+  batch = placed(batch_of(config, per_chip * len(devices)), mesh.split)
   size = _bytes(state)
   try:
     programs = tuple(_compiled(*lowered) for lowered in _lowered(train_step, state, batch, mesh))
@@ -127,12 +127,12 @@ def _lowered(train_step: Any, state: Any, batch: Any, mesh: Devices) -> Iterator
   for place, look in enumerate(train_step.look, 1):
     lowered = look.lower(params, batch_stats, state.step, batch, logits)
     yield f'look {place}', lowered, live + _bytes(logits)
-    logits = _placed(lowered.out_info, split)
+    logits = placed(lowered.out_info, split)
   for place, learn in enumerate(train_step.learn):
     lowered = learn.lower(params, batch_stats, state.step, batch, logits, grads)
     yield f'learn {place}', lowered, live + _bytes((logits, grads))
     stats, rows, sums = lowered.out_info
-    batch_stats, logits, grads = _placed(stats, mesh.replicated), _placed(rows, split), _placed(sums, mesh.split)
+    batch_stats, logits, grads = placed(stats, mesh.replicated), placed(rows, split), placed(sums, mesh.split)
   last = train_step.update.lower(state.replace(batch_stats=batch_stats), batch, logits, grads)
   yield 'update', last, live + _bytes((logits, grads))
 
@@ -181,7 +181,7 @@ def _second(shapes: str) -> str:
     depth += (letter in '([{') - (letter in ')]}')
     if letter == ',' and depth == 1:
       commas.append(place)
-  return shapes[slice(*(commas + [len(shapes)])[:2])]
+  return shapes[slice(*[*commas, len(shapes)][:2])]
 
 
 def _array_bytes(kind: str, shape: str) -> int:
@@ -240,11 +240,6 @@ def largest(measure: Callable[[int], Need], first: Need, memory: int) -> tuple[i
     wanted = (memory - last.state) / max(1, last.memory - last.state) * last.per_chip
     place = bisect.bisect_right(room, wanted) - 1
     measured.append(measure(room[min(max(place, 0), len(room) - 1)]))
-
-
-def _placed(tree: Any, sharding: Sharding) -> Any:
-  """The shapes of a tree of arrays, placed."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def _bytes(tree: Any) -> int:

@@ -28,6 +28,7 @@ class Run:
     train_source: The split that is trained on.
     eval_source: The split that is scored.
     fresh_state: Returns the state before the first step, on the devices.
+    state_shapes: Returns its shapes, types and places, without its arrays.
     train_step: `train_step(state, batch) -> state, metrics`; the old state is gone afterwards.
     eval_step: `eval_step(variables, batch)`: what the method's eval_fn says of this host's images.
     steps_per_epoch: Whole batches in the training split.
@@ -40,6 +41,7 @@ class Run:
   train_source: Any
   eval_source: Any
   fresh_state: Callable[[], state.TrainState]
+  state_shapes: Callable[[], state.TrainState]
   train_step: Callable[..., Any]
   eval_step: Callable[..., Any]
   steps_per_epoch: int
@@ -67,6 +69,7 @@ def build(config: ConfigDict) -> Run:
     train_source=train_source,
     eval_source=eval_source,
     fresh_state=lambda: devices.create(fresh, jax.random.key(config.seed)),
+    state_shapes=lambda: devices.shapes(fresh, jax.random.key(config.seed)),
     train_step=train_step,
     eval_step=devices.eval(METHODS[config.method].make_eval_fn(model, config)),
     steps_per_epoch=steps_per_epoch,

@@ -1,6 +1,7 @@
 """The same run on other devices and hosts.
 
 python tests/faults/topologies.py hosts: 20 steps on 1 process of 4 virtual devices, 2 of 2 and 4 of 1, on loopback.
+python tests/faults/topologies.py drnet: the same of DRNet, whose network is trained first, on 1 process of 2, 2 of 1.
 python tests/faults/topologies.py devices: 50 steps with sync_batch_norm on 4 devices; the same, stopped after step 17,
 going on with 2 devices, stopped after step 34, ending on 1.
 
@@ -47,6 +48,15 @@ def hosts(root):
       assert 'top-1' not in lives.log(root / str(processes), number), 'printed by another process than the first'
 
 
+def drnet(root):
+  """Two stages, a stage a run of its own; both see the same images at the same step."""
+  fields = '--config.method=drnet', '--config.drnet.predictor.size=8', '--config.drnet.predictor.width=0.5'
+  fields += '--config.epochs=1', '--config.drnet.pretrain.epochs=0.5'
+  for processes in (1, 2):
+    lives.run(root / str(processes), *fields, processes=processes, devices=2 // processes)
+  compare('DRNet, 2 processes of 1', root / '2', root / '1', steps=20)
+
+
 def devices(root):
   """Four devices, then two, then one."""
   fields = '--config.epochs=2.5', '--config.sync_batch_norm=true'
@@ -58,5 +68,5 @@ def devices(root):
 
 if __name__ == '__main__':
   root = pathlib.Path(tempfile.mkdtemp(prefix='resjax-topologies-'))
-  {'hosts': hosts, 'devices': devices}[sys.argv[1]](root)
+  {'hosts': hosts, 'drnet': drnet, 'devices': devices}[sys.argv[1]](root)
   shutil.rmtree(root)
