@@ -148,9 +148,9 @@ def test_what_a_step_needs(memory, names, least, most):
   reduced = sum(sum(program.collectives.values()) for program in need.programs)
   scalars = 32  # losses and other metrics, one number each
   assert 4 * (least * params + statistics) <= reduced <= 4 * (most * params + statistics + scalars)
-  images = 2 * 16 * 16 * 3  # uint8
+  assert need.batch == 2 * (16 * 16 * 3 + 4 + 4)  # uint8, and a label and an index of 32 bits
   for program in need.programs:
-    assert program.arguments + program.held >= need.state + images
+    assert program.arguments + program.held >= need.state + need.batch
     assert program.temporaries >= 0 and need.memory >= program.memory
 
 
@@ -180,7 +180,7 @@ def compiler(state, each, memory):
   def measure(images):
     asked.append(images)
     need = state + each * images
-    return plan.Need(images, state, need, need <= memory, ())
+    return plan.Need(images, state, 0, need, need <= memory, ())
 
   return measure, asked
 
@@ -213,7 +213,7 @@ def test_the_search_ends_between_neighbours(first, each, fits, refused):
 def test_the_search_does_not_trust_a_line():
   def measure(images):
     need = 500 + 10 * images + 2 ** (images // 64)
-    return plan.Need(images, 100, need, need <= 2000, ())
+    return plan.Need(images, 100, 0, need, need <= 2000, ())
 
   assert plan.largest(measure, measure(8), 2000)[:2] == (128, 192)
 

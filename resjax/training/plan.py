@@ -60,6 +60,7 @@ class Need:
   Attributes:
     per_chip: Images on each chip.
     state: Of the training state on each chip, bytes.
+    batch: Of the batch on each chip, bytes.
     memory: Of the dearest program on each chip, bytes; where it does not fit, the least, as far as the compiler says.
     fits: Whether the compiler finds room for it.
     programs: In their order; empty where one does not fit.
@@ -67,6 +68,7 @@ class Need:
 
   per_chip: int
   state: int
+  batch: int
   memory: int
   fits: bool
   programs: tuple[Program, ...]
@@ -90,14 +92,14 @@ def need(config: ConfigDict, devices: list[jax.Device], per_chip: int) -> Need:
   _, fresh, train_step = run.make_training(config, mesh, steps, max(1, round(config.epochs * steps)))
   state = mesh.shapes(fresh, jax.random.key(0))
   batch = placed(batch_of(config, per_chip * len(devices)), mesh.split)
-  size = _bytes(state)
+  sizes = _bytes(state), _bytes(batch)
   try:
     programs = tuple(_compiled(*lowered) for lowered in _lowered(train_step, state, batch, mesh))
   except jax.errors.JaxRuntimeError as error:
     if (wanted := refused(str(error))) is None:
       raise
-    return Need(per_chip, size, wanted, False, ())
-  return Need(per_chip, size, max(program.memory for program in programs), True, programs)
+    return Need(per_chip, *sizes, wanted, False, ())
+  return Need(per_chip, *sizes, max(program.memory for program in programs), True, programs)
 
 
 def refused(message: str) -> int | None:
