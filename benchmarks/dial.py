@@ -27,8 +27,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from resjax import dial, report
 from resjax.data import sources
-from resjax.inference import Classifier, calibration, curves, study
+from resjax.inference import Classifier, calibration
 from resjax.inference.images import of_source
+from resjax.measuring import curves, study
 
 ALLOWED = 0.03  # of the budget
 CHUNK = 256  # images between two turns of a knob that follows

@@ -111,16 +111,16 @@ def compare(ways: dict[str, Callable], rounds: int) -> dict[str, dict[str, float
   """Seconds of each way, and their ratio to PyTorch's."""
   import numpy as np
 
-  from resjax.inference import measure
+  from resjax.measuring import turns
 
   expected = ways['PyTorch']()
   for name, way in ways.items():
     error = np.abs(way() - expected).max() / np.abs(expected).max()
     if not error < TOLERANCE:
       sys.exit(f'error: {name}: logits differ from PyTorch by {error:.1e} of the largest, expected {TOLERANCE:.0e}')
-  seconds = measure.seconds(ways, rounds=rounds)
+  seconds = turns.seconds(ways, rounds=rounds)
   return {
-    name: {'seconds': measure.spread(spent)['median'], **measure.ratio(spent, seconds['PyTorch'])}
+    name: {'seconds': turns.spread(spent)['median'], **turns.ratio(spent, seconds['PyTorch'])}
     for name, spent in seconds.items()
   }
 

@@ -11,8 +11,9 @@ from configs import default
 from resjax import cli, drnet, models
 from resjax.commands import options as shared
 from resjax.data.decode import decode
-from resjax.inference import Classifier, benchmark, images
-from resjax.inference.pool import Pool, photographs
+from resjax.inference import Classifier, images
+from resjax.measuring import benchmark
+from resjax.measuring.pool import Pool, photographs
 
 COMMAND = [
   'benchmark',

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from resjax.inference import curves
+from resjax.measuring import curves
 
 
 def test_the_oracle_is_the_best_of_all_choices():

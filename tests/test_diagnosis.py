@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resjax.inference import diagnosis
+from resjax.measuring import diagnosis
 
 
 def test_reliability_and_its_error_by_hand():

@@ -19,6 +19,7 @@ ORDER = [
   {'config', 'data'},
   {'checkpoint'},
   {'training', 'inference'},
+  {'measuring'},
   {'commands'},
   {'cli'},
 ]

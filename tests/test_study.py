@@ -11,7 +11,8 @@ from configs import default
 from resjax import checkpoint, cli, drnet, models, report, rsnet
 from resjax import config as configuration
 from resjax.data.sources import FakeSource
-from resjax.inference import Classifier, curves, speed, study
+from resjax.inference import Classifier
+from resjax.measuring import curves, speed, study
 from resjax.training import state
 from resjax.training.devices import Devices
 

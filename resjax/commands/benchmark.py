@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
   begin = time.monotonic()
   prepare = of_workdir if options.workdir else of_config
   classifier, pool, routed, notes = prepare(options, max(*batches, options.round_images))
-  from resjax.inference import benchmark
+  from resjax.measuring import benchmark
 
   network = classifier.network
   say(f'ready in {time.monotonic() - begin:.0f} s; {len(batches)} batch sizes, {options.rounds} rounds each')
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> None:
   """Raises ValueError where options contradict each other, or OSError where there is no place for the figures."""
   from resjax import dial
-  from resjax.inference import benchmark
+  from resjax.measuring import benchmark
 
   mine, others = ('workdir', ('mix', 'resolutions')) if options.workdir else ('config', ('budget', 'routers', 'step'))
   for name in others:
@@ -143,8 +143,9 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
 
   from resjax import compiling, drnet, models
   from resjax import config as configuration
-  from resjax.inference import Classifier, benchmark, images
-  from resjax.inference.pool import Pool, photographs
+  from resjax.inference import Classifier, images
+  from resjax.measuring import benchmark
+  from resjax.measuring.pool import Pool, photographs
 
   fields = [*options.fields, '--config.method=drnet', '--config.data.crops=same', '--config.shared_batch_norm=False']
   if options.resolutions is not None:
@@ -178,8 +179,9 @@ def of_workdir(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callab
   import numpy as np
 
   from resjax.data import sources
-  from resjax.inference import benchmark, calibration
-  from resjax.inference.pool import Pool
+  from resjax.inference import calibration
+  from resjax.measuring import benchmark
+  from resjax.measuring.pool import Pool
 
   options.budget = options.budget or '0.6'
   _, timed = calibration.parse_budget(options.budget, 1.0)
@@ -209,7 +211,7 @@ def of_workdir(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callab
 def description(options: argparse.Namespace, network: Any, notes: list[str]) -> dict[str, Any]:
   """Returns what the figures depend on."""
   from resjax import report
-  from resjax.inference import benchmark
+  from resjax.measuring import benchmark
 
   engine = network.engine
   return {

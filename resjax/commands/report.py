@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> None:
   """Studies the network, and writes the page and its numbers."""
   from resjax import report
   from resjax.data import sources
-  from resjax.inference import calibration, study
+  from resjax.inference import calibration
+  from resjax.measuring import study
   from resjax.report import page
 
   out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'report.html')

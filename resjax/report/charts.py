@@ -29,7 +29,7 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
   """Returns top-1 against cost: a line for each router, the resolutions labelled.
 
   Args:
-    study: As `resjax.inference.study` returns it.
+    study: As `resjax.measuring.study` returns it.
     unit: 'macs', or 'milliseconds' per image, with their quartiles.
   """
   timed = unit == 'milliseconds'

@@ -20,7 +20,7 @@ def render(study: dict[str, Any], pictures: dict[int, np.ndarray]) -> str:
   """Returns the page.
 
   Args:
-    study: As `resjax.inference.study` returns it, and what the page was made with: `title`, `split`, `command`, `date`,
+    study: As `resjax.measuring.study` returns it, and what the page was made with: `title`, `split`, `command`, `date`,
       `machine`, `dtype`, `versions`, `config`, `changed` and `reported`; the last two may be None.
     pictures: uint8 `[H, W, 3]`, by the numbers that the study's gallery names.
   """

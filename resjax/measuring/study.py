@@ -7,10 +7,11 @@ import numpy as np
 
 from resjax import dial, routers
 from resjax.data import sources
-from resjax.inference import calibration, curves, diagnosis, speed
+from resjax.inference import calibration
 from resjax.inference.classifier import Classifier
 from resjax.inference.images import Item, items, of_source
 from resjax.inference.routing import Network
+from resjax.measuring import curves, diagnosis, speed
 
 BUDGETS = 10  # costs that every router is set to, evenly between the lowest and the highest resolution's
 ROW = 8  # images in a row of the gallery

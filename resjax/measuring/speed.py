@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from resjax import dial
-from resjax.inference import calibration, measure
+from resjax.inference import calibration
 from resjax.inference.routing import Network, energy
+from resjax.measuring import turns
 
 LONGEST = 1.0  # seconds of all images at the largest resolution that the number of images aims at
 MOST = 8  # batches of the largest size
@@ -60,12 +61,12 @@ def compare(
   """
   runs = {str(number): _run(network, crops, way, reference) for number, way in enumerate(ways)}
   macs = [float(np.mean(run())) for run in runs.values()]
-  seconds = measure.seconds(runs, rounds=rounds)
+  seconds = turns.seconds(runs, rounds=rounds)
   found = []
   for number, way in enumerate(ways):
     taken = seconds[str(number)]
     theory = macs[0] / macs[number]
-    speed_up = measure.ratio(seconds['0'], taken)
+    speed_up = turns.ratio(seconds['0'], taken)
     found.append(
       {
         'name': way.name,
@@ -73,7 +74,7 @@ def compare(
         'target': way.target,
         'place': way.place,
         'macs': macs[number],
-        'milliseconds': measure.spread([1e3 * second / len(crops) for second in taken]),
+        'milliseconds': turns.spread([1e3 * second / len(crops) for second in taken]),
         'speed_up': speed_up,
         'theory': theory,
         'real_over_theory': {name: value / theory for name, value in speed_up.items()},

@@ -14,11 +14,12 @@ import jax
 import numpy as np
 
 from resjax import dial
-from resjax.inference import calibration, measure
+from resjax.inference import calibration
 from resjax.inference.classifier import Classifier
 from resjax.inference.engine import Engine
-from resjax.inference.pool import Pool
 from resjax.inference.routing import Network, energy
+from resjax.measuring import turns
+from resjax.measuring.pool import Pool
 
 SCOPES = {
   'network': 'the network alone: which image runs where is known; grouping, resizing and padding count',
@@ -127,7 +128,7 @@ def timed(ways: Sequence[Way], pool: Pool, engine: Engine, *, batch: int, rounds
     order = rng.permutation(len(way.choice))
     found[number].append([_call(way, pool, engine, slots) for slots in np.split(order, len(order) // batch)])
 
-  measure.seconds({n: functools.partial(one_round, n) for n in found}, rounds=rounds, warm_up=WARM_UP)
+  turns.seconds({n: functools.partial(one_round, n) for n in found}, rounds=rounds, warm_up=WARM_UP)
   return [Seconds(*np.moveaxis(np.array(calls[WARM_UP:]), -1, 0)) for calls in found.values()]
 
 
@@ -195,7 +196,7 @@ def summary(spent: Seconds, images: int) -> dict[str, Any]:
     spent: In the calls of one way.
     images: In a round.
   """
-  rate = measure.spread([images / s for s in spent.wall.sum(1).tolist()])
+  rate = turns.spread([images / s for s in spent.wall.sum(1).tolist()])
   return {
     'images_per_second': rate['median'],
     'images_per_second_quartiles': [rate['low'], rate['high']],
@@ -218,8 +219,8 @@ def saving(largest: Seconds, routed: Seconds, theoretical: float) -> dict[str, A
     `theoretical_speedup`; `speedup` and `real_over_theoretical`, medians over the rounds' ratios, the latter with its
     quartiles; and the same ratio of CPU seconds, which other work on the machine touches less.
   """
-  wall = measure.ratio(largest.wall.sum(1).tolist(), routed.wall.sum(1).tolist())
-  cpu = measure.ratio(largest.cpu.sum(1).tolist(), routed.cpu.sum(1).tolist())
+  wall = turns.ratio(largest.wall.sum(1).tolist(), routed.wall.sum(1).tolist())
+  cpu = turns.ratio(largest.cpu.sum(1).tolist(), routed.cpu.sum(1).tolist())
   return {
     'theoretical_speedup': theoretical,
     'speedup': wall['median'],

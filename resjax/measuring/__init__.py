@@ -1,0 +1,1 @@
+"""A trained network measured: accuracy at every budget, seconds, what its answers say of each other."""
