@@ -223,6 +223,24 @@ def test_a_budget_needs_a_calibration(parts):
     fresh.predict(photographs, budget=0.5, router='cascade')
 
 
+def test_a_calibration_in_the_workdir_serves_the_weights_that_it_was_made_with(parts, tmp_path):
+  model, variables, config, photographs = parts
+  of = lambda weights: Classifier(model, weights, config, NAMES, workdir=tmp_path, max_batch=8)
+  first = of(variables)
+  first.calibrate(photographs)
+  again = of(jax.tree.map(jax.numpy.asarray, variables)).calibrated
+  for name, column in first.calibrated.items():
+    np.testing.assert_array_equal(again[name], column)
+  changed = variables | {'batch_stats': jax.tree.map(lambda x: x * 1.001, variables['batch_stats'])}
+  with pytest.raises(
+    ValueError, match=r'dial\.npz: made with other weights, expected those .*; calibrate first'
+  ):
+    _ = of(changed).calibrated
+  (tmp_path / 'dial.npz').write_bytes(b'PK')
+  with pytest.raises(ValueError, match=r'dial\.npz: damaged .*; calibrate first: resjax calibrate --workdir='):
+    _ = of(variables).calibrated
+
+
 def test_no_images_are_no_predictions(classifier):
   assert classifier.predict([], resolution=8) == [] and items([]) == []
 

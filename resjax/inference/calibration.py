@@ -1,12 +1,15 @@
 """What routers read of calibration images, kept in the workdir: from it any budget's knob follows."""
 
+import hashlib
 import pathlib
 import re
 import zipfile
 
+import jax
 import numpy as np
 
 from resjax import dial
+from resjax.switchable import Variables
 
 FILE = 'dial.npz'
 
@@ -16,27 +19,35 @@ KEPT = ('odds', 'energy', 'scores')
 Table = dict[str, np.ndarray]
 
 
-def write(workdir: pathlib.Path, step: int, table: Table) -> None:
-  """Keeps a calibration of the checkpoint of this step; the file is replaced at once.
+def network_of(variables: Variables) -> str:
+  """Returns a digest of all weights and statistics: what a calibration belongs to."""
+  digest = hashlib.sha256()
+  for name, leaf in jax.tree.leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(name).encode() + np.asarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def write(workdir: pathlib.Path, network: str, table: Table) -> None:
+  """Keeps a calibration; the file is replaced at once.
 
   Args:
     workdir: The run's folder.
-    step: Of the checkpoint.
+    network: As `network_of` says of the variables that it was made with.
     table: Columns of `KEPT`.
   """
   path = workdir / FILE
   part = path.with_suffix('.part')
   with part.open('wb') as file:
-    np.savez_compressed(file, step=step, **table)
+    np.savez_compressed(file, network=network, **table)
   part.replace(path)
 
 
-def read(workdir: pathlib.Path, step: int) -> Table:
-  """Returns the calibration of a checkpoint.
+def read(workdir: pathlib.Path, network: str) -> Table:
+  """Returns the calibration of a network; arguments as of `write`.
 
   Raises:
     FileNotFoundError: There is none.
-    ValueError: It is of another checkpoint, or damaged.
+    ValueError: It is of other weights, or damaged.
   """
   path = workdir / FILE
   advice = f'calibrate first: resjax calibrate --workdir={workdir}'
@@ -45,11 +56,11 @@ def read(workdir: pathlib.Path, step: int) -> Table:
   try:
     with np.load(path) as file:
       table = dict(file)
-    made_for = int(table.pop('step'))
+    made_for = str(table.pop('network'))
   except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
-  if made_for != step:
-    raise ValueError(f'{path}: made for the checkpoint of step {made_for}, expected step {step}; {advice}')
+  if made_for != network:
+    raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {advice}')
   return table
 
 

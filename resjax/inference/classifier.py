@@ -52,7 +52,6 @@ class Classifier:
     class_names: Sequence[str],
     *,
     workdir: str | pathlib.Path | None = None,
-    step: int = 0,
     max_batch: int = 64,
     dtype: str | None = None,
     promote: bool = True,
@@ -68,7 +67,6 @@ class Classifier:
         data.max_pixels and eval.crop_fraction.
       class_names: By class index.
       workdir: Where the calibration and cost tables are kept; None: nowhere.
-      step: Of the checkpoint, which a calibration belongs to.
       max_batch: Images of the largest program.
       dtype: Of the computation, 'float32' or 'bfloat16'; None: the model's own.
       promote: Images may run at a higher resolution than was chosen for them where that is faster.
@@ -80,7 +78,7 @@ class Classifier:
     self.notes: list[str] = []
     self._model, self._variables = model, variables
     self._workdir = None if workdir is None else pathlib.Path(workdir)
-    self._step, self._threads = step, threads or os.cpu_count()
+    self._threads = threads or os.cpu_count()
     costs_file = self._workdir and self._workdir / 'costs.json'
     options = {'max_batch': max_batch, 'promote': promote, 'strict': strict, 'costs_file': costs_file}
     self._network = functools.partial(Network, model, config=config, dtype=dtype, **options)
@@ -106,7 +104,7 @@ class Classifier:
     variables, config = checkpoint.load_variables(workdir, step=meta['step'])
     names = meta.get('class_names') or [str(i) for i in range(config.model.num_classes)]  # older ones have no names
     model = models.from_config(config)
-    return cls(model, variables, config, names, workdir=workdir, step=meta['step'], **options)
+    return cls(model, variables, config, names, workdir=workdir, **options)
 
   @functools.cached_property
   def network(self) -> Network:
@@ -201,12 +199,12 @@ class Classifier:
 
     Raises:
       FileNotFoundError: `calibrate` has not been called for this checkpoint.
-      ValueError: It is of another checkpoint, or damaged.
+      ValueError: It is of other weights, or damaged.
     """
     if self._calibration is None:
       if self._workdir is None:
         raise FileNotFoundError('calibration: none yet, expected a call of calibrate(images) before a budget')
-      self._calibration = calibration.read(self._workdir, self._step)
+      self._calibration = calibration.read(self._workdir, calibration.network_of(self._variables))
     return self._calibration
 
   @property
@@ -255,7 +253,7 @@ class Classifier:
       raise ValueError('images: none could be read, expected images to calibrate on')
     self._calibration = {name: table[name] for name in calibration.KEPT if name in table}
     if self._workdir is not None:
-      calibration.write(self._workdir, self._step, self._calibration)
+      calibration.write(self._workdir, calibration.network_of(self._variables), self._calibration)
     return len(self._calibration['energy'])
 
   def columns(

@@ -107,7 +107,7 @@ def reference_of(classifier: Classifier, *, images: int = 10_000, say: Say = lam
     None where there is neither a calibration nor a split for it.
 
   Raises:
-    ValueError: The calibration is of another checkpoint, or damaged.
+    ValueError: The calibration is of other weights, or damaged.
   """
   split = classifier.config.eval.calibration_split
   try:
