@@ -74,9 +74,8 @@ def test_fields_of_drnet_do_not_matter_to_rsnet():
   configuration.validate(config)
 
 
-# drnet_r50 and drnet_mobilenetv2 are checked above, but not run: each compiles for minutes.
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['drnet_quickstart', 'drnet_from_rsnet_r18'])
+@pytest.mark.parametrize('name', RECIPES)
 def test_a_recipe_runs_at_reduced_size(name, tmp_path, monkeypatch):
   config = recipe(name)
   if config.data.source == 'scaled_digits':
