@@ -13,6 +13,7 @@ spread is that of the lowest and the highest round.
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import io
 import itertools
@@ -28,17 +29,16 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from resjax import macs, models
 from resjax.data.crops import random_region, train_crops
+from resjax.training import plan, topology
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
 TILE = (375, 500)  # the usual size of ImageNet's photographs
 WARM_UP = 4  # photographs before the clock starts
 
-# What is assumed of a TPU v5e-256: Google's figures for the chip and its hosts, and two guesses of ours.
-CHIPS, PEAK, VCPUS = 256, 197e12, 28  # bfloat16 operations per second and chip; vCPUs per chip (112 for 4, 224 for 8)
-UTILISATION = 0.4  # of the peak, in training; published ResNet-50 trainings reach 0.2 to 0.4
-OPERATIONS = 2 * 3  # per multiply-add of the forward pass: two, and the backward pass costs two forward ones
+# The pod, and Google's figure for its hosts; what a step takes on its chips is what `resjax plan` says.
+POD, VCPUS = 'v5e-256', 28  # vCPUs for each chip (112 for 4, 224 for 8)
+RECIPES = ('rsnet_r18', 'rsnet_r50', 'rsnet_mobilenetv2')
 
 
 def tiles() -> list[bytes]:
@@ -108,23 +108,23 @@ def line(name: str, rates: list[tuple[float, float]], base: list[tuple[float, fl
 
 
 def pod(rates: dict[str, float]) -> str:
-  """The share of a v5e-256's host CPUs that loading would take, if a vCPU did what a core does here.
+  """The share of the pod's host CPUs that loading would take, if a vCPU did what a core does here.
 
   Args:
     rates: Images per second of CPU time, by way.
   """
   lines = [
-    f'\nTPU v5e-{CHIPS}, {VCPUS} vCPUs for each chip, {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s assumed\n',
-    '| network | multiply-adds, forward | images/s, chip | images/s, pod | needed of a vCPU, images/s |'
+    f'\nTPU {POD}, {VCPUS} vCPUs for each chip, {topology.UTILIZATION:.0%} of the peak rate assumed\n',
+    '| recipe | multiply-adds, forward | images/s, chip | images/s, pod | needed of a vCPU, images/s |'
     + ''.join(f' {name}: CPU used |' for name in rates),
     '|---' * (5 + len(rates)) + '|',
   ]
-  for name in ('resnet18', 'resnet50', 'mobilenetv2'):
-    model = models.create(name, num_classes=1000)
-    cost = sum(macs.of_model(model, r) for r in RESOLUTIONS)
-    chip = PEAK * UTILISATION / (OPERATIONS * cost)
+  for name in RECIPES:
+    config = importlib.import_module(f'configs.{name}').get_config()
+    cost, step = plan.multiply_adds(config, 1)
+    chip, chips = topology.chip_of(POD).peak * topology.UTILIZATION / step, topology.chips_of(POD)
     shares = ''.join(f' {chip / VCPUS / rate:.0%} |' for rate in rates.values())
-    lines.append(f'| {name} | {cost / 1e9:.2f} G | {chip:,.0f} | {chip * CHIPS:,.0f} | {chip / VCPUS:.0f} |{shares}')
+    lines.append(f'| {name} | {cost / 1e9:.2f} G | {chip:,.0f} | {chip * chips:,.0f} | {chip / VCPUS:.0f} |{shares}')
   return '\n'.join(lines)
 
 

@@ -13,6 +13,7 @@ over rounds in which all ways take turns, lowest and highest in brackets; × is 
 
 import argparse
 import importlib.metadata
+import math
 import pathlib
 import platform
 import statistics
@@ -65,6 +66,8 @@ def stepper(way: str, options: argparse.Namespace, devices: Devices) -> Callable
 
 def row(way: str, need: plan.Need, base: plan.Need, times: dict[str, list[float]]) -> str:
   """One line of the table."""
+  if not need.programs:
+    return f'| {way} | does not fit: at least {need.memory / MIB:,.0f} MiB |'
   cells = [way, str(len(need.programs))]
   for size, alone in zip(sizes(need), sizes(base), strict=True):
     cells += [f'{size / MIB:,.1f}', f'{size / alone:.2f}']
@@ -78,6 +81,8 @@ def row(way: str, need: plan.Need, base: plan.Need, times: dict[str, list[float]
 
 def sizes(need: plan.Need) -> tuple[int, int]:
   """Bytes of the largest program's temporaries; and with all else beside the state and the batch."""
+  if not need.programs:
+    return math.nan, math.nan
   beside = [p.memory - p.code - need.state - need.batch for p in need.programs]
   return max(p.temporaries for p in need.programs), max(beside)
 

@@ -3,9 +3,11 @@
 Training writes them through `Checkpoints`; whoever wants a trained network alone reads it with `load_variables`.
 """
 
+import concurrent.futures
 import contextlib
 import itertools
 import logging
+import multiprocessing
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -86,7 +88,7 @@ class Checkpoints:
     if jax.process_count() > 1:
       step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
       step = None if step < 0 else step
-      self._orbax.reload()
+    self._orbax.reload()
     if step is not None and step not in self.steps:
       me = jax.process_index()
       raise FileNotFoundError(
@@ -96,10 +98,10 @@ class Checkpoints:
 
   def _settle(self) -> int | None:
     """The first host's part of `newest_whole`."""
-    damaged = {}
+    damaged, read = {}, _read_all if jax.process_count() == 1 else _read_apart
     for step in reversed(self.steps):
       try:
-        _read_all(self._root / str(step))
+        read(self._root / str(step))
       except ValueError as error:
         damaged[step] = error
         continue
@@ -108,8 +110,6 @@ class Checkpoints:
         place.parent.mkdir(exist_ok=True)
         (self._root / str(other)).rename(place)
         logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
-      if damaged:
-        self._orbax.reload()
       return step
     if damaged:
       reasons = '; '.join(map(str, damaged.values()))
@@ -198,15 +198,10 @@ def load_variables(
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
-  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  sharding = sharding or _here()
   shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
-  wanted = {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}
-  wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted)
-  context = ocp.Context()
-  context.pytree_options.loading.partial_load = True
-  with context:
-    loaded = _whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
+  loaded = _read(path, {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}, sharding)
   state = loaded['state']
   variables = {'params': state[averaged], 'batch_stats': state['batch_stats']}
   return variables, configuration.from_json(loaded['meta']['config'])
@@ -239,22 +234,46 @@ def _shapes(path: pathlib.Path) -> Any:
   """The state of a step as shapes and types."""
   shapes = _whole(lambda: ocp.metadata(path, 'state'), path).metadata
   if shapes is None:  # Orbax only logs why: reading says it
-    _whole(lambda: ocp.load_checkpointables(path, {'state': None}), path)
+    _read(path, {'step': jax.ShapeDtypeStruct((), np.int32)}, _here())
     raise ValueError(f'{path}: no arrays; expected a whole checkpoint')
   return shapes
 
 
-def _read_all(path: pathlib.Path) -> None:
-  """Reads every array of a step, on this process alone; ValueError where one is damaged."""
-  me = jax.process_index()
+def _read(path: pathlib.Path, shapes: Any, sharding: jax.sharding.Sharding) -> Any:
+  """The arrays of a step's state that are named, and what was saved beside it."""
+  wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
   context = ocp.Context()
-  context.multiprocessing_options.primary_host = me
-  context.multiprocessing_options.active_processes = {me}
-  context.multiprocessing_options.barrier_sync_key_prefix = f'read_all_{me}'
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  context.pytree_options.loading.partial_load = True
   with context:
-    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), _shapes(path))
-    _whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
+    return _whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
+
+
+def _here() -> jax.sharding.Sharding:
+  """This process's first device."""
+  return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _read_all(path: pathlib.Path) -> None:
+  """Reads every array of a step; ValueError where one is damaged."""
+  _read(path, _shapes(path), _here())
+
+
+def _read_apart(path: pathlib.Path) -> None:
+  """Reads every array of a step in a process of its own, on its CPU.
+
+  Orbax counts what a process reads, and hosts that have not read equally often wait for each other in vain.
+  """
+  spawn = multiprocessing.get_context('spawn')
+  try:
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=_on_cpu) as apart:
+      apart.submit(_read_all, path).result()
+  except concurrent.futures.BrokenExecutor as error:
+    raise OSError(f'{path}: the process that reads it ended; expected memory for a whole checkpoint') from error
+
+
+def _on_cpu() -> None:
+  """Leaves the accelerators to other processes."""
+  jax.config.update('jax_platforms', 'cpu')
 
 
 def _free(path: pathlib.Path) -> pathlib.Path:

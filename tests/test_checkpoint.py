@@ -99,8 +99,12 @@ abandoned = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableException
 
 
 @abandoned
-@pytest.mark.parametrize('damage', [truncate, empty, pathlib.Path.unlink], ids=['truncated', 'empty', 'missing'])
-def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog, damage):
+@pytest.mark.parametrize(
+  ('damage', 'reason'),
+  [(truncate, 'OUT_OF_RANGE: '), (empty, 'Expecting value: line 1'), (pathlib.Path.unlink, 'NOT_FOUND: ')],
+  ids=['truncated', 'empty', 'missing'],
+)
+def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog, damage, reason):
   devices = save(tmp_path, 3, 5)
   damage(arrays(tmp_path, 5))
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
@@ -109,7 +113,8 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog
     same(checkpoints.restore(make(devices)), make(devices, 3))
     checkpoints.save(make(devices, 5), {'config': {}}, None)
   (line,) = [record.getMessage() for record in caplog.records if 'moved to' in record.getMessage()]
-  assert line.startswith(f'{tmp_path}/checkpoints/5: ') and line.endswith('going back to step 3') and '\n' not in line
+  assert line.startswith(f'{tmp_path}/checkpoints/5: {reason}') and line.endswith('going back to step 3')
+  assert '\n' not in line
   assert (tmp_path / 'damaged' / '5' / 'state').is_dir()
   damage(arrays(tmp_path, 5))
   with checkpoint.Checkpoints(tmp_path) as checkpoints:

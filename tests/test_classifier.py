@@ -232,9 +232,7 @@ def test_a_calibration_in_the_workdir_serves_the_weights_that_it_was_made_with(p
   for name, column in first.calibrated.items():
     np.testing.assert_array_equal(again[name], column)
   changed = variables | {'batch_stats': jax.tree.map(lambda x: x * 1.001, variables['batch_stats'])}
-  with pytest.raises(
-    ValueError, match=r'dial\.npz: made with other weights, expected those .*; calibrate first'
-  ):
+  with pytest.raises(ValueError, match=r'dial\.npz: made with other weights, expected those .*; calibrate first'):
     _ = of(changed).calibrated
   (tmp_path / 'dial.npz').write_bytes(b'PK')
   with pytest.raises(ValueError, match=r'dial\.npz: damaged .*; calibrate first: resjax calibrate --workdir='):

@@ -40,6 +40,15 @@ class Damaged(Counting):
     raise FileNotFoundError(errno.ENOENT, 'No such file')
 
 
+def test_the_room_is_known_while_another_run_writes(tmp_path):
+  """A file that another run renames between the look at the folder and the look at it is like a link to nothing."""
+  cache = FolderCache(Counting(), str(tmp_path), 'photos')
+  cache[7]
+  (next(tmp_path.glob('*/0')) / '8.123.456').symlink_to('gone')
+  kept = len(b'image 7') + 4
+  assert cache.room() == pytest.approx(shutil.disk_usage(tmp_path).free + kept, rel=0.01)
+
+
 @pytest.fixture(params=['memory', 'folder'])
 def where(request, tmp_path):
   return 'memory' if request.param == 'memory' else str(tmp_path / 'kept')

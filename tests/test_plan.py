@@ -152,6 +152,8 @@ def test_what_a_step_needs(memory, names, least, most):
   for program in need.programs:
     assert program.arguments + program.held >= need.state + need.batch
     assert program.temporaries >= 0 and need.memory >= program.memory
+  # What is held beside a program is not the compiler's business.
+  assert [plan.need(config, jax.devices(), 2, need.memory - less).fits for less in (0, 1)] == [True, False]
 
 
 def test_pmap_has_no_plan():
@@ -229,7 +231,7 @@ def test_the_command_prints_and_writes_its_plan(monkeypatch, capsys, tmp_path):
   result = json.loads(file.read_text())
   assert (result['chips'], result['need']['per_chip'], result['batch_size']) == (8, 2, 16)
   assert result['macs']['step'] == 8 * result['macs']['per_chip']
-  rate = 0.3 * topology.CHIPS['v5e'].peak / (result['macs']['per_chip'] / 2)
+  rate = 0.4 * topology.CHIPS['v5e'].peak / (result['macs']['per_chip'] / 2)
   np.testing.assert_allclose(result['images_per_second'], 8 * rate, rtol=1e-12)
   shown = capsys.readouterr().out
   assert 'resnet_small at 16, 8 px, float32, on v5e-8: 8 chips, 2 images on each, 16 in a' in shown

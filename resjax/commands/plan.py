@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
 import time
 from typing import Any
@@ -44,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--quick', action='store_true', help='compile with little optimisation: sooner, the memory is not quite the same'
   )
   parser.add_argument(
-    '--utilization', type=float, default=0.3, help='assumed share of the peak rate; default %(default)s'
+    '--utilization',
+    type=float,
+    default=topology.UTILIZATION,
+    help='assumed share of the peak rate; default %(default)s',
   )
   parser.add_argument('--json', type=pathlib.Path, help='write the plan to this file too')
 
@@ -78,10 +82,11 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     name = 'config.batch_size' if options.batch is None else '--batch'
     raise ValueError(f'{name}: got {batch}, expected a multiple of the {chips} chips of {options.topology}')
   devices, begin = topology.devices_of(options.topology), time.monotonic()
+  versions = report.versions() | {'libtpu': libtpu_version()}
 
   def measure(per_chip: int) -> plan.Need:
     Console(stderr=True).print(f'compiling for {per_chip} images on each chip ...', style='dim')
-    return plan.need(config, devices, per_chip)
+    return plan.need(config, devices, per_chip, chip.memory)
 
   first = measure(batch // chips)
   forward, step = plan.multiply_adds(config, first.per_chip)
@@ -102,14 +107,17 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     result['largest'] = {'per_chip': fits, 'refused': refused, 'memory': memory}
   return result | {
     'seconds': time.monotonic() - begin,
-    'versions': report.versions() | {'libtpu': libtpu_version()},
+    'versions': versions,
     'config': configuration.to_json(config),
   }
 
 
 def libtpu_version() -> str:
-  """Returns the version of the compiler."""
-  return importlib.metadata.version('libtpu')
+  """Returns the version of the compiler, or where it is where it came without a package."""
+  try:
+    return importlib.metadata.version('libtpu')
+  except importlib.metadata.PackageNotFoundError:
+    return os.environ.get('TPU_LIBRARY_PATH', 'unknown')
 
 
 def _program(program: plan.Program) -> dict[str, Any]:
@@ -126,10 +134,10 @@ def render(result: dict[str, Any]) -> Group:
     f'{need["per_chip"]} images on each, {result["batch_size"]:,} in a step'
   )
   parts = [Text(), Text(title, style='bold')]
-  if need['fits']:
+  if need['programs']:
     parts.append(_memory(result))
     parts.append(Text(_collectives(result)))
-  else:
+  if not need['fits']:
     parts.append(Text(_verdict(result), style='yellow'))
   counts = result['macs']
   parts += [

@@ -1,5 +1,6 @@
 """Encoded images kept near after they were first read: for data in a bucket or on a slow disk."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -128,7 +129,10 @@ class FolderCache(_Cache):
 
   def room(self) -> int:
     """Returns the bytes that may be kept: what is free on the disk, and what is kept already."""
-    kept = sum(entry.stat().st_size for part in self._folder.iterdir() if part.is_dir() for entry in os.scandir(part))
+    kept = 0
+    for path in self._folder.glob('*/*'):
+      with contextlib.suppress(FileNotFoundError):  # another run has just renamed it
+        kept += path.stat().st_size
     return shutil.disk_usage(self._folder).free + kept
 
   def _write(self, path: pathlib.Path, data: bytes) -> None:

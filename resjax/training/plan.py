@@ -8,13 +8,11 @@ import bisect
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from resjax import drnet, macs, models
@@ -62,8 +60,8 @@ class Need:
     state: Of the training state on each chip, bytes.
     batch: Of the batch on each chip, bytes.
     memory: Of the dearest program on each chip, bytes; where it does not fit, the least, as far as the compiler says.
-    fits: Whether the compiler finds room for it.
-    programs: In their order; empty where one does not fit.
+    fits: Whether there is room for it.
+    programs: In their order; empty where the compiler refuses one.
   """
 
   per_chip: int
@@ -74,13 +72,14 @@ class Need:
   programs: tuple[Program, ...]
 
 
-def need(config: ConfigDict, devices: list[jax.Device], per_chip: int) -> Need:
+def need(config: ConfigDict, devices: list[jax.Device], per_chip: int, memory: float = math.inf) -> Need:
   """Compiles the training step for some devices and returns what it needs.
 
   Args:
     config: As in configs/default.py; `batch_size` is not read.
     devices: To compile for.
     per_chip: Images on each device.
+    memory: Of each device, bytes; a compiler looks at one program alone, not at what is held beside it.
 
   Raises:
     ValueError: `config.parallel` is 'pmap', which has no way to name devices that are not there.
@@ -94,12 +93,13 @@ def need(config: ConfigDict, devices: list[jax.Device], per_chip: int) -> Need:
   batch = placed(batch_of(config, per_chip * len(devices)), mesh.split)
   sizes = _bytes(state), _bytes(batch)
   try:
-    programs = tuple(_compiled(*lowered) for lowered in _lowered(train_step, state, batch, mesh))
+    programs = _programs(train_step, state, batch)
   except jax.errors.JaxRuntimeError as error:
     if (wanted := refused(str(error))) is None:
       raise
     return Need(per_chip, *sizes, wanted, False, ())
-  return Need(per_chip, *sizes, max(program.memory for program in programs), True, programs)
+  most = max(program.memory for program in programs)
+  return Need(per_chip, *sizes, most, most <= memory, programs)
 
 
 def refused(message: str) -> int | None:
@@ -118,30 +118,35 @@ def batch_of(config: ConfigDict, size: int) -> dict[str, Any]:
   return {'images': images, 'label': number, 'index': number}
 
 
-def _lowered(train_step: Any, state: Any, batch: Any, mesh: Devices) -> Iterator[tuple[str, Any, int]]:
-  """The programs of a step, lowered, with the bytes of all that is in memory when each starts."""
-  live = _bytes((state, batch))
-  if not isinstance(train_step, two_pass.TwoPass):
-    yield 'train_step', train_step.lower(state, batch), live
-    return
-  split = NamedSharding(mesh.mesh, P(None, *mesh.split.spec))
-  params, batch_stats, logits, grads = state.params, state.batch_stats, None, None
-  for place, look in enumerate(train_step.look, 1):
-    lowered = look.lower(params, batch_stats, state.step, batch, logits)
-    yield f'look {place}', lowered, live + _bytes(logits)
-    logits = placed(lowered.out_info, split)
-  for place, learn in enumerate(train_step.learn):
-    lowered = learn.lower(params, batch_stats, state.step, batch, logits, grads)
-    yield f'learn {place}', lowered, live + _bytes((logits, grads))
-    stats, rows, sums = lowered.out_info
-    batch_stats, logits, grads = placed(stats, mesh.replicated), placed(rows, split), placed(sums, mesh.split)
-  last = train_step.update.lower(state.replace(batch_stats=batch_stats), batch, logits, grads)
-  yield 'update', last, live + _bytes((logits, grads))
+def _programs(train_step: Any, state: Any, batch: Any) -> tuple[Program, ...]:
+  """The programs of a step, compiled for these shapes, in the order in which the step calls them."""
+  programs, base = [], _bytes((state, batch))
+
+  def compiling(name: str, program: Any, known: int) -> Callable[..., Any]:
+    """A stand-in for a program, which compiles it and returns shapes; `known` arguments are of state and batch."""
+
+    def call(*args: Any) -> Any:
+      lowered = program.lower(*args)
+      compiled = lowered.compile()
+      programs.append(_described(name, compiled, base + _bytes(args[known:])))
+      return jax.tree.map(placed, lowered.out_info, compiled.output_shardings)
+
+    return call
+
+  if isinstance(train_step, two_pass.TwoPass):
+    step = two_pass.TwoPass(
+      look=tuple(compiling(f'look {place}', p, 4) for place, p in enumerate(train_step.look, 1)),
+      learn=tuple(compiling(f'learn {place}', p, 4) for place, p in enumerate(train_step.learn)),
+      update=compiling('update', train_step.update, 2),
+    )
+  else:
+    step = compiling('train_step', train_step, 2)
+  step(state, batch)
+  return tuple(programs)
 
 
-def _compiled(name: str, lowered: Any, live: int) -> Program:
-  """What a lowered program needs; `live` bytes are in memory when it starts, as arguments or beside them."""
-  program = lowered.compile()
+def _described(name: str, program: Any, live: int) -> Program:
+  """What a compiled program needs; `live` bytes are in memory when it starts, as arguments or beside them."""
   memory = program.memory_analysis()
   return Program(
     name=name,

@@ -131,6 +131,12 @@ def saved(workdir):
   return sorted(int(path.name) for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else []
 
 
+def damage(workdir, step):
+  """Cuts the arrays of a step in half."""
+  for path in pathlib.Path(workdir, 'checkpoints', str(step), 'state', 'd').iterdir():
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def saving(workdir):
   """Whether a step is just being written."""
   return any(pathlib.Path(workdir, 'checkpoints').glob('*.orbax-checkpoint-tmp'))

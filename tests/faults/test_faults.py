@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).parent
     'topologies.py devices',
     'topologies.py hosts',
     'topologies.py drnet',
+    'topologies.py restart',
     'peers.py killed coordinator sigterm',
   ],
 )

@@ -2,6 +2,8 @@
 
 python tests/faults/topologies.py hosts: 20 steps on 1 process of 4 virtual devices, 2 of 2 and 4 of 1, on loopback.
 python tests/faults/topologies.py drnet: the same of DRNet, whose network is trained first, on 1 process of 2, 2 of 1.
+python tests/faults/topologies.py restart: 2 processes, stopped after step 7; the same, that checkpoint damaged, stopped
+after step 12; 1 process of 2 devices, stopped after step 17; 2 processes again.
 python tests/faults/topologies.py devices: 50 steps with sync_batch_norm on 4 devices; the same, stopped after step 17,
 going on with 2 devices, stopped after step 34, ending on 1.
 
@@ -57,6 +59,20 @@ def drnet(root):
   compare('DRNet, 2 processes of 1', root / '2', root / '1', steps=20)
 
 
+def restart(root):
+  """Several hosts go on from what several or one have saved, and go back where the newest is damaged."""
+  run, parts = root / 'restarted', ((2, 7), (2, 12), (1, 17), (2, 0))
+  lives.run(root / 'whole', '--config.epochs=1', devices=2)
+  for life, (processes, stop) in enumerate(parts):
+    if life == 1:
+      newest = lives.saved(run)[-1]
+      lives.damage(run, newest)
+    options = {'processes': processes, 'devices': 2 // processes, 'pause': 0.3}  # hosts agree on a step in less
+    lives.run(run, '--config.epochs=1', stop_after=stop, expected=lives.PREEMPTED if stop else 0, **options)
+  assert (run / 'damaged' / str(newest)).is_dir() and 'going back to step 5' in lives.log(run), lives.log(run)[-3000:]
+  compare('2, 2, 1, then 2 processes', run, root / 'whole', steps=20)
+
+
 def devices(root):
   """Four devices, then two, then one."""
   fields = '--config.epochs=2.5', '--config.sync_batch_norm=true'
@@ -68,5 +84,5 @@ def devices(root):
 
 if __name__ == '__main__':
   root = pathlib.Path(tempfile.mkdtemp(prefix='resjax-topologies-'))
-  {'hosts': hosts, 'drnet': drnet, 'devices': devices}[sys.argv[1]](root)
+  {'hosts': hosts, 'drnet': drnet, 'restart': restart, 'devices': devices}[sys.argv[1]](root)
   shutil.rmtree(root)
