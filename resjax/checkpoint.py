@@ -1,166 +1,20 @@
-"""Checkpoints by Orbax: written in the background, the latest and the best kept, each with its config as JSON.
-
-Training writes them through `Checkpoints`; whoever wants a trained network alone reads it with `load_variables`.
-"""
+"""Reading a run's checkpoints: a trained network and its config; damage told from a disk that refuses."""
 
 import concurrent.futures
-import contextlib
-import itertools
 import logging
 import multiprocessing
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from resjax import config as configuration
 from resjax.data import places
 from resjax.switchable import Variables
-
-_saves = ocp.training.save_decision_policies
-_keeps = ocp.training.preservation_policies
-
-# The metric that names the best checkpoint.
-BEST = 'eval/top1_mean'
-
-
-class Checkpoints:
-  """The checkpoints of one workdir, in `checkpoints/<step>`; a context manager that waits for the last save.
-
-  A save that was cut short is never the latest: Orbax renames a step into place when it is complete. On several hosts
-  all call the same methods, in a folder that all of them see.
-  """
-
-  def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
-    """Opens the folder, made if it is missing.
-
-    Args:
-      workdir: The run's folder.
-      keep: How many of the latest steps are kept, besides the best by `eval/top1_mean`.
-
-    Raises:
-      OSError: The folder can't be made or written to.
-    """
-    self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
-    best = _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False)
-    with _writing(self._root):
-      self._orbax = ocp.training.Checkpointer(
-        self._root,
-        cleanup_tmp_directories=True,
-        save_decision_policy=_saves.FixedIntervalPolicy(1),
-        preservation_policy=_keeps.AnyPreservationPolicy([_keeps.LatestN(keep), best]),
-      )
-
-  def __enter__(self) -> 'Checkpoints':
-    return self
-
-  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-    if kind is None or jax.process_count() == 1:  # after an error the other hosts may never come to the end of a save
-      with _writing(self._root):
-        self._orbax.close()
-
-  @property
-  def latest(self) -> int | None:
-    """The step of the newest complete checkpoint, or None."""
-    return None if self._orbax.latest is None else self._orbax.latest.step
-
-  @property
-  def steps(self) -> list[int]:
-    """The steps that can be restored, oldest first."""
-    return sorted(c.step for c in self._orbax.checkpoints)
-
-  def newest_whole(self) -> int | None:
-    """Returns the newest step that can be read, all of it, or None where nothing was saved.
-
-    Newer ones that are damaged are logged and moved to the workdir's folder `damaged`, never deleted.
-
-    Raises:
-      ValueError: There are steps, and none is whole; they stay where they are.
-      OSError: The disk does not let a step be read: that is no damage, and all stay where they are.
-      FileNotFoundError: This host does not see the step that the first host sees.
-    """
-    step = self._settle() if jax.process_index() == 0 else None
-    if jax.process_count() > 1:
-      step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
-      step = None if step < 0 else step
-    self._orbax.reload()
-    if step is not None and step not in self.steps:
-      me = jax.process_index()
-      raise FileNotFoundError(
-        f'{self._root}/{step}: seen by host 0, not by host {me}; expected a folder that all share'
-      )
-    return step
-
-  def _settle(self) -> int | None:
-    """The first host's part of `newest_whole`."""
-    damaged, read = {}, _read_all if jax.process_count() == 1 else _read_apart
-    for step in reversed(self.steps):
-      try:
-        read(self._root / str(step))
-      except ValueError as error:
-        damaged[step] = error
-        continue
-      for other, reason in damaged.items():
-        place = _free(self._root.parent / 'damaged' / str(other))
-        place.parent.mkdir(exist_ok=True)
-        (self._root / str(other)).rename(place)
-        logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
-      return step
-    if damaged:
-      reasons = '; '.join(map(str, damaged.values()))
-      raise ValueError(f'no checkpoint is whole: {reasons}; give another --workdir to begin anew')
-    return None
-
-  def save(self, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None) -> None:
-    """Starts to save a state under its step; returns when the arrays are copied.
-
-    Args:
-      state: A TrainState; it may be donated afterwards.
-      meta: JSON values: the config, the seconds spent in training, whether this is the last step.
-      metrics: With `eval/top1_mean`, if the network was just evaluated.
-
-    Raises:
-      OSError: This save, or the one before it, could not be written.
-    """
-    step = int(state.step)
-    if step == self.latest:
-      return
-    with _writing(self._root):
-      self._orbax.save_checkpointables_async(step, {'state': state, 'meta': meta}, metrics=metrics)
-
-  def wait(self) -> None:
-    """Returns when the last save is on disk.
-
-    Raises:
-      OSError: It could not be written.
-    """
-    with _writing(self._root):
-      self._orbax.wait()
-
-  def meta(self, step: int | None = None) -> dict[str, Any]:
-    """Returns what was saved beside the state, of the latest or the given step."""
-    step = self.latest if step is None else step
-    return self._load(step, {'meta': None})['meta']
-
-  def restore(self, like: Any, step: int | None = None) -> Any:
-    """Returns the saved state of the latest or the given step, placed as `like` is.
-
-    Args:
-      like: A state of the same structure: arrays, or `jax.ShapeDtypeStruct`s with a sharding.
-      step: One of `steps`.
-    """
-    step = self.latest if step is None else step
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    return self._load(step, {'state': abstract})['state']
-
-  def _load(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
-    """What Orbax reads."""
-    return _whole(lambda: self._orbax.load_checkpointables(step, what), self._root / str(step))
 
 
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
@@ -176,7 +30,7 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
-  return _whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta'] | {'step': int(path.name)}
+  return whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta'] | {'step': int(path.name)}
 
 
 def load_variables(
@@ -207,6 +61,49 @@ def load_variables(
   return variables, configuration.from_json(loaded['meta']['config'])
 
 
+def read_all(path: pathlib.Path) -> None:
+  """Reads every array in the folder of a step, and forgets it; errors as of `whole`."""
+  _read(path, _shapes(path), _here())
+
+
+def read_apart(path: pathlib.Path) -> None:
+  """Does `read_all` in a process of its own, on its CPU; errors as of `whole`.
+
+  Orbax counts what a process reads, and hosts that have not read equally often wait for each other in vain.
+  """
+  spawn = multiprocessing.get_context('spawn')
+  try:
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=_on_cpu) as apart:
+      apart.submit(read_all, path).result()
+  except concurrent.futures.BrokenExecutor as error:
+    raise OSError(f'{path}: the process that reads it ended; expected memory for a whole checkpoint') from error
+
+
+def whole(read: Callable[[], Any], path: Any) -> Any:
+  """Returns what a read of a checkpoint gives.
+
+  Args:
+    read: By Orbax.
+    path: What messages call the checkpoint.
+
+  Raises:
+    ValueError: It is damaged, or not what was asked for.
+    OSError: The disk does not let it be read.
+  """
+  try:
+    return read()
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    if _is_refusal(_root_of(error)):
+      raise OSError(f'{path}: {reason(error)}; expected a folder that can be read') from error
+    raise ValueError(f'{path}: {reason(error)}; expected a whole checkpoint that fits the config') from error
+
+
+def reason(error: BaseException) -> str:
+  """Returns the first line of what caused an error, not too long."""
+  error = _root_of(error)
+  return next(iter(str(error).split(' [tensorstore_spec')[0].splitlines()), type(error).__name__)[:400]
+
+
 def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
   """The folder of a complete step."""
   root = places.local(workdir, 'workdir').absolute() / 'checkpoints'
@@ -220,19 +117,9 @@ def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
   return root / str(steps[-1] if step is None else step)
 
 
-def _whole(read: Callable[[], Any], path: Any) -> Any:
-  """What a read of a checkpoint gives; damage ends in a ValueError, a disk that refuses in an OSError."""
-  try:
-    return read()
-  except Exception as error:  # Orbax and TensorStore raise many kinds
-    if _is_refusal(_root_of(error)):
-      raise OSError(f'{path}: {_reason(error)}; expected a folder that can be read') from error
-    raise ValueError(f'{path}: {_reason(error)}; expected a whole checkpoint that fits the config') from error
-
-
 def _shapes(path: pathlib.Path) -> Any:
   """The state of a step as shapes and types."""
-  shapes = _whole(lambda: ocp.metadata(path, 'state'), path).metadata
+  shapes = whole(lambda: ocp.metadata(path, 'state'), path).metadata
   if shapes is None:  # Orbax only logs why: reading says it
     _read(path, {'step': jax.ShapeDtypeStruct((), np.int32)}, _here())
     raise ValueError(f'{path}: no arrays; expected a whole checkpoint')
@@ -245,7 +132,7 @@ def _read(path: pathlib.Path, shapes: Any, sharding: jax.sharding.Sharding) -> A
   context = ocp.Context()
   context.pytree_options.loading.partial_load = True
   with context:
-    return _whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
+    return whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
 
 
 def _here() -> jax.sharding.Sharding:
@@ -253,42 +140,9 @@ def _here() -> jax.sharding.Sharding:
   return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _read_all(path: pathlib.Path) -> None:
-  """Reads every array of a step; ValueError where one is damaged."""
-  _read(path, _shapes(path), _here())
-
-
-def _read_apart(path: pathlib.Path) -> None:
-  """Reads every array of a step in a process of its own, on its CPU.
-
-  Orbax counts what a process reads, and hosts that have not read equally often wait for each other in vain.
-  """
-  spawn = multiprocessing.get_context('spawn')
-  try:
-    with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=_on_cpu) as apart:
-      apart.submit(_read_all, path).result()
-  except concurrent.futures.BrokenExecutor as error:
-    raise OSError(f'{path}: the process that reads it ended; expected memory for a whole checkpoint') from error
-
-
 def _on_cpu() -> None:
   """Leaves the accelerators to other processes."""
   jax.config.update('jax_platforms', 'cpu')
-
-
-def _free(path: pathlib.Path) -> pathlib.Path:
-  """The path, or the first of `path.2`, `path.3`, ... that does not exist."""
-  names = itertools.chain([path], (path.with_name(f'{path.name}.{n}') for n in itertools.count(2)))
-  return next(name for name in names if not name.exists())
-
-
-@contextlib.contextmanager
-def _writing(root: pathlib.Path) -> Iterator[None]:
-  """What fails in writing below the folder ends in one line."""
-  try:
-    yield
-  except Exception as error:  # Orbax and TensorStore raise many kinds
-    raise OSError(f'{root}: {_reason(error)}; expected a folder with room for a checkpoint') from error
 
 
 def _root_of(error: BaseException) -> BaseException:
@@ -303,12 +157,6 @@ def _is_refusal(error: BaseException) -> bool:
   if isinstance(error, OSError):
     return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
   return str(error).startswith(('PERMISSION_DENIED', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED'))
-
-
-def _reason(error: BaseException) -> str:
-  """The first line of what caused an error, not too long."""
-  error = _root_of(error)
-  return next(iter(str(error).split(' [tensorstore_spec')[0].splitlines()), type(error).__name__)[:400]
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -9,9 +9,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import default
-from resjax import checkpoint, models
 from resjax import config as configuration
+from resjax import models
 from resjax.training import backbone, loop, run
+from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
 
 
@@ -49,7 +50,7 @@ def tiny(**fields):
 def saved(workdir, config):
   """The last state of a run, by name."""
   parts = run.build(config)
-  with checkpoint.Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     state = jax.device_get(checkpoints.restore(parts.state_shapes()))
   return {kind: flatten_dict(getattr(state, kind), sep='/') for kind in ('params', 'batch_stats')}
 
@@ -63,7 +64,7 @@ def network(tmp_path_factory):
   state = run.build(config).fresh_state()
   moved = lambda tree: jax.tree.map(lambda x: np.asarray(x + rng.uniform(0, 0.1, x.shape), np.float32), tree)
   state = state.replace(step=state.step + 4, batch_stats=moved(state.batch_stats), ema=moved(state.ema))
-  with checkpoint.Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     checkpoints.save(state, {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': True}, None)
   held = {'params': state.ema, 'batch_stats': state.batch_stats}
   return workdir, {kind: flatten_dict(tree, sep='/') for kind, tree in held.items()}
@@ -120,7 +121,7 @@ def test_the_network_is_trained_first_once(tmp_path, monkeypatch, capsys):
     loop.train_and_evaluate(config, tmp_path)
   first = json.loads((tmp_path / 'pretraining' / 'results.json').read_text())
   assert first['method'] == 'rsnet' and first['config']['epochs'] == 0.5
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert step in checkpoints.steps
   (tmp_path / 'pretraining' / 'results.json').unlink()
   results = loop.train_and_evaluate(config, tmp_path)
@@ -185,7 +186,7 @@ def test_the_first_stages_config_is_rsnets_with_its_own_schedule():
 def test_a_run_that_is_not_finished_is_no_beginning(tmp_path):
   config = tiny(method='rsnet')
   meta = {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': False}
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(run.build(config).fresh_state(), meta, None)
   with pytest.raises(
     ValueError, match='config.drnet.checkpoint: the run in .* was stopped, expected one that reached its end'

@@ -12,6 +12,7 @@ import pytest
 
 from resjax import checkpoint
 from resjax.training import state
+from resjax.training.checkpoints import BEST, Checkpoints
 from resjax.training.devices import Devices
 
 VARIABLES = {
@@ -37,10 +38,10 @@ def same(a, b):
 
 def test_a_state_comes_back_bit_for_bit_on_another_number_of_devices(tmp_path):
   one, eight = Devices(devices=jax.devices()[:1]), Devices()
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest is None
     checkpoints.save(make(one, 5), {'config': {'resolutions': [8, 4]}, 'train_seconds': 1.5}, None)
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 5 and checkpoints.steps == [5]
     assert checkpoints.meta() == {'config': {'resolutions': [8, 4]}, 'train_seconds': 1.5}
     restored = checkpoints.restore(make(eight))
@@ -50,29 +51,29 @@ def test_a_state_comes_back_bit_for_bit_on_another_number_of_devices(tmp_path):
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
   devices = Devices(devices=jax.devices()[:1])
-  with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step, accuracy in ((1, 0.9), (2, 0.5), (3, None), (4, 0.6), (5, 0.7)):
-      scores = None if accuracy is None else {checkpoint.BEST: accuracy}
+      scores = None if accuracy is None else {BEST: accuracy}
       checkpoints.save(make(devices, step), {'config': {}}, scores)
       checkpoints.wait()
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.steps == [1, 4, 5]
     same(checkpoints.restore(make(devices), step=1), make(devices, 1))
 
 
 def test_a_save_that_was_cut_short_is_not_the_latest(tmp_path):
   devices = Devices(devices=jax.devices()[:1])
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(make(devices, 3), {'config': {}}, None)
   (tmp_path / 'checkpoints' / '7.orbax-checkpoint-tmp').mkdir()
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 3
     same(checkpoints.restore(make(devices)), make(devices, 3))
 
 
 def save(workdir, *steps):
   devices = Devices(devices=jax.devices()[:1])
-  with checkpoint.Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     for step in steps:
       checkpoints.save(make(devices, step), {'config': {'resolutions': [8, 4]}, 'finished': False}, None)
   return devices
@@ -107,7 +108,7 @@ abandoned = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableException
 def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog, damage, reason):
   devices = save(tmp_path, 3, 5)
   damage(arrays(tmp_path, 5))
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 5 and checkpoints.newest_whole() == 3
     assert checkpoints.steps == [3]
     same(checkpoints.restore(make(devices)), make(devices, 3))
@@ -117,7 +118,7 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog
   assert '\n' not in line
   assert (tmp_path / 'damaged' / '5' / 'state').is_dir()
   damage(arrays(tmp_path, 5))
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.newest_whole() == 3
   assert (tmp_path / 'damaged' / '5.2').is_dir()
 
@@ -136,7 +137,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path, monkeypatch, refusal)
     raise KeyError('what Orbax makes of it') from refusal
 
   monkeypatch.setattr(checkpoint.ocp, 'load_checkpointables', load)
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     with pytest.raises(OSError, match='/5: .*(EACCES|timed out).*; expected a folder that can be read$'):
       checkpoints.newest_whole()
     assert checkpoints.steps == [3, 5] and not (tmp_path / 'damaged').exists()
@@ -147,7 +148,7 @@ def test_where_no_step_is_whole_all_stay_and_one_line_says_so(tmp_path):
   save(tmp_path, 3, 5)
   for step in (3, 5):
     truncate(arrays(tmp_path, step))
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     with pytest.raises(ValueError, match='no checkpoint is whole: .*/5: .*/3: .* another --workdir') as error:
       checkpoints.newest_whole()
     assert checkpoints.steps == [3, 5]
@@ -157,7 +158,7 @@ def test_where_no_step_is_whole_all_stay_and_one_line_says_so(tmp_path):
 def test_a_state_that_does_not_fit_is_no_damage(tmp_path):
   devices = save(tmp_path, 3)
   other = devices.create(lambda: state.create(VARIABLES, optax.identity()))
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.newest_whole() == 3
     with pytest.raises(
       ValueError, match='checkpoints/3: .*; expected a whole checkpoint that fits the config'
@@ -185,7 +186,7 @@ def test_variables_are_read_without_the_optimiser_and_nothing_is_written(tmp_pat
 def test_variables_of_a_run_without_an_average_are_its_parameters(tmp_path):
   devices = Devices(devices=jax.devices()[:1])
   fresh = devices.create(lambda: state.create(VARIABLES, TX))
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(fresh, {'config': {}}, None)
   same(checkpoint.load_variables(tmp_path)[0]['params'], fresh.params)
 
@@ -209,13 +210,13 @@ def test_what_is_not_there_to_read_is_named(tmp_path):
 def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(OSError, match='file/run/checkpoints: .*; expected a folder with room') as error:
-    checkpoint.Checkpoints(tmp_path / 'file' / 'run')
+    Checkpoints(tmp_path / 'file' / 'run')
   assert '\n' not in str(error.value)
 
 
 FULL = """
 import sys, jax, numpy as np
-from resjax import checkpoint
+from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.state import TrainState
 
@@ -224,13 +225,13 @@ def state(step, megabytes):
   return Devices().create(lambda: TrainState(jax.numpy.int32(step), {'w': jax.numpy.asarray(noise)}, {}, ()))
 
 try:
-  with checkpoint.Checkpoints(sys.argv[1]) as checkpoints:
+  with Checkpoints(sys.argv[1]) as checkpoints:
     checkpoints.save(state(1, 1), {'finished': False}, None)
     checkpoints.wait()
     checkpoints.save(state(2, 8), {'finished': False}, None)
 except OSError as error:
   print(error)
-with checkpoint.Checkpoints(sys.argv[1]) as checkpoints:
+with Checkpoints(sys.argv[1]) as checkpoints:
   print(checkpoints.newest_whole(), checkpoints.steps)
 """
 
@@ -249,7 +250,7 @@ def test_a_full_disk_ends_in_one_line_and_costs_no_earlier_checkpoint(tmp_path):
 
 def test_saving_a_step_twice_keeps_it(tmp_path):
   devices = Devices(devices=jax.devices()[:1])
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(make(devices, 3), {'config': {}}, None)
     checkpoints.save(make(devices, 3), {'config': {}}, None)
     assert checkpoints.steps == [3]

@@ -10,9 +10,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import default
-from resjax import checkpoint, report
+from resjax import report
 from resjax.data import loader
 from resjax.training import evaluate, loop, run
+from resjax.training.checkpoints import Checkpoints
 
 
 def tiny():
@@ -43,7 +44,7 @@ def finished(tmp_path_factory):
 
 def final_state(workdir):
   parts = run.build(tiny())
-  with checkpoint.Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     assert checkpoints.latest == parts.total_steps == 12
     return jax.device_get(checkpoints.restore(parts.state_shapes()))
 
@@ -159,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(tmp_pat
   with pytest.raises(FloatingPointError, match=r'step 5: distillation_8 = inf, loss = inf, expected') as error:
     loop.train_and_evaluate(tiny(), tmp_path)
   assert '\n' not in str(error.value)
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 4
 
 
@@ -174,7 +175,7 @@ def test_an_error_in_evaluation_does_not_cost_the_training_before_it(tmp_path, m
   monkeypatch.setattr(loop, 'build', build)
   with pytest.raises(ValueError, match='unreadable'):
     loop.train_and_evaluate(tiny(), tmp_path)
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 4 and not checkpoints.meta()['finished']
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from test_loop import tiny
 
-from resjax import checkpoint
 from resjax.data import loader
 from resjax.training import evaluate, loop, run
+from resjax.training.checkpoints import Checkpoints
 from resjax.training.preemption import Notice, Preempted
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def told_at(step, monkeypatch):
 
 
 def newest(workdir):
-  with checkpoint.Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     return checkpoints.newest_whole(), checkpoints.meta()
 
 

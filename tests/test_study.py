@@ -8,12 +8,13 @@ import optax
 import pytest
 
 from configs import default
-from resjax import checkpoint, cli, drnet, models, report, rsnet
+from resjax import cli, drnet, models, report, rsnet
 from resjax import config as configuration
 from resjax.data.sources import FakeSource
 from resjax.inference import Classifier
 from resjax.measuring import curves, speed, study
 from resjax.training import state
+from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
 
 NAMES = ('red', 'green', 'blue', 'black', 'white')
@@ -174,7 +175,7 @@ def workdir(tmp_path):
   devices = Devices(devices=jax.devices()[:1])
   variables = jax.jit(lambda key: rsnet.init(models.from_config(config), config, key))(jax.random.key(0))
   meta = {'config': configuration.to_json(config), 'class_names': NAMES, 'train_seconds': 1.0, 'finished': True}
-  with checkpoint.Checkpoints(tmp_path / 'run') as checkpoints:
+  with Checkpoints(tmp_path / 'run') as checkpoints:
     fresh = devices.create(lambda: state.create(variables, optax.sgd(0.1), ema=False))
     checkpoints.save(fresh.replace(step=fresh.step + 1), meta, None)
   rows = {str(r): {'macs': r, 'top1': r / 100, 'top5': 1.0, 'images': 80} for r in PIXELS}

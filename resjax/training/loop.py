@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 
 from resjax import config as configuration
 from resjax import macs, report
-from resjax.checkpoint import Checkpoints
 from resjax.data import loader
 from resjax.data.places import local
 from resjax.training import backbone, evaluate, judge
+from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
 from resjax.training.run import Run, build

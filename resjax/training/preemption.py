@@ -1,7 +1,7 @@
-"""SIGTERM, the notice before a machine is taken away: training saves at the next step, whatever else runs ends at once.
+"""SIGTERM, the notice before a machine is taken away: training saves at the next step and ends.
 
-On one host the signal is caught here. Where several processes are joined, JAX catches it, whichever of them it was sent
-to, and names the step at which all stop.
+On one host the signal is caught here, and whatever else runs ends at once. Where processes are joined, JAX catches it,
+whichever of them it was sent to, and names the step at which all stop: what else runs goes on to the next step.
 """
 
 import contextlib

@@ -1,0 +1,170 @@
+"""Checkpoints by Orbax: written in the background, the latest and the best kept, each with its config as JSON."""
+
+import contextlib
+import itertools
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from resjax import checkpoint
+
+_saves = ocp.training.save_decision_policies
+_keeps = ocp.training.preservation_policies
+
+# The metric that names the best checkpoint.
+BEST = 'eval/top1_mean'
+
+
+class Checkpoints:
+  """The checkpoints of one workdir, in `checkpoints/<step>`; a context manager that waits for the last save.
+
+  A save that was cut short is never the latest: Orbax renames a step into place when it is complete. On several hosts
+  all call the same methods, in a folder that all of them see.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
+    """Opens the folder, made if it is missing.
+
+    Args:
+      workdir: The run's folder.
+      keep: How many of the latest steps are kept, besides the best by `eval/top1_mean`.
+
+    Raises:
+      OSError: The folder can't be made or written to.
+    """
+    self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
+    best = _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False)
+    with _writing(self._root):
+      self._orbax = ocp.training.Checkpointer(
+        self._root,
+        cleanup_tmp_directories=True,
+        save_decision_policy=_saves.FixedIntervalPolicy(1),
+        preservation_policy=_keeps.AnyPreservationPolicy([_keeps.LatestN(keep), best]),
+      )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    if kind is None or jax.process_count() == 1:  # after an error the other hosts may never come to the end of a save
+      with _writing(self._root):
+        self._orbax.close()
+
+  @property
+  def latest(self) -> int | None:
+    """The step of the newest complete checkpoint, or None."""
+    return None if self._orbax.latest is None else self._orbax.latest.step
+
+  @property
+  def steps(self) -> list[int]:
+    """The steps that can be restored, oldest first."""
+    return sorted(c.step for c in self._orbax.checkpoints)
+
+  def newest_whole(self) -> int | None:
+    """Returns the newest step that can be read, all of it, or None where nothing was saved.
+
+    Newer ones that are damaged are logged and moved to the workdir's folder `damaged`, never deleted.
+
+    Raises:
+      ValueError: There are steps, and none is whole; they stay where they are.
+      OSError: The disk does not let a step be read: that is no damage, and all stay where they are.
+      FileNotFoundError: This host does not see the step that the first host sees.
+    """
+    step = self._settle() if jax.process_index() == 0 else None
+    if jax.process_count() > 1:
+      step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
+      step = None if step < 0 else step
+    self._orbax.reload()
+    if step is not None and step not in self.steps:
+      me = jax.process_index()
+      raise FileNotFoundError(
+        f'{self._root}/{step}: seen by host 0, not by host {me}; expected a folder that all share'
+      )
+    return step
+
+  def _settle(self) -> int | None:
+    """The first host's part of `newest_whole`."""
+    damaged, read = {}, checkpoint.read_all if jax.process_count() == 1 else checkpoint.read_apart
+    for step in reversed(self.steps):
+      try:
+        read(self._root / str(step))
+      except ValueError as error:
+        damaged[step] = error
+        continue
+      for other, reason in damaged.items():
+        place = _free(self._root.parent / 'damaged' / str(other))
+        place.parent.mkdir(exist_ok=True)
+        (self._root / str(other)).rename(place)
+        logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
+      return step
+    if damaged:
+      reasons = '; '.join(map(str, damaged.values()))
+      raise ValueError(f'no checkpoint is whole: {reasons}; give another --workdir to begin anew')
+    return None
+
+  def save(self, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None) -> None:
+    """Starts to save a state under its step; returns when the arrays are copied.
+
+    Args:
+      state: A TrainState; it may be donated afterwards.
+      meta: JSON values: the config, the seconds spent in training, whether this is the last step.
+      metrics: With `eval/top1_mean`, if the network was just evaluated.
+
+    Raises:
+      OSError: This save, or the one before it, could not be written.
+    """
+    step = int(state.step)
+    if step == self.latest:
+      return
+    with _writing(self._root):
+      self._orbax.save_checkpointables_async(step, {'state': state, 'meta': meta}, metrics=metrics)
+
+  def wait(self) -> None:
+    """Returns when the last save is on disk.
+
+    Raises:
+      OSError: It could not be written.
+    """
+    with _writing(self._root):
+      self._orbax.wait()
+
+  def meta(self, step: int | None = None) -> dict[str, Any]:
+    """Returns what was saved beside the state, of the latest or the given step."""
+    step = self.latest if step is None else step
+    return self._load(step, {'meta': None})['meta']
+
+  def restore(self, like: Any, step: int | None = None) -> Any:
+    """Returns the saved state of the latest or the given step, placed as `like` is.
+
+    Args:
+      like: A state of the same structure: arrays, or `jax.ShapeDtypeStruct`s with a sharding.
+      step: One of `steps`.
+    """
+    step = self.latest if step is None else step
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    return self._load(step, {'state': abstract})['state']
+
+  def _load(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
+    """What Orbax reads."""
+    return checkpoint.whole(lambda: self._orbax.load_checkpointables(step, what), self._root / str(step))
+
+
+def _free(path: pathlib.Path) -> pathlib.Path:
+  """The path, or the first of `path.2`, `path.3`, ... that does not exist."""
+  names = itertools.chain([path], (path.with_name(f'{path.name}.{n}') for n in itertools.count(2)))
+  return next(name for name in names if not name.exists())
+
+
+@contextlib.contextmanager
+def _writing(root: pathlib.Path) -> Iterator[None]:
+  """What fails in writing below the folder ends in one line."""
+  try:
+    yield
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    raise OSError(f'{root}: {checkpoint.reason(error)}; expected a folder with room for a checkpoint') from error
