@@ -1,9 +1,10 @@
 """Reading a run's checkpoints: a trained network and its config; damage told from a disk that refuses."""
 
-import concurrent.futures
 import logging
-import multiprocessing
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,18 @@ from orbax.checkpoint import v1 as ocp
 from resjax import config as configuration
 from resjax.data import places
 from resjax.switchable import Variables
+
+# What `read_apart` runs, and how it ends.
+_APART = """
+import pathlib, sys
+from resjax import checkpoint
+try:
+  checkpoint.read_all(pathlib.Path(sys.argv[1]))
+except (ValueError, OSError) as error:
+  print(error)
+  sys.exit(3 if isinstance(error, ValueError) else 4)
+"""
+_CODES = {3: ValueError, 4: OSError}
 
 
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
@@ -71,12 +84,13 @@ def read_apart(path: pathlib.Path) -> None:
 
   Orbax counts what a process reads, and hosts that have not read equally often wait for each other in vain.
   """
-  spawn = multiprocessing.get_context('spawn')
-  try:
-    with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=_on_cpu) as apart:
-      apart.submit(read_all, path).result()
-  except concurrent.futures.BrokenExecutor as error:
-    raise OSError(f'{path}: the process that reads it ended; expected memory for a whole checkpoint') from error
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': os.pathsep.join(sys.path)}
+  done = subprocess.run([sys.executable, '-c', _APART, path], env=environment, capture_output=True, text=True)
+  if done.returncode in _CODES:
+    raise _CODES[done.returncode](done.stdout.strip().splitlines()[-1])
+  if done.returncode:
+    last = next(iter(done.stderr.strip().splitlines()[-1:]), '')
+    raise OSError(f'{path}: the process that reads it ended with code {done.returncode}: {last[:400]}')
 
 
 def whole(read: Callable[[], Any], path: Any) -> Any:
@@ -93,8 +107,8 @@ def whole(read: Callable[[], Any], path: Any) -> Any:
   try:
     return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
-    if _is_refusal(_root_of(error)):
-      raise OSError(f'{path}: {reason(error)}; expected a folder that can be read') from error
+    if refusal := _refusal(_root_of(error), path):
+      raise OSError(f'{path}: {reason(refusal)}; expected a folder that can be read') from error
     raise ValueError(f'{path}: {reason(error)}; expected a whole checkpoint that fits the config') from error
 
 
@@ -140,11 +154,6 @@ def _here() -> jax.sharding.Sharding:
   return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _on_cpu() -> None:
-  """Leaves the accelerators to other processes."""
-  jax.config.update('jax_platforms', 'cpu')
-
-
 def _root_of(error: BaseException) -> BaseException:
   """What caused an error."""
   while error.__cause__ is not None:
@@ -152,11 +161,18 @@ def _root_of(error: BaseException) -> BaseException:
   return error
 
 
-def _is_refusal(error: BaseException) -> bool:
-  """Whether an error says that the disk did not answer or may not be read, which is no damage."""
-  if isinstance(error, OSError):
-    return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
-  return str(error).startswith(('PERMISSION_DENIED', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED'))
+def _refusal(error: BaseException, path: Any) -> BaseException | None:
+  """The error that says that the disk did not answer or may not be read, which is no damage; None: there is none.
+
+  Orbax takes a folder that may not be looked into for one that is missing, so all folders are looked into.
+  """
+  errors = [error]
+  for _ in os.walk(path, onerror=errors.append):
+    pass
+  missing = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+  status = ('PERMISSION_DENIED', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED')
+  refusals = (e for e in errors if (isinstance(e, OSError) and not isinstance(e, missing)) or str(e).startswith(status))
+  return next(refusals, None)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

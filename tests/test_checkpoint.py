@@ -1,5 +1,7 @@
 """Checkpoints come back bit for bit, on other devices too; the latest and the best are kept; damage is set aside."""
 
+import errno
+import os
 import pathlib
 import subprocess
 import sys
@@ -126,12 +128,21 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(tmp_path, caplog
 REFUSALS = [
   ValueError('PERMISSION_DENIED: Error opening "zarr3" driver: Error reading "a" [OS error 13: EACCES]'),
   TimeoutError(110, 'Connection timed out'),
+  ValueError('The name either does not exist or'),  # what Orbax says of a folder that it may not look into
 ]
 
 
-@pytest.mark.parametrize('refusal', REFUSALS, ids=['permission', 'network disk'])
+@pytest.mark.parametrize('refusal', REFUSALS, ids=['permission', 'network disk', 'folder'])
 def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path, monkeypatch, refusal):
   save(tmp_path, 3, 5)
+  scandir = os.scandir
+
+  def scan(path):
+    if refusal is REFUSALS[2] and path.endswith('5/state'):
+      raise PermissionError(errno.EACCES, 'EACCES')
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', scan)
 
   def load(*_):
     raise KeyError('what Orbax makes of it') from refusal
@@ -141,6 +152,20 @@ def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path, monkeypatch, refusal)
     with pytest.raises(OSError, match='/5: .*(EACCES|timed out).*; expected a folder that can be read$'):
       checkpoints.newest_whole()
     assert checkpoints.steps == [3, 5] and not (tmp_path / 'damaged').exists()
+
+
+@abandoned
+def test_a_process_apart_reads_and_says_the_same(tmp_path):
+  save(tmp_path, 3, 5)
+  truncate(arrays(tmp_path, 5))
+  steps = tmp_path / 'checkpoints'
+  assert checkpoint.read_apart(steps / '3') is None
+  found = []
+  for read in (checkpoint.read_all, checkpoint.read_apart):
+    with pytest.raises(ValueError, match='/5: OUT_OF_RANGE: .*; expected a whole checkpoint') as error:
+      read(steps / '5')
+    found.append(str(error.value))
+  assert found[0] == found[1]
 
 
 @abandoned

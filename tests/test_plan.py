@@ -29,17 +29,17 @@ def tiny(*fields):
 @pytest.mark.parametrize(
   ('name', 'libtpu', 'chips', 'memory'),
   [
-    ('v5e-8', 'v5e:2x4', 8, 16),
-    ('v5e-256', 'v5e:16x16', 256, 16),
-    ('v5p-8', 'v5p:2x2x1', 4, 95),
-    ('v5p-512', 'v5p:4x8x8', 256, 95),  # 512 TensorCores
-    ('v6e-16', 'v6e:4x4', 16, 32),
+    ('v5e-8', 'v5e:2x4', 8, 15.75),
+    ('v5e-256', 'v5e:16x16', 256, 15.75),
+    ('v5p-8', 'v5p:2x2x1', 4, 95.74),
+    ('v5p-512', 'v5p:4x8x8', 256, 95.74),  # 512 TensorCores
+    ('v6e-16', 'v6e:4x4', 16, 31.25),
   ],
 )
 def test_names_of_topologies(name, libtpu, chips, memory):
   assert topology.NAMES[name] == libtpu
   assert topology.chips_of(name) == chips
-  assert topology.chip_of(name).memory == memory * GIB
+  assert topology.chip_of(name).memory == round(memory * GIB)
 
 
 @pytest.mark.parametrize('name', ['v5e-12', 'v5p-4', 'v5e', '', 'v4-8'])

@@ -167,7 +167,7 @@ def _memory(result: dict[str, Any]) -> Table:
     table.add_column(column, justify='right')
   for program in result['need']['programs']:
     row = (_gib(program[column]) for column in columns)
-    table.add_row(program['name'], *row, f'{result["chip"]["memory"] / topology.GIB:.0f}')
+    table.add_row(program['name'], *row, _gib(result['chip']['memory']))
   return table
 
 
@@ -175,7 +175,7 @@ def _verdict(result: dict[str, Any]) -> str:
   """That the batch does not fit."""
   return (
     f'does not fit: a program needs at least {_gib(result["need"]["memory"])} GiB on each chip, '
-    f'which has {result["chip"]["memory"] / topology.GIB:.0f}'
+    f'which has {_gib(result["chip"]["memory"])}'
   )
 
 
@@ -198,7 +198,7 @@ def _assumptions(result: dict[str, Any]) -> str:
     'Memory is what one step needs: a batch that waits for its turn and the evaluation come on top. '
     'The bytes of collectives are the sizes of their results; a ring sends about twice that. '
     'Backward counts as twice forward. '
-    f'Peak rate and memory of a chip: documentation of Cloud TPU ({peak:.0f} TFLOPS in bfloat16).'
+    f'Peak rate of a chip: documentation of Cloud TPU ({peak:.0f} TFLOPS in bfloat16).'
   )
 
 

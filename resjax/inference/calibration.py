@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 import re
 import zipfile
+import zlib
 
 import jax
 import numpy as np
@@ -56,8 +57,8 @@ def read(workdir: pathlib.Path, network: str) -> Table:
   try:
     with np.load(path) as file:
       table = dict(file)
-    made_for = str(table.pop('network'))
-  except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    made_for = str(table.pop('network', ''))
+  except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
   if made_for != network:
     raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {advice}')

@@ -106,11 +106,11 @@ def resume(run: Run, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[T
     first = backbone.pretraining(run.config)
     spent = train_and_evaluate(first, workdir / 'pretraining')['train_seconds'] if first else 0.0
     return backbone.start(run.fresh_state, run.config, workdir, run.devices), spent
-  meta = checkpoints.meta()
+  meta = checkpoints.meta(step)
   configuration.check_same(meta['config'], run.config, f'workdir {workdir}')
   if jax.process_index() == 0:
     print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
-  return checkpoints.restore(run.state_shapes()), meta['train_seconds']
+  return checkpoints.restore(run.state_shapes(), step), meta['train_seconds']
 
 
 def train(

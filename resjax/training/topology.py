@@ -18,7 +18,7 @@ class Chip:
   """One chip, by Google's documentation of Cloud TPU (docs.cloud.google.com/tpu/docs/v5e, v5p, v6e).
 
   Attributes:
-    memory: Of its HBM, bytes.
+    memory: Of its HBM, bytes that a program may use: what the compiler of libtpu 0.0.42 says where one needs more.
     peak: Multiply-adds per second in bfloat16: half of the FLOPS in the documentation.
     unit: What the number in a topology's name counts on a chip: v5p-512 is 256 chips of two TensorCores.
     grids: Shapes of slices, as libtpu names them.
@@ -33,9 +33,9 @@ class Chip:
 _FLAT = ('2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 _CUBES = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16', '8x16x16')
 CHIPS = {
-  'v5e': Chip(16 * GIB, 197e12 / 2, 1, _FLAT),
-  'v5p': Chip(95 * GIB, 459e12 / 2, 2, _CUBES),
-  'v6e': Chip(32 * GIB, 918e12 / 2, 1, _FLAT),
+  'v5e': Chip(round(15.75 * GIB), 197e12 / 2, 1, _FLAT),
+  'v5p': Chip(round(95.74 * GIB), 459e12 / 2, 2, _CUBES),
+  'v6e': Chip(round(31.25 * GIB), 918e12 / 2, 1, _FLAT),
 }
 
 
