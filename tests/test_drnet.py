@@ -217,6 +217,7 @@ def test_eight_devices_compute_what_one_does_with_synchronised_batch_norm():
   check(got, reference(1, 'shard_map'))
 
 
+@pytest.mark.slow
 def test_pmap_computes_what_shard_map_does():
   check(reference(8, 'pmap'), reference(8, 'shard_map'))
 

@@ -97,7 +97,7 @@ def test_eight_devices_compute_what_one_does_with_synchronised_batch_norm():
   check(reference(8, 'shard_map', True), reference(1, 'shard_map', True))
 
 
-@pytest.mark.parametrize('sync', [False, True])
+@pytest.mark.parametrize('sync', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_pmap_computes_what_shard_map_does(sync):
   check(reference(8, 'pmap', sync), reference(8, 'shard_map', sync))
 

@@ -94,7 +94,7 @@ def close(got, expected):
   assert difference <= TOLERANCE * optax.tree.norm(expected)
 
 
-@pytest.mark.parametrize('kind', ['full', 'vanilla', 'none'])
+@pytest.mark.parametrize('kind', ['full', pytest.param('vanilla', marks=pytest.mark.slow), 'none'])
 def test_the_gradient_is_that_of_all_resolutions_together(kind):
   joint = compare(make_config(distillation=kind, label_smoothing=0.1, resolutions=(16, 12, 8)))
   for leaf in jax.tree.leaves(joint.opt_state[0].trace):
