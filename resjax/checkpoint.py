@@ -108,7 +108,7 @@ def whole(read: Callable[[], Any], path: Any) -> Any:
     return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
     if refusal := _refusal(_root_of(error), path):
-      raise OSError(f'{path}: {reason(refusal)}; expected a folder that can be read') from error
+      raise OSError(f'{path}: {reason(refusal)}; expected a folder that can be read, and memory for it') from error
     raise ValueError(f'{path}: {reason(error)}; expected a whole checkpoint that fits the config') from error
 
 
