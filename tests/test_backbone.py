@@ -15,9 +15,6 @@ from resjax.training import backbone, loop, run
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
 
-# One process makes what its tests share.
-pytestmark = pytest.mark.xdist_group('backbone')
-
 
 @pytest.fixture(scope='module', autouse=True)
 def shallow():

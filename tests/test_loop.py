@@ -15,9 +15,6 @@ from resjax.data import loader
 from resjax.training import evaluate, loop, run
 from resjax.training.checkpoints import Checkpoints
 
-# One process makes what its tests share.
-pytestmark = pytest.mark.xdist_group('loop')
-
 
 def tiny():
   """Twelve steps of a small network on random images; everything a recipe has, in seconds."""

@@ -18,9 +18,6 @@ from resjax.training import evaluate, loop, run
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.preemption import Notice, Preempted
 
-# One process makes what its tests share.
-pytestmark = pytest.mark.xdist_group('loop')
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 

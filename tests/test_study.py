@@ -17,9 +17,6 @@ from resjax.training import state
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
 
-# One process makes what its tests share.
-pytestmark = pytest.mark.xdist_group('study')
-
 NAMES = ('red', 'green', 'blue', 'black', 'white')
 PIXELS = (16, 8)
 

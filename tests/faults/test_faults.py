@@ -13,7 +13,6 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group('faults')  # several processes each: one after the other
 @pytest.mark.parametrize(
   'command',
   [
@@ -32,7 +31,6 @@ def test_faults(command):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group('faults')
 def test_sigterm_while_compiling_ends_at_once_with_the_code_of_a_restart(tmp_path):
   """The workdir's folder of checkpoints is made before anything is compiled for it."""
   main = HERE.parents[1] / 'main.py'
