@@ -270,6 +270,6 @@ def test_a_step_compiled_for_tpus():
   on_cpu = plan.need(config, jax.devices(), 4)
   assert need.fits and need.state == on_cpu.state
   (program,) = need.programs
-  assert program.code > 0 and program.temporaries > 0
+  assert program.code > 0 and program.arguments + program.held >= need.state  # what is so small needs no room beside
   # TPUs reduce what the CPU reduces, and scalars in arrays of one.
   assert sum(program.collectives.values()) == pytest.approx(sum(on_cpu.programs[0].collectives.values()), abs=1000)
