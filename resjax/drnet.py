@@ -14,8 +14,11 @@ from jax import Array
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from resjax import estimators, gumbel, losses, macs, preprocess, resize, rsnet, switchable
-from resjax.models.predictor import PREDICTORS, create_predictor
+from resjax import estimators, gumbel, losses, macs, preprocess, rsnet, switchable
+from resjax.models.predictor import PREDICTORS, Predictor, create_predictor
+from resjax.routing.budget import Budget
+from resjax.routing.cascade import log_odds
+from resjax.routing.oracle import smallest_right
 
 Batch = dict[str, Any]
 
@@ -23,40 +26,27 @@ Batch = dict[str, Any]
 ESTIMATORS = ('dense', 'routed', 'supervised')
 
 
-class Predictor:
-  """The predictor of a config: the network, the size of its input, and what it costs.
+def predictor_of(config: ConfigDict, axis_name: str | None = None) -> Predictor:
+  """Returns the predictor of a config.
 
-  Attributes:
-    network: Called as `network(images, train=...)`, gives a score for each resolution.
-    size: Of its input in pixels.
-    macs: Multiply-adds of one image.
+  Args:
+    config: Reads `resolutions`, `model.dtype` and `drnet.predictor`.
+    axis_name: The named axis over which its BatchNorm normalises in training; None: each device by itself.
   """
+  options = config.drnet.predictor
+  model = create_predictor(
+    options.name,
+    resolutions=len(config.resolutions),
+    width=options.width,
+    dtype=config.model.dtype,
+    axis_name=axis_name,
+  )
+  return Predictor(model, options.size or PREDICTORS[options.name][1])
 
-  def __init__(self, config: ConfigDict, axis_name: str | None = None):
-    """Reads `resolutions`, `model.dtype` and `drnet.predictor`."""
-    options = config.drnet.predictor
-    self.network = create_predictor(
-      options.name,
-      resolutions=len(config.resolutions),
-      width=options.width,
-      dtype=config.model.dtype,
-      axis_name=axis_name,
-    )
-    self.size = options.size or PREDICTORS[options.name][1]
-    self.macs = macs.of_model(self.network, self.size)
 
-  def init(self, key: Array) -> switchable.Variables:
-    """Returns fresh variables."""
-    return self.network.init(key, jnp.zeros((1, self.size, self.size, 3)), train=False)
-
-  def scores(self, variables: switchable.Variables, images: Array, *, train: bool) -> tuple[Array, Any]:
-    """Returns scores `[B, R]` and the predictor's batch_stats, from the largest images, float `[B, r, r, 3]`."""
-    own = {kind: variables[kind]['predictor'] for kind in ('params', 'batch_stats')}
-    small = resize.resize(images, self.size)
-    if not train:
-      return self.network.apply(own, small, train=False), own['batch_stats']
-    scores, updates = self.network.apply(own, small, train=True, mutable=['batch_stats'])
-    return scores, updates['batch_stats']
+def variables_of_predictor(variables: switchable.Variables) -> switchable.Variables:
+  """Returns the predictor's ordinary variables, out of those that `init` makes."""
+  return {kind: variables[kind]['predictor'] for kind in ('params', 'batch_stats')}
 
 
 def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variables:
@@ -68,7 +58,7 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
     key: A typed PRNG key.
   """
   variables = rsnet.init(model, config, key)
-  own = Predictor(config).init(jax.random.fold_in(key, 1))
+  own = predictor_of(config).init(jax.random.fold_in(key, 1))
   return {kind: variables[kind] | {'predictor': own[kind]} for kind in ('params', 'batch_stats')}
 
 
@@ -78,19 +68,26 @@ def costs_of(model: nn.Module, resolutions: Sequence[int]) -> tuple[int, ...]:
 
 
 def budget_of(config: ConfigDict, costs: Sequence[int]) -> float:
-  """Returns the budget in multiply-adds: `drnet.budget` itself, or where at most 1, that share of the dearest cost.
+  """Returns what the budget leaves for the network: the mean multiply-adds of an image, the predictor's taken off.
+
+  `drnet.budget` counts all that is run for an image, as every budget does (`routing.Budget`).
+
+  Args:
+    config: Reads `drnet.budget` and what `predictor_of` does.
+    costs: As of `costs_of`.
 
   Raises:
-    ValueError: The budget is below the cheapest cost.
+    ValueError: The budget is below what the predictor and the cheapest resolution cost.
   """
-  budget = config.drnet.budget
-  resolved = budget * max(costs) if budget <= 1 else budget
-  if resolved < min(costs):
+  own = predictor_of(config).macs
+  target = Budget.parse(config.drnet.budget).target(max(costs))
+  if target - own < min(costs):
+    lowest = min(costs) + own
     raise ValueError(
-      f'config.drnet.budget: got {budget} ({resolved:.4g} multiply-adds), expected at least '
-      f'{min(costs) / max(costs):.4g} ({min(costs):.4g} multiply-adds: every image at the lowest resolution)'
+      f'config.drnet.budget: got {config.drnet.budget} ({target:.4g} multiply-adds), expected at least '
+      f'{lowest / max(costs):.4g} ({lowest:.4g} multiply-adds: the predictor, and every image at the lowest resolution)'
     )
-  return resolved
+  return target - own
 
 
 def budget_loss(
@@ -136,7 +133,7 @@ def make_loss_fn(
   options, resolutions = config.drnet, tuple(config.resolutions)
   costs = costs_of(model, resolutions)
   budget = budget_of(config, costs)
-  predictor = Predictor(config, axis_name if config.sync_batch_norm else None)
+  predictor = predictor_of(config, axis_name if config.sync_batch_norm else None)
 
   def learn(variables: Any, images: Any, batch: Batch, choice: Array) -> Any:
     """Class loss through the choice, new batch_stats, and metrics."""
@@ -164,7 +161,7 @@ def make_loss_fn(
     variables = {'params': params, 'batch_stats': batch_stats}
     flips = preprocess.draw_flips(key, batch['index'], resolutions, config.data.flip)
     images = preprocess.prepare(batch['images'], resolutions, config.data.normalize, flips)
-    scores, predictor_stats = predictor.scores(variables, images[0], train=True)
+    scores, predictor_stats = predictor.scores(variables_of_predictor(variables), images[0], train=True)
     if options.estimator == 'supervised':
       loss, metrics = _label_loss(model, variables, images, resolutions, batch['label'], scores)
       choice, chosen = jax.nn.softmax(scores), jax.nn.one_hot(scores.argmax(-1), len(costs))
@@ -197,49 +194,35 @@ def _label_loss(
   """Cross-entropy of the scores against the resolution that each image should get, and metrics."""
   logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
   right = stop_gradient(logits).argmax(-1) == labels[None]
-  wanted = smallest_right(right)
+  wanted = smallest_right(right.T, otherwise=0)  # the highest is the likeliest to be right for images like this one
   loss = losses.cross_entropy(scores, wanted)
   chosen = scores.argmax(-1)
   top1 = jnp.take_along_axis(right, chosen[None], axis=0).mean()
   return loss, {'loss_label': loss, 'top1': top1, 'agreement': (chosen == wanted).mean()}
 
 
-def smallest_right(right: Array) -> Array:
-  """Returns the place of the smallest resolution at which an image is right, int32 `[B]`.
-
-  Of several that are right the smallest is taken, also where a larger one between them is wrong. Where none is right it
-  is the highest resolution, place 0: images like this one are most likely to be right there.
-
-  Args:
-    right: bool `[R, B]`, highest resolution first.
-  """
-  count = right.shape[0]
-  lowest = count - 1 - right[::-1].argmax(0)
-  return jnp.where(right.any(0), lowest, 0).astype(jnp.int32)
-
-
 def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str, Array]]:
   """Returns `eval_fn(variables, batch)`: what every resolution and the predictor say of each image, without noise.
 
   It gives `ranks` int32 `[B, R + 1]`, as RS-Net's; `scores` float32 `[B, R]`, the predictor's, whose argmax is the
-  choice; `confidence` float32 `[B, R]`, the highest class probability at each resolution; and `label` int32 `[B]`.
+  choice; `odds` float32 `[B, R]`, log-odds of the likeliest class at each resolution; and `label` int32 `[B]`.
 
   Args:
     model: A plain network.
     config: Reads `resolutions`, `drnet.predictor` and `data.normalize`.
   """
   resolutions = tuple(config.resolutions)
-  predictor = Predictor(config)
+  predictor = predictor_of(config)
 
   def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
     images = preprocess.prepare(batch['images'], resolutions, config.data.normalize)
-    scores, _ = predictor.scores(variables, images[0], train=False)
+    scores, _ = predictor.scores(variables_of_predictor(variables), images[0], train=False)
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
     everyone = rsnet.with_ensemble(logits, variables['params']['alpha'])
     return {
       'ranks': rsnet.rank_of(everyone, batch['label']).T,
       'scores': scores,
-      'confidence': jax.nn.softmax(logits).max(-1).T,
+      'odds': log_odds(logits).T,
       'label': batch['label'],
     }
 

@@ -16,7 +16,8 @@ from flax import linen as nn
 from jax import Array
 from jax.lax import stop_gradient
 
-from resjax import routers, switchable
+from resjax import switchable
+from resjax.routing.random import mix
 
 
 def dense(
@@ -155,8 +156,8 @@ def capacities(size: int, costs: Sequence[float], budget: float, margin: float) 
   low, high = -1e3, 1e3
   for _ in range(100):
     middle = (low + high) / 2
-    low, high = (middle, high) if routers.mix(scaled, middle) @ scaled > target else (low, middle)
-  expected = np.maximum(routers.mix(scaled, high), 0.5 / len(costs))
+    low, high = (middle, high) if mix(scaled, middle) @ scaled > target else (low, middle)
+  expected = np.maximum(mix(scaled, high), 0.5 / len(costs))
   return tuple(int(n) for n in np.minimum(np.ceil(size * margin * expected - 1e-9), size))
 
 

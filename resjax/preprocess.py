@@ -1,10 +1,12 @@
 """From the uint8 crops of a batch to the network's inputs, on the device: other sizes, flips, normalisation."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from ml_collections import ConfigDict
 
 from resjax import resize
 
@@ -17,11 +19,46 @@ NORMALIZATIONS = {
 FLIPS = ('none', 'shared', 'independent')
 
 
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """What happens to an image between its file and the network, where it is not trained.
+
+  Attributes:
+    normalize: A key of `NORMALIZATIONS`.
+    interpolation: Of resizing, antialiased: a key of `resize.KERNELS`.
+    crop_fraction: The crop's share of the resized image's shorter side, above 0, at most 1.
+    max_pixels: Larger images are refused before they are decoded.
+  """
+
+  normalize: str = 'imagenet'
+  interpolation: str = 'bilinear'
+  crop_fraction: float = 0.875
+  max_pixels: int = 50_000_000
+
+  @classmethod
+  def of_config(cls, config: ConfigDict) -> 'Preprocessing':
+    """Returns how a run's evaluation prepares images; reads data.normalize, data.max_pixels and eval.crop_fraction."""
+    data = config.data
+    return cls(normalize=data.normalize, crop_fraction=config.eval.crop_fraction, max_pixels=data.max_pixels)
+
+  def __post_init__(self) -> None:
+    """Raises ValueError, naming the field, where a value is none of those described."""
+    if self.normalize not in NORMALIZATIONS:
+      raise ValueError(f'normalize: got {self.normalize!r}, expected one of {", ".join(NORMALIZATIONS)}')
+    if self.interpolation not in resize.KERNELS:
+      raise ValueError(f'interpolation: got {self.interpolation!r}, expected one of {", ".join(resize.KERNELS)}')
+    if not 0 < self.crop_fraction <= 1:
+      raise ValueError(f'crop_fraction: got {self.crop_fraction!r}, expected more than 0, at most 1')
+    if not self.max_pixels > 0:
+      raise ValueError(f'max_pixels: got {self.max_pixels!r}, expected more than 0')
+
+
 def prepare(
   images: Sequence[Array],
   resolutions: Sequence[int | tuple[int, int]],
   normalize: str,
   flips: Array | None = None,
+  interpolation: str = 'bilinear',
 ) -> tuple[Array, ...]:
   """Returns the network's inputs, float32 `[B, r, r, 3]` for every resolution, or `[B, height, width, 3]`.
 
@@ -30,10 +67,11 @@ def prepare(
     resolutions: In pixels, of squares, or (height, width); highest first.
     normalize: A key of `NORMALIZATIONS`.
     flips: bool `[R, B]`: which images to mirror left to right. None: none.
+    interpolation: A key of `resize.KERNELS`, for sizes made from the largest.
   """
   mean, std = (255.0 * jnp.array(v).reshape(1, 1, 1, -1) for v in NORMALIZATIONS[normalize])
   if len(images) == 1:
-    images = resize.pyramid(images[0], resolutions)
+    images = resize.pyramid(images[0], resolutions, interpolation)
   inputs = []
   for i, sized in enumerate(images):
     sized = sized.astype(jnp.float32)

@@ -10,6 +10,7 @@ in the same rounds, over the speed-up in multiply-adds.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resjax.commands import options as shared
+from resjax.routing import DIALLED, Budget
 
 _IMAGES = 256  # that are kept in memory; larger rounds take some again
 # Compiler options of a program that takes longer to optimise than to run.
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   which.add_argument('--config', help='a recipe, such as configs/rsnet_r18.py; --config.FIELD=VALUE besides')
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--budget', help='with --workdir: mean cost of an image, as for resjax predict (0.6)')
-  parser.add_argument('--routers', help='with --workdir: some of predictor,cascade,detail,random; default: all it has')
+  parser.add_argument('--routers', help='with --workdir: some of ' + ','.join(DIALLED) + '; default: all it has')
   parser.add_argument('--resolutions', help="with --config: highest first; default: the recipe's")
   parser.add_argument('--mix', help='with --config: shares of the resolutions; default: equal ones')
   parser.add_argument('--batches', default='1,8,32,128', help='images of a call (%(default)s)')
@@ -63,10 +65,10 @@ def run(options: argparse.Namespace) -> None:
   classifier, pool, routed, notes = prepare(options, max(*batches, options.round_images))
   from resjax.measuring import benchmark
 
-  network = classifier.network
+  engines = classifier.engines
   say(f'ready in {time.monotonic() - begin:.0f} s; {len(batches)} batch sizes, {options.rounds} rounds each')
   found = benchmark.run(
-    network,
+    engines,
     pool,
     routed,
     scopes=options.scopes.split(','),
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     rounds=options.rounds,
     images=options.round_images,
   )
-  result = description(options, network, notes) | found
+  result = description(options, engines, notes) | found
   show(result)
   if options.json:
     pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + '\n')
@@ -82,7 +84,6 @@ def run(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> None:
   """Raises ValueError where options contradict each other, or OSError where there is no place for the figures."""
-  from resjax import dial
   from resjax.measuring import benchmark
 
   mine, others = ('workdir', ('mix', 'resolutions')) if options.workdir else ('config', ('budget', 'routers', 'step'))
@@ -91,7 +92,7 @@ def check(options: argparse.Namespace) -> None:
       raise ValueError(f'--{name}: got {getattr(options, name)} with --{mine}, expected it with the other alone')
   if options.workdir and options.fields:
     raise ValueError(f'{options.fields[0]}: got with --workdir, expected with --config alone')
-  for name, known in (('scopes', benchmark.SCOPES), ('routers', dial.COLUMNS)):
+  for name, known in (('scopes', benchmark.SCOPES), ('routers', DIALLED)):
     for word in (getattr(options, name) or next(iter(known))).split(','):
       if word not in known:
         raise ValueError(f'--{name}: got {word!r}, expected some of {",".join(known)}')
@@ -141,7 +142,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   """Returns a fresh network with a predictor, images, the mix's ways, and what to say of it."""
   import jax
 
-  from resjax import compiling, drnet, models
+  from resjax import compiling, drnet, models, trained
   from resjax import config as configuration
   from resjax.inference import Classifier, images
   from resjax.measuring import benchmark
@@ -157,19 +158,19 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   compiling.keep_compiled_programs()
   count = min(most, _IMAGES)
   wanted = images.items(options.images) if options.images else photographs(config.resolutions[0], count)
-  pool = Pool(wanted[:count], config, threads=options.threads or os.cpu_count())
   model = models.from_config(config)
   init = jax.jit(lambda key: drnet.init(model, config, key), compiler_options=_RUNS_ONCE)
   variables = init(jax.random.key(0))
-  names = [str(number) for number in range(config.model.num_classes)]
+  network = trained.of_config(config, variables)
+  pool = Pool(wanted[:count], network, threads=options.threads or os.cpu_count() or 1)
   say('compiling the programs and measuring their costs ...')
-  classifier = Classifier(model, variables, config, names, max_batch=options.max_batch, dtype=options.dtype)
-  network = classifier.network
+  classifier = Classifier(network, max_batch=options.max_batch, dtype=options.dtype)
+  engines = classifier.engines
 
   def routed(count: int) -> list[Any]:
-    return [benchmark.by_mix(network, mix, scope, count) for scope in benchmark.SCOPES]
+    return [benchmark.by_mix(engines, mix, scope, count) for scope in benchmark.SCOPES]
 
-  name, cost = config.drnet.predictor.name, network.own / 1e6
+  name, cost = config.drnet.predictor.name, engines.predictor_macs / 1e6
   note = f'mix {options.mix}; end to end, predictor {name!r} ({cost:.2f} M) runs, and its choice is replaced by the mix'
   return classifier, pool, routed, [f'a freshly initialised {config.model.name}, {note}']
 
@@ -179,45 +180,44 @@ def of_workdir(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callab
   import numpy as np
 
   from resjax.data import sources
-  from resjax.inference import calibration
+  from resjax.inference import images
   from resjax.measuring import benchmark
   from resjax.measuring.pool import Pool
 
   options.budget = options.budget or '0.6'
-  _, timed = calibration.parse_budget(options.budget, 1.0)
-  classifier, images = shared.load(options)
+  budget = Budget.parse(options.budget)
+  classifier, config = shared.load(options)
   classifier.calibrated  # noqa: B018  raises before minutes are spent on compiling
-  config = classifier.config
   if options.images:
     wanted = images.items(options.images)[: min(most, _IMAGES)]
   else:
     source = sources.create(config, config.data.eval_split)
     order = np.random.default_rng(0).permutation(len(source))
     wanted = images.of_source(source, order[: min(most, _IMAGES)].tolist())
-  pool = Pool(wanted, config, threads=options.threads or os.cpu_count())
+  pool = Pool(wanted, classifier.network, threads=options.threads or os.cpu_count() or 1)
   say('compiling the programs and measuring their costs ...')
-  names = options.routers.split(',') if options.routers else classifier.network.routers
+  names = options.routers.split(',') if options.routers else classifier.engines.routers
   options.routers = ','.join(names)
-  rules = [classifier.router(name, options.budget) for name in names]
-  promote = None if timed else False  # as resjax predict does
+  rules = [classifier.router(name, budget) for name in names]
+  promote = None if budget.timed else False  # as resjax predict does
 
   def routed(count: int) -> list[Any]:
-    return [way for rule in rules for way in benchmark.by_router(classifier, pool, rule, promote, count)]
+    return [way for rule in rules for way in benchmark.by_router(classifier.engines, pool, rule, promote, count)]
 
   note = f'{options.workdir}, budget {options.budget}, {len(wanted)} images'
   return classifier, pool, routed, [note, *classifier.notes]
 
 
-def description(options: argparse.Namespace, network: Any, notes: list[str]) -> dict[str, Any]:
+def description(options: argparse.Namespace, engines: Any, notes: list[str]) -> dict[str, Any]:
   """Returns what the figures depend on."""
   from resjax import report
   from resjax.measuring import benchmark
 
-  engine = network.engine
+  engine = engines.engine
   return {
-    'machine': engine.runtime.identity,
+    'machine': dataclasses.asdict(engine.runtime.identity),
     'versions': report.versions(),
-    'dtype': str(engine.runtime.model.dtype),
+    'dtype': engine.runtime.identity.dtype,
     'resolutions': list(engine.resolutions),
     'mix': options.mix,
     'budget': options.budget,

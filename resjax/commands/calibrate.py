@@ -19,10 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
   """Calibrates, and says which budgets can be met."""
   from resjax.data import sources
-  from resjax.inference import calibration
+  from resjax.inference import calibrating, images
 
-  classifier, images = shared.load(options)
-  config = classifier.config
+  classifier, config = shared.load(options)
   if options.images:
     wanted = images.items(options.images)
   elif config.eval.calibration_split:
@@ -32,10 +31,10 @@ def run(options: argparse.Namespace) -> None:
   with shared.bar(len(wanted), 'calibrating') as seen:
     count = classifier.calibrate(wanted, seen)
   print(f'{count:,} images; budgets that can be met, as shares of {classifier.resolutions[0]} px:')
-  largest = max(classifier.network.costs)
-  for name in classifier.network.routers:
-    low, high = calibration.reachable(classifier.network.router(name), classifier.calibrated)
+  largest, columns = max(classifier.network.macs), classifier.calibrated
+  for name in classifier.engines.routers:
+    low, high = calibrating.limits(classifier.engines.router(name, columns), columns)
     print(f'  {name:10}  {low / largest:.3f} to {high / largest:.3f}')
   print(
-    f'In {options.workdir}/{calibration.FILE}; now: resjax predict IMAGE ... --workdir={options.workdir} --budget=0.6'
+    f'In {options.workdir}/{calibrating.FILE}; now: resjax predict IMAGE ... --workdir={options.workdir} --budget=0.6'
   )

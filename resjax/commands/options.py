@@ -1,13 +1,20 @@
 """What several subcommands share: the trained network that they open, and how options are read and shown."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, track
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+  from resjax.inference import Classifier
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
@@ -18,17 +25,18 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
 
 
-def load(options: argparse.Namespace) -> tuple[Any, Any]:
-  """Returns the classifier that the options name, and the module that lists images."""
+def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
+  """Returns the classifier that the options name, and the config of the run that trained it."""
   from absl import logging
 
-  from resjax import compiling
-  from resjax.inference import Classifier, images
+  from resjax import compiling, trained
+  from resjax.inference import Classifier
 
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
-  classifier = Classifier.load(options.workdir, step=options.step, max_batch=options.max_batch, dtype=options.dtype)
-  return classifier, images
+  found = trained.read(options.workdir, step=options.step)
+  options_of_engine = {'max_batch': options.max_batch, 'dtype': options.dtype}
+  return Classifier(found.network, workdir=options.workdir, **options_of_engine), found.config
 
 
 def resolution(text: str) -> int | tuple[int, int]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from resjax.commands import options as shared
+from resjax.routing import DIALLED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--budget', help="mean cost of an image: a share of the largest's (0.6), multiply-adds (9e8) or milliseconds (12ms)"
   )
   parser.add_argument(
-    '--router', help='predictor, cascade, detail or random; default: the predictor where there is one'
+    '--router', help='; '.join(f'{name}: {kind.help}' for name, kind in DIALLED.items()) + '; default: the first it has'
   )
   parser.add_argument(
     '--follow', action='store_true', help='keep these images on the budget, also where the calibration was of others'
@@ -45,10 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   """Predicts, writes, and says what could not be read."""
+  from resjax.inference import images
+
   begin = time.monotonic()
   if options.csv:
     shared.check_writable(options.csv)
-  classifier, images = shared.load(options)
+  classifier, _ = shared.load(options)
   index, count = options.shard
   wanted = images.items(options.images)[index::count]
   stream = classifier.stream(

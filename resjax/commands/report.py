@@ -9,8 +9,10 @@ import json
 import pathlib
 import shlex
 import sys
+from typing import Any
 
 from resjax.commands import options as shared
+from resjax.routing import Budget
 
 DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs' / 'default.py'
 
@@ -30,7 +32,6 @@ def run(options: argparse.Namespace) -> None:
   """Studies the network, and writes the page and its numbers."""
   from resjax import report
   from resjax.data import sources
-  from resjax.inference import calibration
   from resjax.measuring import study
   from resjax.report import page
 
@@ -39,16 +40,15 @@ def run(options: argparse.Namespace) -> None:
     raise ValueError(f'--out: got {out}, expected a file named *.html, other than results.html and costs.html')
   shared.check_writable(str(out))
   if options.budget is not None:
-    calibration.parse_budget(options.budget, 1.0)  # before any work
-  classifier, _ = shared.load(options)
-  config = classifier.config
+    Budget.parse(options.budget)  # before any work
+  classifier, config = shared.load(options)
   source = sources.create(config, config.data.eval_split)
-  reference, origin = study.reference_of(classifier, images=options.images, say=say)
+  reference, origin = study.reference_of(classifier, config, images=options.images, say=say)
   found, pictures = study.study(
     classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=say
   )
   found['calibration']['origin'] = origin
-  found |= made(options, classifier) | {'reported': reported(report.read(options.workdir))}
+  found |= made(options, classifier, config) | {'reported': reported(report.read(options.workdir))}
   numbers = out.with_suffix('.json')
   numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
   out.write_text(page.render(found, pictures), encoding='utf-8')
@@ -60,32 +60,32 @@ def say(line: str) -> None:
   print(line, file=sys.stderr)
 
 
-def made(options: argparse.Namespace, classifier) -> dict:
+def made(options: argparse.Namespace, classifier: Any, config: Any) -> dict[str, Any]:
   """What the page was made with."""
   from resjax import config as configuration
   from resjax.report import results
 
-  values = configuration.to_json(classifier.config)
+  values = configuration.to_json(config)
   fields = configuration.flatten(values)
   default = configuration.flatten(configuration.to_json(configuration.load(DEFAULTS))) if DEFAULTS.is_file() else None
   changed = {k: v for k, v in fields.items() if default is not None and default.get(k) != v}
   given = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
            if name not in ('command', 'fields') and value is not None]  # fmt: skip
-  runtime = classifier.network.engine.runtime
+  identity = classifier.engines.engine.runtime.identity
   return {
     'title': results.title({'method': values['method'], 'config': values}),
-    'split': classifier.config.data.eval_split,
+    'split': config.data.eval_split,
     'command': shlex.join(['resjax', 'report', *given]),
     'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
-    'machine': {k: runtime.identity[k] for k in ('machine', 'processors', 'device', 'devices')},
-    'dtype': runtime.model.dtype,
+    'machine': {k: getattr(identity, k) for k in ('machine', 'processors', 'device', 'devices')},
+    'dtype': identity.dtype,
     'versions': results.versions(),
     'config': fields,
     'changed': None if default is None else changed,
   }
 
 
-def reported(results: dict | None) -> dict | None:
+def reported(results: dict[str, Any] | None) -> dict[str, Any] | None:
   """Top-1 of each resolution as the run's own evaluation found it, and on how many images."""
   if results is None:
     return None

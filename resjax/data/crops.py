@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from resjax.data.decode import BadImage, decode, dimensions
+from resjax.preprocess import Preprocessing
 
 __all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train_crops']
 
@@ -107,7 +107,11 @@ def train_crops(
 
 
 def centre_crops(
-  image: bytes | np.ndarray, sizes: Sequence[int | tuple[int, int]], crop_fraction: float, max_pixels: int
+  image: bytes | np.ndarray,
+  sizes: Sequence[int | tuple[int, int]],
+  crop_fraction: float,
+  max_pixels: int,
+  interpolation: str = 'bilinear',
 ) -> tuple[np.ndarray, ...]:
   """Makes the evaluation crops: the image just covers int(size / crop_fraction) both ways, then its centre.
 
@@ -119,6 +123,7 @@ def centre_crops(
     crop_fraction: The result's share of the resized image's side that just covers, above 0, at most 1.
     max_pixels: Larger images are refused, and so are images so long that resizing makes them
       larger than this.
+    interpolation: 'bilinear' or 'bicubic', antialiased.
 
   Returns:
     One uint8 `[height, width, 3]` for each size.
@@ -137,7 +142,7 @@ def centre_crops(
         f'{width} x {height} pixels: too long, {w} x {h} when resized, more than config.data.max_pixels = {max_pixels}'
       )
     shapes.append((h, w))
-  resize = _resizer(decode(image))
+  resize = _resizer(decode(image), interpolation=interpolation)
   results = []
   for (rows, columns), (h, w) in zip(sizes, shapes):
     top, left = round((h - rows) / 2), round((w - columns) / 2)
@@ -146,16 +151,20 @@ def centre_crops(
 
 
 def evaluation_crops(
-  config: ConfigDict, sizes: Sequence[int | tuple[int, int]]
+  preprocessing: Preprocessing, sizes: Sequence[int | tuple[int, int]]
 ) -> Callable[..., tuple[np.ndarray, ...]]:
-  """Returns `centre_crops` with all but the image given: how a run crops where it does not train.
+  """Returns `centre_crops` with all but the image given: how images are cropped where a network is not trained.
 
   Args:
-    config: Reads eval.crop_fraction and data.max_pixels.
+    preprocessing: Reads all but `normalize`.
     sizes: Of the results, see `centre_crops`.
   """
   return functools.partial(
-    centre_crops, sizes=sizes, crop_fraction=config.eval.crop_fraction, max_pixels=config.data.max_pixels
+    centre_crops,
+    sizes=sizes,
+    crop_fraction=preprocessing.crop_fraction,
+    max_pixels=preprocessing.max_pixels,
+    interpolation=preprocessing.interpolation,
   )
 
 
@@ -171,13 +180,16 @@ def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, t
   return part, (x, y, x + region.width / shrink, y + region.height / shrink)
 
 
-def _resizer(pixels: np.ndarray, box: tuple[float, ...] | None = None) -> Callable[[int, int], np.ndarray]:
+def _resizer(
+  pixels: np.ndarray, box: tuple[float, ...] | None = None, interpolation: str = 'bilinear'
+) -> Callable[[int, int], np.ndarray]:
   """Returns a function that makes `[height, width, 3]` of pixels or a box in them, as PIL does."""
   picture = functools.cache(lambda: Image.fromarray(pixels))
+  by = Image.Resampling[interpolation.upper()]
 
   def resize(height: int, width: int) -> np.ndarray:
     if pixels.shape[:2] == (height, width) and box is None:
       return pixels
-    return np.asarray(picture().resize((width, height), Image.Resampling.BILINEAR, box))
+    return np.asarray(picture().resize((width, height), by, box))
 
   return resize

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from resjax.data.batches import Batch, EvalBatch, TrainBatch
 from resjax.data.crops import evaluation_crops, train_crops
+from resjax.preprocess import Preprocessing
 
 __all__ = ['Batches', 'eval_batches', 'steps_per_epoch', 'train_batches']
 
@@ -122,7 +123,7 @@ def eval_batches(
   batch_size = -(-config.eval.batch_size // (count * devices)) * count * devices
   rows = _rows(batch_size, index, count, devices)
   sizes = _sizes(config, config.eval.pyramid)
-  crop = evaluation_crops(config, sizes)
+  crop = evaluation_crops(Preprocessing.of_config(config), sizes)
   make = EvalBatch(source, rows, batch_size, config.model.num_classes, sizes, crop)
   return Batches(config, make, range(-(-len(source) // batch_size)))
 

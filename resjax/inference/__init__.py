@@ -2,6 +2,8 @@
 
 from resjax.inference.classifier import Classifier, Prediction
 from resjax.inference.engine import Engine, Result
-from resjax.inference.runtime import Runtime, XlaRuntime
+from resjax.inference.programs import Program
+from resjax.inference.runtime import Runtime
+from resjax.inference.runtimes.xla import XlaRuntime
 
-__all__ = ['Classifier', 'Engine', 'Prediction', 'Result', 'Runtime', 'XlaRuntime']
+__all__ = ['Classifier', 'Engine', 'Prediction', 'Program', 'Result', 'Runtime', 'XlaRuntime']

@@ -1,57 +1,54 @@
-"""One checkpoint for any resolution and any budget: images in, predictions out, each with what it cost."""
+"""One network for any resolution and any budget: images in, predictions out, each with what it cost."""
 
 import functools
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from flax import linen as nn
-from ml_collections import ConfigDict
 
-from resjax import checkpoint, dial, models, unseen
+from resjax import routing, trained, unseen
 from resjax.data.crops import evaluation_crops
-from resjax.inference import calibration
+from resjax.inference.calibrating import Calibration
 from resjax.inference.engine import Counts
+from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, items
 from resjax.inference.predictions import Prediction, predictions
-from resjax.inference.routing import Network, Routed, energy
+from resjax.inference.runtime import Makes
+from resjax.inference.runtimes.xla import XlaRuntime
+from resjax.network import Network
 from resjax.preprocess import prepare
-from resjax.switchable import Resolution, Variables
+from resjax.resolution import Resolution, square
+from resjax.routing import Budget, Dialled, Routed
+from resjax.routing.dial import Follower
+from resjax.routing.fixed import Fixed
 
 __all__ = ['Classifier', 'Prediction']
 
 _log = logging.getLogger(__name__)
-
-# How far the calibration itself may be from a budget before that is worth a note.
-_OFF = 0.03
 
 # Batches that are routed together: what a cascade sends on fills its buckets better.
 _TOGETHER = 4
 
 
 class Classifier:
-  """A trained network with its labels, its preprocessing, and programs that run each image at its resolution.
+  """A trained network, and programs that run each image at its resolution.
 
   Programs are compiled when they are first wanted, and kept.
 
   Attributes:
-    config: Of the run that trained it.
-    class_names: By class index.
-    resolutions: Those it was trained at, highest first, in pixels.
+    network: What classifies.
     notes: What was done that a user should know, a line each, such as how a resolution that was not trained is served.
   """
 
   def __init__(
     self,
-    model: nn.Module,
-    variables: Variables,
-    config: ConfigDict,
-    class_names: Sequence[str],
-    *,
+    network: Network,
+    *older: Any,
     workdir: str | pathlib.Path | None = None,
+    runtime: Makes = XlaRuntime,
     max_batch: int = 64,
     dtype: str | None = None,
     promote: bool = True,
@@ -61,35 +58,41 @@ class Classifier:
     """Takes a network.
 
     Args:
-      model: A plain network.
-      variables: Of the switchable network, the predictor's included where the method is 'drnet'.
-      config: As in configs/default.py; read: method, resolutions, drnet.predictor, model.dtype, data.normalize,
-        data.max_pixels and eval.crop_fraction.
-      class_names: By class index.
+      network: As from `resjax.trained.load`, or made by hand.
+      *older: Refused: what version 0.1 took.
       workdir: Where the calibration and cost tables are kept; None: nowhere.
+      runtime: Makes what runs the programs.
       max_batch: Images of the largest program.
       dtype: Of the computation, 'float32' or 'bfloat16'; None: the model's own.
       promote: Images may run at a higher resolution than was chosen for them where that is faster.
       strict: A compilation after the warm-up raises.
       threads: That decode; None: one for each processor.
+
+    Raises:
+      TypeError: It is no Network.
+      ValueError: The network does not have such a dtype.
     """
-    self.config, self.class_names = config, tuple(class_names)
-    self.resolutions = tuple(config.resolutions)
+    if older or not isinstance(network, Network):
+      raise TypeError(
+        f'network: got {type(network).__name__}, expected a Network: Classifier(resjax.Network(model, variables, '
+        'resolutions, preprocessing, class_names))'
+      )
+    self.network = network.with_dtype(dtype)
     self.notes: list[str] = []
-    self._model, self._variables = model, variables
     self._workdir = None if workdir is None else pathlib.Path(workdir)
-    self._threads = threads or os.cpu_count()
+    self._threads = threads or os.cpu_count() or 1
     costs_file = self._workdir and self._workdir / 'costs.json'
-    options = {'max_batch': max_batch, 'promote': promote, 'strict': strict, 'costs_file': costs_file}
-    self._network = functools.partial(Network, model, config=config, dtype=dtype, **options)
+    self._engines = functools.partial(
+      Engines, runtime=runtime, max_batch=max_batch, promote=promote, strict=strict, costs_file=costs_file
+    )
     self._chunk = _TOGETHER * max_batch
     self._draws = np.random.default_rng(0)
-    self._fixed: dict[Any, Network] = {}
-    self._calibration: calibration.Table | None = None
+    self._fixed: dict[Any, Engines] = {}
+    self._calibration = Calibration(self.network, self._workdir, self._note)
 
   @classmethod
   def load(cls, workdir: str | pathlib.Path, *, step: int | None = None, **options: Any) -> 'Classifier':
-    """Returns the classifier of a run: the network as it was evaluated, its labels, its preprocessing.
+    """Returns the classifier of a run: the network as it was evaluated.
 
     Args:
       workdir: The run's folder; only read, but for the calibration and cost tables.
@@ -100,16 +103,32 @@ class Classifier:
       FileNotFoundError: There is no such checkpoint.
       ValueError: It is damaged.
     """
-    meta = checkpoint.load_meta(workdir, step=step)
-    variables, config = checkpoint.load_variables(workdir, step=meta['step'])
-    names = meta.get('class_names') or [str(i) for i in range(config.model.num_classes)]  # older ones have no names
-    model = models.from_config(config)
-    return cls(model, variables, config, names, workdir=workdir, **options)
+    return cls(trained.load(workdir, step=step), workdir=workdir, **options)
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """By class index."""
+    return self.network.class_names
+
+  @property
+  def resolutions(self) -> tuple[Resolution, ...]:
+    """Those it was trained at, highest first, in pixels."""
+    return self.network.resolutions
+
+  @property
+  def config(self) -> NoReturn:
+    """Refused: a network has no config."""
+    raise AttributeError('config: a Classifier has none since 0.2; type resjax.trained.read(workdir).config')
 
   @functools.cached_property
-  def network(self) -> Network:
+  def engines(self) -> Engines:
     """The programs at all trained resolutions, from crops of the largest, and the predictor's."""
-    return self._network(self._variables, resolutions=self.resolutions)
+    return self._engines(self.network)
+
+  @property
+  def counts(self) -> Counts:
+    """What the engine of all trained resolutions has done so far: promotions, padding, batches at one resolution."""
+    return self.engines.engine.counts if 'engines' in self.__dict__ else Counts()
 
   def predict(self, images: Any, **options: Any) -> list[Prediction]:
     """Returns a prediction for each image, in their order.
@@ -126,7 +145,7 @@ class Classifier:
     wanted: Sequence[Item],
     *,
     resolution: Resolution | None = None,
-    budget: float | str | None = None,
+    budget: Budget | float | str | None = None,
     router: str | None = None,
     follow: bool = False,
     unseen_by: str = 'interpolate',
@@ -144,7 +163,7 @@ class Classifier:
         multiply-adds; above, multiply-adds; or milliseconds on this machine, as '12ms'. Needs a calibration. Images are
         promoted under a budget of milliseconds alone: it makes them faster and costs multiply-adds. The crops of lower
         resolutions are made from those of the largest.
-      router: One of `network.routers`; None: the first.
+      router: One of `engines.routers`; None: the first.
       follow: Keep the mean of these images on the budget, also where they are unlike the calibration's: the knob
         follows what was spent, so an image's resolution depends on those before it.
       unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
@@ -159,81 +178,53 @@ class Classifier:
       raise ValueError('follow: got True without a budget, expected a budget to follow')
     if unseen_by not in unseen.WAYS:
       raise ValueError(f'unseen_by: got {unseen_by!r}, expected one of {", ".join(unseen.WAYS)}')
-    if resolution is None and budget is None and router is None and self.config.method != 'drnet':
+    if resolution is None and budget is None and router is None and self.network.predictor is None:
       resolution = self.resolutions[0]
     if resolution is not None:
-      resolution = square(resolution)
-      return self._predicted(wanted, (resolution,), self._at(resolution, unseen_by).fixed)
-    rule = self.router(router, budget)
-    if budget is None:
-      return self._predicted(wanted, self.resolutions, self._routed(rule, promote=False))
-    target, timed = calibration.parse_budget(budget, max(self.network.costs))
-    follower = calibration.follower(rule, self.calibrated, target) if follow else None
-    return self._predicted(wanted, self.resolutions, self._routed(rule, follower, promote=None if timed else False))
+      return self._at_one(wanted, square(resolution), unseen_by)
+    allowed = None if budget is None else Budget.parse(budget)
+    rule: Dialled | Follower = self.router(router, allowed)
+    if follow and allowed is not None:
+      columns, target = self.calibrated, allowed.target(max(self.network.macs))
+      rule = Follower(rule, rule.read(columns), target)
+    promote = None if allowed is not None and allowed.timed else False
 
-  def router(self, name: str | None = None, budget: float | str | None = None) -> dial.Router:
-    """Returns a router with its knob set to a budget, or as it was trained; arguments and errors as of `stream`."""
-    if name is not None and name not in dial.COLUMNS:
-      raise ValueError(f'router: got {name!r}, expected one of {", ".join(dial.COLUMNS)}')
-    if budget is None and name not in (None, 'predictor'):
-      raise ValueError(f'budget: missing, expected one to set the knob of router {name!r}')
-    if budget is not None:  # what is wrong is told before anything is compiled
-      calibration.parse_budget(budget, 1.0)
-      reference = self.calibrated
-    name = name or self.network.routers[0]
+    def run(crops: np.ndarray) -> Routed:
+      return rule.run(self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count)))
+
+    return predictions(self.cropped(wanted, self.resolutions[0]), self.resolutions, run, self.class_names)
+
+  def _at_one(self, wanted: Sequence[Item], resolution: Resolution, how: str) -> Iterator[Prediction]:
+    """Predictions of images that are all cropped and run at one resolution."""
+    if (resolution, how) not in self._fixed:
+      network, note = self.network.at(resolution, how)
+      if resolution not in self.resolutions:
+        self._note(note)
+      self._fixed[resolution, how] = self._engines(network)
+    engines = self._fixed[resolution, how]
+    rule = Fixed(tuple(map(float, engines.macs)))
+    cropped = self.cropped(wanted, resolution)
+    return predictions(cropped, (resolution,), lambda crops: rule.run(engines.images(crops)), self.class_names)
+
+  def router(self, name: str | None = None, budget: Budget | float | str | None = None) -> Dialled:
+    """Returns a router with its knob set to a budget, or as it was trained; made once for each name and budget.
+
+    Arguments and errors as of `stream`.
+    """
+    if name is not None:
+      routing.kind_of(name)  # what is wrong is told before anything is compiled
     if budget is None:
-      return self.network.router(name)
-    target, timed = calibration.parse_budget(budget, max(self.network.costs))
-    rule = calibration.dialled(self.network.router(name, timed=timed), reference, target)
-    reached = rule.mean_cost(calibration.column(rule, reference, reference))
-    if abs(reached / target - 1) > _OFF:
-      self._note(
-        f'budget {budget}: on the {len(reference["energy"])} calibration images router {name!r} comes to '
-        f'{reached / target:.2f} of it and no nearer; more, or more varied, images would help'
-      )
-    return rule
+      if name not in (None, 'predictor'):
+        raise ValueError(f'budget: missing, expected one to set the knob of router {name!r}')
+      return self.engines.router(name or self.engines.routers[0])
+    allowed = Budget.parse(budget)
+    self.calibrated  # noqa: B018  raises before anything is compiled
+    return self._calibration.router(self.engines, name or self.engines.routers[0], allowed)
 
   @property
-  def calibrated(self) -> calibration.Table:
-    """What routers read of the calibration images: `odds`, `energy` and, with a predictor, `scores`.
-
-    Raises:
-      FileNotFoundError: `calibrate` has not been called for this checkpoint.
-      ValueError: It is of other weights, or damaged.
-    """
-    if self._calibration is None:
-      if self._workdir is None:
-        raise FileNotFoundError('calibration: none yet, expected a call of calibrate(images) before a budget')
-      self._calibration = calibration.read(self._workdir, calibration.network_of(self._variables))
-    return self._calibration
-
-  @property
-  def counts(self) -> Counts:
-    """What the engine of all trained resolutions has done so far: promotions, padding, batches at one resolution."""
-    return self.network.engine.counts if 'network' in self.__dict__ else Counts()
-
-  def recalibrate(self, resolution: Resolution, images: Any, batch: int = 64) -> None:
-    """Serves a resolution from now on with BatchNorm statistics of these images, see `resjax.unseen.recalibrate`.
-
-    Args:
-      resolution: In pixels, of a square, or (height, width).
-      images: As of `predict`, without labels.
-      batch: Images that are normalised together, about as many as in training.
-
-    Raises:
-      ValueError: No image could be read.
-    """
-    resolution = square(resolution)
-    crops = np.concatenate(
-      [chunk.crops for chunk in self.cropped(items(images), resolution) if len(chunk.crops)] or [[]]
-    )
-    variables, _ = unseen.add(self._variables, resolution)
-    normalize = self.config.data.normalize
-    parts = (prepare((crops[i : i + batch],), (resolution,), normalize)[0] for i in range(0, len(crops), batch))
-    variables, note = unseen.recalibrate(self._model, variables, resolution, parts)
-    self._note(note)
-    network = self._network(variables, resolutions=(resolution,))
-    self._fixed |= {(resolution, how): network for how in unseen.WAYS}
+  def calibrated(self) -> routing.Columns:
+    """What routers read of the calibration images; see `Calibration.columns`, also for the errors."""
+    return self._calibration.columns
 
   def calibrate(self, images: Any, seen: Callable[[int], None] = lambda count: None) -> int:
     """Runs images at every resolution and keeps what routers read of them, in the workdir where there is one.
@@ -248,17 +239,15 @@ class Classifier:
     Raises:
       ValueError: None of them.
     """
-    table, readable = self.columns(images, seen)
+    columns, readable = self.columns(images, seen)
     if not readable.any():
       raise ValueError('images: none could be read, expected images to calibrate on')
-    self._calibration = {name: table[name] for name in calibration.KEPT if name in table}
-    if self._workdir is not None:
-      calibration.write(self._workdir, calibration.network_of(self._variables), self._calibration)
-    return len(self._calibration['energy'])
+    self._calibration.keep(columns)
+    return int(readable.sum())
 
   def columns(
     self, images: Any, seen: Callable[[int], None] = lambda count: None
-  ) -> tuple[calibration.Table, np.ndarray]:
+  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns what routers and network say of images at every trained resolution, from crops of the largest.
 
     Args:
@@ -266,64 +255,46 @@ class Classifier:
       seen: As of `calibrate`.
 
     Returns:
-      The columns of `Network.columns` for the images that could be read; and which those are, bool `[N]`.
+      The columns of `Engines.columns` for the images that could be read; and which those are, bool `[N]`.
     """
     parts, readable = [], []
     for chunk in self.cropped(items(images), self.resolutions[0]):
       readable.extend(error is None for error in chunk.errors)
       seen(len(chunk.names))
       if len(chunk.crops):
-        parts.append(self.network.columns(chunk.crops))
+        parts.append(self.engines.columns(chunk.crops))
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     return table, np.array(readable, bool)
 
-  def _note(self, line: str) -> None:
-    """Tells the user, now and in `notes`."""
-    self.notes.append(line)
-    _log.warning(line)
+  def recalibrate(self, resolution: Resolution, images: Any, batch: int = 64) -> None:
+    """Serves a resolution from now on with BatchNorm statistics of these images, see `resjax.unseen.recalibrate`.
 
-  def _at(self, resolution: Resolution, how: str) -> Network:
-    """The programs at one resolution, from crops of that size."""
-    if (resolution, how) not in self._fixed:
-      variables, note = unseen.add(self._variables, resolution, how)
-      if resolution not in self.resolutions:
-        self._note(note)
-      self._fixed[resolution, how] = self._network(variables, resolutions=(resolution,))
-    return self._fixed[resolution, how]
+    Args:
+      resolution: In pixels, of a square, or (height, width).
+      images: As of `predict`, without labels.
+      batch: Images that are normalised together, about as many as in training.
 
-  def _routed(
-    self, rule: dial.Router, follower: dial.Follower | None = None, promote: bool | None = None
-  ) -> Callable[[np.ndarray], Routed]:
-    """Runs crops by a router, with the column that it reads where the network does not find it itself."""
-
-    def run(crops: np.ndarray) -> Routed:
-      column = None
-      if rule.name == 'random':
-        column = self._draws.uniform(size=len(crops))
-      elif rule.name == 'detail':
-        column = dial.ranks_within(energy(crops), self.calibrated['energy'])
-      found = self.network.run(crops, follower.router if follower else rule, column, promote=promote)
-      if follower:
-        follower.spent(found.places)
-      return found
-
-    return run
-
-  def _predicted(
-    self, wanted: Sequence[Item], resolutions: Sequence[Resolution], run: Callable[[np.ndarray], Routed]
-  ) -> Iterator[Prediction]:
-    """What comes of cropping at the first of the resolutions and running."""
-    return predictions(self.cropped(wanted, resolutions[0]), resolutions, run, self.class_names)
+    Raises:
+      ValueError: No image could be read.
+    """
+    resolution, preprocessing = square(resolution), self.network.preprocessing
+    found = [chunk.crops for chunk in self.cropped(items(images), resolution) if len(chunk.crops)]
+    crops = np.concatenate(found or [np.zeros((0, 1, 1, 3), np.uint8)])
+    parts = (crops[i : i + batch] for i in range(0, len(crops), batch))
+    inputs = (prepare((part,), (resolution,), preprocessing.normalize)[0] for part in parts)
+    network, _ = self.network.at(resolution)
+    variables, note = unseen.recalibrate(network.model, network.variables, resolution, inputs)
+    self._note(note)
+    engines = self._engines(network.replace(variables=variables))
+    self._fixed |= {(resolution, how): engines for how in unseen.WAYS}
 
   def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
     """Yields images in chunks, cropped at a size in pixels as evaluation crops them."""
-    crop = evaluation_crops(self.config, (size,))
+    crop = evaluation_crops(self.network.preprocessing, (size,))
     return chunks(wanted, lambda image: crop(image)[0], size=self._chunk, threads=self._threads)
 
-
-def square(resolution: Resolution) -> Resolution:
-  """Returns a resolution as one number where both sides are the same, else as a tuple."""
-  if np.ndim(resolution) == 0:
-    return resolution if isinstance(resolution, int) else int(resolution)
-  sides = tuple(int(side) for side in resolution)
-  return sides[0] if len(set(sides)) == 1 else sides
+  def _note(self, line: str) -> None:
+    """Tells the user, now and in `notes`; what was told before is not told again."""
+    if line not in self.notes:
+      self.notes.append(line)
+      _log.warning(line)

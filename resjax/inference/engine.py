@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from resjax.inference import compilations, timing
+from resjax.inference import timing
 from resjax.inference.buckets import Plan, Planner, closed_sizes
 from resjax.inference.runtime import Runtime
 
@@ -124,7 +124,7 @@ class Engine:
       ValueError: The images have another shape or type, or the choice is not one place for each of them.
       RuntimeError: A program was compiled, and the engine is strict.
     """
-    compiled = compilations.count()
+    compiled = self.runtime.compiled
     batch = images if isinstance(images, Batch) else self.put(images)
     choice = self._checked(choice, batch.images)
     logits = np.empty((batch.images, self.runtime.num_classes), np.float32)
@@ -166,7 +166,7 @@ class Engine:
         _log.info('%d images of several resolutions run at %d: faster than in groups', len(choice), resolution)
 
   def _no_compilation_since(self, compiled: int) -> None:
-    compiled = compilations.count() - compiled
+    compiled = self.runtime.compiled - compiled
     self.counts.compilations += compiled
     if compiled and self.strict:
       raise RuntimeError(f'strict: {compiled} programs were compiled after the warm-up, expected none')

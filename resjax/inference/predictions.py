@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from resjax.inference.images import Chunk
-from resjax.inference.routing import Routed
-from resjax.switchable import Resolution
+from resjax.resolution import Resolution
+from resjax.routing import Routed
 
 
 @dataclasses.dataclass(frozen=True)

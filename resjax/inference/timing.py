@@ -1,5 +1,6 @@
 """The cost table: seconds of every program, measured once on this machine and kept in a file."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -38,7 +39,7 @@ def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | No
   """
   if path is None:
     return measure(runtime, buckets)
-  key = {**runtime.identity, 'resolutions': runtime.resolutions, 'buckets': buckets}
+  key = {**dataclasses.asdict(runtime.identity), 'resolutions': runtime.resolutions, 'buckets': buckets}
   key = json.loads(json.dumps(key))  # tuples as the file has them
   tables = _read(pathlib.Path(path))
   for table in tables:

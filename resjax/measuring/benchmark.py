@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from resjax import dial
-from resjax.inference import calibration
-from resjax.inference.classifier import Classifier
 from resjax.inference.engine import Engine
-from resjax.inference.routing import Network, energy
+from resjax.inference.engines import Engines
 from resjax.measuring import turns
+from resjax.measuring.curves import names_of
 from resjax.measuring.pool import Pool
+from resjax.routing import Router
+from resjax.routing.cascade import Cascade
+from resjax.routing.random import even_draws
+from resjax.routing.score import share
 
 SCOPES = {
   'network': 'the network alone: which image runs where is known; grouping, resizing and padding count',
@@ -53,61 +55,57 @@ def mixed(count: int, mix: Sequence[float]) -> np.ndarray:
   return np.repeat(np.arange(len(mix)), np.diff(ends, prepend=0))
 
 
-def at_one_resolution(network: Network, scope: str, count: int) -> list[Way]:
+def at_one_resolution(engines: Engines, scope: str, count: int) -> list[Way]:
   """Returns the ways without a router: every resolution for the network alone, else the largest."""
 
   def run(batch: Any, slots: np.ndarray, place: int) -> None:
-    network.engine.run(batch, np.full(len(slots), place), promote=False)
+    engines.engine.run(batch, np.full(len(slots), place), promote=False)
 
-  places = range(len(network.costs) if scope == 'network' else 1)
+  places = range(len(engines.macs) if scope == 'network' else 1)
   runs = {place: functools.partial(run, place=place) for place in places}
-  return [Way('', scope, runs[place], np.full(count, place), float(network.costs[place])) for place in places]
+  return [Way('', scope, runs[place], np.full(count, place), float(engines.macs[place])) for place in places]
 
 
-def by_mix(network: Network, mix: Sequence[float], scope: str, count: int) -> Way:
+def by_mix(engines: Engines, mix: Sequence[float], scope: str, count: int) -> Way:
   """Returns the way in which each slot's resolution is given by a mix; end to end, the predictor runs for nothing."""
   choice = mixed(count, mix)
   end_to_end = scope != 'network'
 
   def run(batch: Any, slots: np.ndarray) -> None:
     if end_to_end:
-      network.scorer.run(batch, np.zeros(len(slots), int))
-    network.engine.run(batch, choice[slots])
+      engines.scorer.run(batch, np.zeros(len(slots), int))
+    engines.engine.run(batch, choice[slots])
 
-  macs = np.asarray(network.costs, float)[choice].mean() + end_to_end * network.own
+  macs = np.asarray(engines.macs, float)[choice].mean() + end_to_end * engines.predictor_macs
   return Way('mix', scope, run, choice, float(macs))
 
 
-def by_router(classifier: Classifier, pool: Pool, rule: dial.Router, promote: bool | None, count: int) -> list[Way]:
+def by_router(engines: Engines, pool: Pool, router: Router, promote: bool | None, count: int) -> list[Way]:
   """Returns a way for each scope in which a router of a trained network chooses.
 
   Args:
-    classifier: Calibrated.
+    engines: Of the network.
     pool: Its images are sent through the router once, to know what it chooses.
-    rule: With its knob set.
-    promote: As of `Network.run`.
+    router: With its knob set.
+    promote: As of `Engines.images`.
     count: Images in a round.
   """
-  network, calibrated = classifier.network, classifier.calibrated
-  draws = calibration.even_draws(count) if rule.name == 'random' else None
+  draws = even_draws(count)
 
   def routed(crops: np.ndarray, slots: np.ndarray, promote: bool | None = promote) -> Any:
-    column = None if draws is None else draws[slots]
-    if rule.name == 'detail':
-      column = dial.ranks_within(energy(crops), calibrated['energy'])
-    return network.run(crops, rule, column, promote=promote)
+    return router.run(engines.images(crops, promote=promote, known={'draw': draws[slots]}))
 
   slots = np.arange(count)
   chosen = routed(pool.crops[pool.rows(slots)], slots, promote=False)
   choice, macs = chosen.places, float(chosen.macs.mean())
-  ways = [Way(rule.name, scope, routed, choice, macs) for scope in SCOPES if scope != 'network']
-  if rule.name == 'cascade':  # it reads the network's own logits: no network without it
+  ways = [Way(router.name, scope, routed, choice, macs) for scope in SCOPES if scope != 'network']
+  if router.name == Cascade.name:  # it reads the network's own logits: no network without it
     return ways
 
   def alone(batch: Any, slots: np.ndarray) -> None:
-    network.engine.run(batch, choice[slots], promote=promote)
+    engines.engine.run(batch, choice[slots], promote=promote)
 
-  return [Way(rule.name, 'network', alone, choice, float(np.asarray(network.costs, float)[choice].mean())), *ways]
+  return [Way(router.name, 'network', alone, choice, float(np.asarray(engines.macs, float)[choice].mean())), *ways]
 
 
 def timed(ways: Sequence[Way], pool: Pool, engine: Engine, *, batch: int, rounds: int) -> list[Seconds]:
@@ -143,7 +141,7 @@ def _call(way: Way, pool: Pool, engine: Engine, slots: np.ndarray) -> tuple[floa
 
 
 def run(
-  network: Network,
+  engines: Engines,
   pool: Pool,
   routed: Callable[[int], Iterable[Way]],
   *,
@@ -155,7 +153,7 @@ def run(
   """Measures every way at every batch size.
 
   Args:
-    network: Its programs are compiled.
+    engines: Of the network.
     pool: Of the images.
     routed: The ways with a router, for a number of images in a round; those of other scopes are left out.
     scopes: Keys of `SCOPES`.
@@ -169,21 +167,20 @@ def run(
   result: dict[str, list[dict[str, Any]]] = {'static': [], 'routed': []}
   for batch in batches:
     count = -(-images // batch) * batch
-    ways = [way for scope in scopes for way in at_one_resolution(network, scope, count)]
+    ways = [way for scope in scopes for way in at_one_resolution(engines, scope, count)]
     ways += [way for way in routed(count) if way.scope in scopes]
-    seconds = timed(ways, pool, network.engine, batch=batch, rounds=rounds)
+    seconds = timed(ways, pool, engines.engine, batch=batch, rounds=rounds)
     largest = {w.scope: (w, s) for w, s in zip(ways, seconds) if not w.name and not w.choice[0]}
     for way, spent in zip(ways, seconds):
       common = {'scope': way.scope, 'batch': batch, **summary(spent, count), 'macs': way.macs}
       if not way.name:
-        result['static'].append({'resolution': network.engine.resolutions[way.choice[0]], **common})
+        result['static'].append({'resolution': engines.engine.resolutions[way.choice[0]], **common})
         continue
-      shares = np.bincount(way.choice, minlength=len(network.costs)) / count
-      common['share'] = {str(r): float(share) for r, share in zip(network.engine.resolutions, shares)}
+      common['share'] = share(way.choice, names_of(engines))
       of, before = largest[way.scope]
       entry = {'router': way.name, **common, **saving(before, spent, of.macs / way.macs)}
       if way.scope == 'network':
-        costs = [planned(network.engine, w.choice, batch) for w in (of, way)]
+        costs = [planned(engines.engine, w.choice, batch) for w in (of, way)]
         entry['planned_over_theoretical'] = costs[0] / costs[1] / entry['theoretical_speedup']
       result['routed'].append(entry)
   return result

@@ -1,18 +1,19 @@
 """What the budget dial gives: accuracy and cost of every router, beside fixed resolutions, chance and the oracle."""
 
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from resjax import routers
-from resjax.inference import calibration
-from resjax.inference.routing import Network
-
-Table = dict[str, np.ndarray]
+from resjax.inference import calibrating
+from resjax.inference.engines import Engines
+from resjax.resolution import name as name_of
+from resjax.routing import Columns, Router
+from resjax.routing.fixed import Fixed
+from resjax.routing.oracle import Oracle
+from resjax.routing.score import score
 
 
 def curves(
-  network: Network, reference: Table, table: Table, labels: np.ndarray, targets: np.ndarray
+  engines: Engines, reference: Columns, seen: Columns, targets: Iterable[float]
 ) -> dict[str, list[dict[str, Any]]]:
   """Returns a list of points for every router and 'static', each `{'target', 'macs', 'top1', 'share'}`.
 
@@ -20,48 +21,42 @@ def curves(
   router has no point where it can't meet a target.
 
   Args:
-    network: That found the columns.
+    engines: That found the columns.
     reference: The calibration's columns.
-    table: The columns of N other images.
-    labels: int `[N]`, their classes.
+    seen: The columns of N other images, 'right' among them.
     targets: Mean costs in multiply-adds, the router's own included.
   """
-  right = table['guess'] == labels[:, None]
-  found = {'static': [point(np.full(len(labels), place), right, network.costs) for place in range(len(network.costs))]}
-  for name in network.routers:
+  costs = tuple(map(float, engines.macs))
+  names = names_of(engines)
+  found = {'static': [point(Fixed(costs, place), seen, names) for place in range(len(costs))]}
+  for name in engines.routers:
     found[name] = []
     for target in targets:
       try:
-        router = calibration.dialled(network.router(name), reference, target)
+        router = calibrating.set_to(engines.router(name, reference), reference, target)
       except ValueError:
         continue
-      places = router.choose(calibration.column(router, table, reference))
-      found[name].append({'target': float(target), **point(places, right, router.charged)})
-  found['oracle'] = [{'target': float(target), **point(oracle(right, network.costs, target), right, network.costs)}
-                     for target in targets if target >= min(network.costs)]  # fmt: skip
+      found[name].append({'target': float(target), **point(router, seen, names)})
+  found['oracle'] = [
+    {'target': float(target), **point(Oracle(costs, target), seen, names)} for target in targets if target >= min(costs)
+  ]
   return found
 
 
-def oracle(right: np.ndarray, costs: tuple[float, ...], budget: float) -> np.ndarray:
-  """Returns the choice that is right most often at a mean cost of at most `budget`: the bound of all routers.
+def names_of(engines: Engines) -> list[str]:
+  """Returns what results call the resolutions, highest first."""
+  return [name_of(resolution) for resolution in engines.engine.resolutions]
 
-  Every image begins at the lowest resolution; those that a higher one gets right are sent to the cheapest such, the
-  cheapest first, until the budget is spent.
+
+def point(router: Router, seen: Columns, names: list[str]) -> dict[str, Any]:
+  """Returns what a router comes to on images, see `routing.score`.
 
   Args:
-    right: bool `[N, R]`, highest resolution first.
-    costs: `[R]`, of one image at each resolution.
-    budget: At least the lowest cost.
+    router: Its knob is set.
+    seen: The columns of the images, 'right' among them.
+    names: Of the resolutions.
   """
-  costs = np.asarray(costs, float)
-  lowest = len(costs) - 1
-  wanted = np.where(right.any(1), routers.oracle(right), lowest)
-  extra = costs[wanted] - costs[lowest]
-  order = np.argsort(extra, kind='stable')
-  affordable = np.cumsum(extra[order]) <= (budget - costs[lowest]) * len(right) * (1 + 1e-12)
-  places = np.full(len(right), lowest)
-  places[order[affordable]] = wanted[order[affordable]]
-  return places
+  return score(router.choose(router.read(seen)), {'top1': seen['right']}, router.charged, names)
 
 
 def recovered(
@@ -76,23 +71,8 @@ def recovered(
   """
   floor, ceiling = ({p['target']: p['top1'] for p in curve} for curve in (chance, best))
   shares = []
-  for point in points:
-    low, high = floor.get(point['target']), ceiling.get(point['target'])
+  for entry in points:
+    low, high = floor.get(entry['target']), ceiling.get(entry['target'])
     known = low is not None and high is not None and high > low
-    shares.append((point['top1'] - low) / (high - low) if known else None)
+    shares.append((entry['top1'] - low) / (high - low) if known else None)
   return shares
-
-
-def point(places: np.ndarray, right: np.ndarray, charged: Any) -> dict[str, Any]:
-  """Returns what a choice comes to: `{'macs', 'top1', 'share'}`.
-
-  Args:
-    places: int `[N]`, of the resolution for each image.
-    right: bool `[N, R]`.
-    charged: `[R]`, the cost of an image that ends at each resolution.
-  """
-  return {
-    'macs': float(np.asarray(charged, float)[places].mean()),
-    'top1': float(np.take_along_axis(right, places[:, None], axis=1).mean()),
-    'share': [float((places == place).mean()) for place in range(right.shape[1])],
-  }

@@ -5,11 +5,11 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from resjax.data.crops import evaluation_crops
 from resjax.inference.images import Item, chunks
+from resjax.network import Network
 
 # Height and width of the photographs that are made, in units of the largest resolution: ImageNet's usual size at 224.
 _PHOTOGRAPH = (375 / 224, 500 / 224)
@@ -22,12 +22,12 @@ class Pool:
     crops: uint8 `[M, S, S, 3]`, of the largest resolution.
   """
 
-  def __init__(self, wanted: Sequence[Item], config: ConfigDict, *, threads: int):
+  def __init__(self, wanted: Sequence[Item], network: Network, *, threads: int):
     """Reads the images.
 
     Args:
       wanted: As from `images.items`.
-      config: Reads resolutions, eval.crop_fraction and data.max_pixels.
+      network: Says how its images are cropped.
       threads: That decode.
 
     Raises:
@@ -36,7 +36,7 @@ class Pool:
     """
     self._items = [Item(item.name, _content(item)) for item in wanted]
     self._threads = threads
-    self._crop = evaluation_crops(config, (config.resolutions[0],))
+    self._crop = evaluation_crops(network.preprocessing, (network.resolutions[0],))
     self.crops = self.decoded(np.arange(len(self._items)))
 
   def rows(self, slots: np.ndarray) -> np.ndarray:

@@ -4,14 +4,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from resjax import dial, routers
 from resjax.data import sources
-from resjax.inference import calibration
+from resjax.inference import calibrating
 from resjax.inference.classifier import Classifier
+from resjax.inference.engines import Engines
 from resjax.inference.images import Item, items, of_source
-from resjax.inference.routing import Network
-from resjax.measuring import curves, diagnosis, speed
+from resjax.measuring import curves, diagnosis, gallery, speed
+from resjax.routing import Budget, Columns, Dialled
+from resjax.routing.fixed import Fixed
+from resjax.routing.known import Known
+from resjax.routing.oracle import Oracle, smallest_right
+from resjax.routing.score import score as scored_choice
+from resjax.routing.score import share
 
 BUDGETS = 10  # costs that every router is set to, evenly between the lowest and the highest resolution's
 ROW = 8  # images in a row of the gallery
@@ -24,7 +30,7 @@ class Scored(NamedTuple):
 
   numbers: np.ndarray  # int [N], in the source
   labels: np.ndarray  # int [N]
-  table: calibration.Table  # of N rows
+  table: Columns  # of N rows, 'right' among them
 
   def take(self, rows: slice | np.ndarray) -> 'Scored':
     """Returns some of them."""
@@ -34,7 +40,7 @@ class Scored(NamedTuple):
 def study(
   classifier: Classifier,
   source: Any,
-  reference: calibration.Table | None = None,
+  reference: Columns | None = None,
   *,
   images: int = 10_000,
   rounds: int = 5,
@@ -68,38 +74,40 @@ def study(
   halved = reference is None
   if halved:
     reference, scored = scored.take(slice(1, None, 2)).table, scored.take(slice(0, None, 2))
-  network, table = classifier.network, scored.table
-  right = table['guess'] == scored.labels[:, None]
-  targets = budgets(network)
-  rule, choice, setting = _setting(classifier, reference, scored, budget)
+  engines, right = classifier.engines, scored.table['right']
+  router, setting = _setting(classifier, reference, scored, budget)
+  choice = router.choose(router.read(scored.table))
   found = {
-    'resolutions': _resolutions(classifier, table, right),
+    'resolutions': _resolutions(classifier, scored.table),
     'images': {'scored': len(right), 'of': len(source), 'unreadable': unreadable, 'seed': 0},
     'calibration': {'images': len(reference['energy']), 'halved': halved},
-    'curves': _curves(network, reference, source, scored, targets),
-    'setting': setting | _by_class(classifier.class_names, choice, scored.labels, len(network.costs)),
-    'agreement': diagnosis.agreement(table['guess']),
+    'curves': _curves(engines, reference, scored),
+    'setting': setting | {'by_class': _by_class(classifier, choice, scored.labels)},
+    'agreement': diagnosis.agreement(scored.table['guess']),
     'mended': diagnosis.mended(right),
-    'gallery': _gallery(classifier, source, scored, right, choice),
+    'gallery': _gallery(classifier, source, scored, choice),
   }
   say(f'the lower resolutions again, each from the full image: {len(right):,} images')
   found['crops'] = _crops(classifier, source, scored)
   shown = sorted({entry['number'] for row in found['gallery'] for entry in row['images']})
   pictures = dict(zip(shown, cropped(classifier, source, shown)))
-  rows = np.random.default_rng(0).permutation(len(right))[: speed.images(network)]
-  ways = _ways(found['curves'], network, reference, right, rows)
-  ways.append(speed.Way('setting', setting['top1'], rule=rule))
-  say(f'seconds of {len(ways)} ways to run {len(rows)} images, in {rounds} rounds')
+  rows = np.random.default_rng(0).permutation(len(right))[: speed.images(engines)]
+  contenders = _contenders(found['curves'], engines, reference)
+  contenders.append(speed.Contender('setting', setting['top1'], router))
+  say(f'seconds of {len(contenders)} ways to run {len(rows)} images, in {rounds} rounds')
   crops = cropped(classifier, source, scored.numbers[rows])
-  found['speed'] = speed.compare(network, crops, ways, reference, rounds)
+  found['speed'] = speed.compare(engines, crops, {'right': right[rows]}, contenders, rounds)
   return found, pictures
 
 
-def reference_of(classifier: Classifier, *, images: int = 10_000, say: Say = lambda line: None) -> tuple[Any, str]:
+def reference_of(
+  classifier: Classifier, config: ConfigDict, *, images: int = 10_000, say: Say = lambda line: None
+) -> tuple[Columns | None, str]:
   """Returns the calibration's columns and where they are from; made first where the run has a split for it.
 
   Args:
     classifier: Read from a workdir.
+    config: Of its run: reads eval.calibration_split, and what `sources.create` does.
     images: At most so many are read.
     say: Gets a line when a long part begins.
 
@@ -109,13 +117,13 @@ def reference_of(classifier: Classifier, *, images: int = 10_000, say: Say = lam
   Raises:
     ValueError: The calibration is of other weights, or damaged.
   """
-  split = classifier.config.eval.calibration_split
+  split = config.eval.calibration_split
   try:
-    return classifier.calibrated, calibration.FILE
+    return classifier.calibrated, calibrating.FILE
   except FileNotFoundError:
     if not split:
       return None, 'every second image'
-  source = sources.create(classifier.config, split)
+  source = sources.create(config, split)
   wanted = of_source(source, sample(len(source), images))
   say(f'calibration on {len(wanted):,} images of {split}')
   classifier.calibrate(wanted)
@@ -127,9 +135,9 @@ def sample(count: int, most: int) -> list[int]:
   return sorted(np.random.default_rng(0).permutation(count)[:most].tolist())
 
 
-def budgets(network: Network, count: int = BUDGETS) -> np.ndarray:
+def budgets(engines: Engines, count: int = BUDGETS) -> np.ndarray:
   """Returns mean costs `[count]` in multiply-adds, evenly between the lowest and the highest resolution's."""
-  return np.linspace(min(network.costs), max(network.costs), count + 2)[1:-1]
+  return np.linspace(min(engines.macs), max(engines.macs), count + 2)[1:-1]
 
 
 def score(classifier: Classifier, source: Any, numbers: list[int]) -> tuple[Scored, int]:
@@ -149,7 +157,10 @@ def score(classifier: Classifier, source: Any, numbers: list[int]) -> tuple[Scor
   table, readable = classifier.columns(wanted)
   if not readable.any():
     raise ValueError(f'images: none of {len(numbers)} could be read, expected some to score')
-  return Scored(np.array(numbers)[readable], labels[readable], table), int((~readable).sum())
+  known = {'right': table['guess'] == labels[readable, None]}
+  if source.needed is not None:
+    known['needed'] = np.asarray(source.needed)[np.array(numbers)[readable]]
+  return Scored(np.array(numbers)[readable], labels[readable], table | known), int((~readable).sum())
 
 
 def cropped(classifier: Classifier, source: Any, numbers: Any) -> np.ndarray:
@@ -158,17 +169,18 @@ def cropped(classifier: Classifier, source: Any, numbers: Any) -> np.ndarray:
   return np.concatenate([chunk.crops for chunk in classifier.cropped(of_source(source, numbers), size)])
 
 
-def _resolutions(classifier, table, right):
+def _resolutions(classifier: Classifier, table: Columns) -> list[dict[str, Any]]:
   """Cost, accuracy and calibration of each resolution."""
   found = []
   for place, resolution in enumerate(classifier.resolutions):
-    bins = diagnosis.reliability(table['confidence'][:, place], right[:, place])
+    confidence, right = table['confidence'][:, place], table['right'][:, place]
+    bins = diagnosis.reliability(confidence, right)
     found.append(
       {
         'pixels': resolution,
-        'macs': classifier.network.costs[place],
-        'top1': float(right[:, place].mean()),
-        'confidence': float(table['confidence'][:, place].mean()),
+        'macs': classifier.network.macs[place],
+        'top1': float(right.mean()),
+        'confidence': float(confidence.mean()),
         'ece': diagnosis.calibration_error(bins),
         'reliability': bins,
       }
@@ -176,65 +188,62 @@ def _resolutions(classifier, table, right):
   return found
 
 
-def _curves(network, reference, source, scored, targets):
+def _curves(engines: Engines, reference: Columns, scored: Scored) -> dict[str, list[dict[str, Any]]]:
   """Accuracy and cost of every router at every budget, and what is known to be needed, where the source knows."""
-  found = curves.curves(network, reference, scored.table, scored.labels, targets)
-  for name in set(network.routers) - {'random'}:
+  found = curves.curves(engines, reference, scored.table, budgets(engines))
+  for name in set(engines.routers) - {'random'}:
     shares = curves.recovered(found[name], found['random'], found['oracle'])
     found[name] = [point | {'recovered': share} for point, share in zip(found[name], shares)]
-  if source.needed is not None:
-    places = routers.known(np.asarray(source.needed)[scored.numbers], network.engine.resolutions)
-    if places is not None:
-      right = scored.table['guess'] == scored.labels[:, None]
-      found['known'] = [curves.point(places, right, network.costs)]
+  if 'needed' in scored.table:
+    known = Known(tuple(map(float, engines.macs)), engines.engine.resolutions)
+    if known.knows(scored.table['needed']):
+      found['known'] = [curves.point(known, scored.table, curves.names_of(engines))]
   return found
 
 
-def _setting(classifier, reference, scored, budget):
-  """The router that shares and gallery are told of, its choice int [N], and what that comes to."""
-  network = classifier.network
-  name = network.routers[0]
-  if budget is None and network.scorer is not None:
-    rule, how = network.router(name), 'as trained'
-  else:
-    target, timed = calibration.parse_budget(0.5 if budget is None else budget, max(network.costs))
-    rule = calibration.dialled(network.router(name, timed=timed), reference, target)
-    how = f'budget {0.5 if budget is None else budget}'
-  choice = rule.choose(calibration.column(rule, scored.table, reference))
-  counted = dial.Router(name, network.costs, network.router(name).own).charged
-  right = scored.table['guess'] == scored.labels[:, None]
-  return rule, choice, {'router': name, 'how': how, **curves.point(choice, right, counted)}
+def _setting(
+  classifier: Classifier, reference: Columns, scored: Scored, budget: Budget | float | str | None
+) -> tuple[Dialled, dict[str, Any]]:
+  """The router that shares and gallery are told of, and what it comes to."""
+  engines = classifier.engines
+  name = engines.routers[0]
+  router, how = engines.router(name, reference), 'as trained'
+  if budget is not None or engines.scorer is None:
+    allowed = Budget.parse(0.5 if budget is None else budget)
+    timed = engines.router(name, reference, timed=allowed.timed)
+    router, how = calibrating.set_to(timed, reference, allowed.target(max(engines.macs))), f'budget {allowed}'
+  choice = router.choose(router.read(scored.table))
+  charged = engines.router(name, reference).charged  # in multiply-adds, whatever the budget is in
+  found = scored_choice(choice, {'top1': scored.table['right']}, charged, curves.names_of(engines))
+  return router, {'router': name, 'how': how, **found}
 
 
-def _by_class(names, choice, labels, places):
+def _by_class(classifier: Classifier, choice: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
   """The share of each class that is sent to each resolution."""
-  shares = {}
-  for label in np.unique(labels).tolist():
-    own = choice[labels == label]
-    shares[names[label]] = [float((own == place).mean()) for place in range(places)]
-  return {'by_class': shares}
+  names = curves.names_of(classifier.engines)
+  return {classifier.class_names[label]: share(choice[labels == label], names) for label in np.unique(labels).tolist()}
 
 
-def _gallery(classifier, source, scored, right, choice):
+def _gallery(classifier: Classifier, source: Any, scored: Scored, choice: np.ndarray) -> list[dict[str, Any]]:
   """Rows of images: the smallest resolution that is right, surest first; and what was sent where, right and wrong."""
-  odds, lowest = scored.table['odds'], right.shape[1] - 1
-  smallest = np.where(right.any(1), routers.oracle(right), -1)
+  table, names = scored.table, classifier.class_names
+  right, lowest = table['right'], table['right'].shape[1] - 1
+  smallest = smallest_right(right, otherwise=-1)
 
-  def row(kind, place, inside):
+  def describe(i: int, place: int) -> dict[str, Any]:
+    return {
+      'number': int(scored.numbers[i]),
+      'name': source.name_of(int(scored.numbers[i])),
+      'label': names[scored.labels[i]],
+      'guess': names[table['guess'][i, place]],
+      'right': bool(right[i, place]),
+      'probability': float(table['confidence'][i, place]),
+    }
+
+  def row(kind: str, place: int, inside: np.ndarray) -> dict[str, Any]:
     """The surest of some images at a resolution."""
-    rows = np.flatnonzero(inside)
-    rows = rows[np.argsort(-odds[rows, place], kind='stable')][:ROW]
-    return {'kind': kind, 'pixels': classifier.resolutions[place], 'count': int(inside.sum()), 'images': [
-      {
-        'number': int(scored.numbers[i]),
-        'name': source.name_of(int(scored.numbers[i])),
-        'label': classifier.class_names[scored.labels[i]],
-        'guess': classifier.class_names[scored.table['guess'][i, place]],
-        'right': bool(right[i, place]),
-        'probability': float(scored.table['confidence'][i, place]),
-      }
-      for i in rows
-    ]}  # fmt: skip
+    pixels = classifier.resolutions[place]
+    return gallery.row(kind, place, pixels, inside, -table['odds'][:, place], ROW, describe)
 
   found = [row('smallest', place, smallest == place) for place in range(lowest, -1, -1)]
   found.append(row('never', 0, smallest < 0))
@@ -244,7 +253,7 @@ def _gallery(classifier, source, scored, right, choice):
   return found
 
 
-def _crops(classifier, source, scored):
+def _crops(classifier: Classifier, source: Any, scored: Scored) -> list[dict[str, Any]]:
   """What making a lower resolution from the largest crop changes, against the same image cropped at that size."""
   found = []
   for place, resolution in list(enumerate(classifier.resolutions))[1:]:
@@ -262,18 +271,19 @@ def _crops(classifier, source, scored):
   return found
 
 
-def _ways(found, network, reference, right, rows):
+def _contenders(found: dict[str, Any], engines: Engines, reference: Columns) -> list[speed.Contender]:
   """What is timed: every resolution, every second budget of each router, and the oracle."""
-  ways = [
-    speed.Way('static', point['top1'], choice=np.full(len(rows), place), place=place)
+  costs = tuple(map(float, engines.macs))
+  contenders = [
+    speed.Contender('static', point['top1'], Fixed(costs, place), place=place)
     for place, point in enumerate(found['static'])
   ]
-  for name in network.routers:
+  for name in engines.routers:
     for point in found[name][::2]:
-      rule = calibration.dialled(network.router(name), reference, point['target'])
-      ways.append(speed.Way(name, point['top1'], rule=rule, target=point['target']))
+      router = calibrating.set_to(engines.router(name, reference), reference, point['target'])
+      contenders.append(speed.Contender(name, point['top1'], router, target=point['target']))
   distinct = {point['macs']: point for point in reversed(found['oracle'])}  # where all is bought, more buys nothing
   for point in reversed(distinct.values()):
-    choice = curves.oracle(right, network.costs, point['target'])[rows]
-    ways.append(speed.Way('oracle', point['top1'], choice=choice, target=point['target']))
-  return ways
+    router = Oracle(costs, point['target'])
+    contenders.append(speed.Contender('oracle', point['top1'], router, target=point['target']))
+  return contenders

@@ -4,12 +4,16 @@ Two are the paper's (Zhu et al., "Dynamic Resolution Network", NeurIPS 2021): on
 backbone. `small` is ours: one family for all, below a hundredth of the backbone's price.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from resjax import macs, resize
 from resjax.models import layers
 from resjax.models.resnet import BasicBlock, ResNet
 
@@ -109,3 +113,44 @@ def create_predictor(
   if name not in PREDICTORS:
     raise ValueError(f'drnet.predictor.name: got {name!r}, expected one of {", ".join(PREDICTORS)}')
   return PREDICTORS[name][0](num_classes=resolutions, width=width, dtype=dtype, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """A predictor and the size that it looks at images in.
+
+  Attributes:
+    model: Called as `model.apply(variables, images, train=...)`, gives a score for each resolution.
+    size: Of its input in pixels.
+  """
+
+  model: nn.Module
+  size: int
+
+  @functools.cached_property
+  def macs(self) -> int:
+    """Multiply-adds of one image."""
+    return macs.of_model(self.model, self.size)
+
+  def init(self, key: jax.Array) -> Any:
+    """Returns fresh variables."""
+    return self.model.init(key, jnp.zeros((1, self.size, self.size, 3)), train=False)
+
+  def outputs(self, variables: Any) -> int:
+    """Returns how many resolutions it scores with these variables, its own."""
+    image = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
+    return jax.eval_shape(lambda v, x: self.model.apply(v, x, train=False), variables, image).shape[-1]
+
+  def scores(self, variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
+    """Returns scores `[B, R]` and its new batch_stats.
+
+    Args:
+      variables: Its own.
+      images: Normalised, float `[B, r, r, 3]`, of any size.
+      train: Normalise by the batch and update the running statistics.
+    """
+    small = resize.resize(images, self.size)
+    if not train:
+      return self.model.apply(variables, small, train=False), variables['batch_stats']
+    scores, updates = self.model.apply(variables, small, train=True, mutable=['batch_stats'])
+    return scores, updates['batch_stats']

@@ -10,17 +10,10 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
-# By router: colour, marker.
-STYLES = {
-  'static': ('#2f7ed8', 'o'),
-  'predictor': ('#2e9e7a', 's'),
-  'cascade': ('#e08e1b', '^'),
-  'detail': ('#9467bd', 'v'),
-  'random': ('#8a929b', 'P'),
-  'oracle': ('#d64a41', '*'),
-  'known': ('#c05a94', 'X'),
-  'setting': ('#2e9e7a', 'D'),
-}
+from resjax.routing import DIALLED, ROUTERS
+
+# By router: colour, marker. 'setting' is the router of the page's own budget.
+STYLES = {name: kind.style for name, kind in ROUTERS.items()} | {'setting': ('#2e9e7a', 'D')}
 _INK = '#102030'  # stands for the page's own colour
 _BLUES = ('#1b4f91', '#4c8fd6', '#a8cdf0', '#7fb8a4', '#e0c48a', '#d99873')
 
@@ -58,7 +51,7 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
 
 def shares(study: dict[str, Any]) -> Markup:
   """Returns where each router sends the images at each of its budgets: a panel for each router, bars that add up."""
-  names = [name for name in ('predictor', 'cascade', 'detail', 'random', 'oracle') if study['curves'].get(name)]
+  names = [name for name in (*DIALLED, 'oracle') if study['curves'].get(name)]
   figure = mpl_figure.Figure(figsize=(10, 2.6), layout='constrained')
   panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
   largest = study['resolutions'][0]['macs']
@@ -67,7 +60,7 @@ def shares(study: dict[str, Any]) -> Markup:
     xs = [100 * point['target'] / largest for point in points]
     floor = [0.0] * len(points)
     for place, entry in reversed(list(enumerate(study['resolutions']))):
-      heights = [100 * point['share'][place] for point in points]
+      heights = [100 * list(point['share'].values())[place] for point in points]
       axes.bar(xs, heights, 7, floor, color=_BLUES[place % len(_BLUES)], label=f'{entry["pixels"]} px')
       floor = [a + b for a, b in zip(floor, heights)]
     axes.set_title(name, fontsize=10, color=_INK)

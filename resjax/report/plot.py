@@ -8,9 +8,9 @@ from matplotlib import figure as mpl_figure
 from matplotlib import patheffects, ticker
 
 from resjax.report import results as results_lib
+from resjax.routing import ROUTERS
 
 _BLUE, _RED, _GREY = '#1f5fa8', '#c8443c', '#5c6570'
-_ROUTERS = (('s', '#2e8b6f'), ('^', '#d98a1f'), ('v', '#7b5aa6'), ('P', '#4a4a4a'), ('X', '#b0578d'))
 
 
 def accuracy_against_macs(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -76,8 +76,8 @@ def _draw_others(axes: mpl_axes.Axes, results: dict[str, Any]) -> list[float]:
   routers = results.get('routers', {})
   if curve := results.get('cascade_curve'):
     axes.plot([x for x, _ in curve], [100 * y for _, y in curve], ':', color=_GREY, linewidth=1, zorder=1)
-  for number, (name, entry) in enumerate(routers.items()):
-    marker, color = _ROUTERS[number % len(_ROUTERS)]
+  for name, entry in routers.items():
+    color, marker = ROUTERS[name].style
     axes.plot(entry['macs'], 100 * entry['top1'], marker, color=color, markersize=8, zorder=4, label=name)
     macs.append(entry['macs'])
   if routers:

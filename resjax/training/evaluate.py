@@ -7,8 +7,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from resjax import drnet, routers
+from resjax import drnet
 from resjax.data import loader
+from resjax.routing.predictor import Predictor
+from resjax.routing.score import right_of
+from resjax.routing.score import score as score_of
 from resjax.switchable import Variables
 from resjax.training.run import Run
 
@@ -35,11 +38,12 @@ def evaluate(run: Run, variables: Variables) -> tuple[dict[str, Any], Table]:
 
 
 def score_predictor(run: Run, table: Table) -> dict[str, Any]:
-  """Returns what DRNet's predictor comes to on the images of a table, as `routers.score` does."""
+  """Returns what DRNet's predictor comes to on the images of a table, see `routing.score`."""
   resolutions = run.config.resolutions
-  costs, own = drnet.costs_of(run.model, resolutions), drnet.Predictor(run.config).macs
-  ranks = table['ranks'][:, : len(resolutions)]
-  return routers.score(routers.predictor(table['scores']), ranks, costs, resolutions, own)
+  costs, own = drnet.costs_of(run.model, resolutions), drnet.predictor_of(run.config).macs
+  router = Predictor(tuple(map(float, costs)), own)
+  right = right_of(table['ranks'][:, : len(resolutions)])
+  return score_of(router.choose(router.read(table)), right, router.charged, [str(r) for r in resolutions])
 
 
 def readable(table: Table) -> Table:

@@ -1,0 +1,130 @@
+"""What routers read of calibration images, kept in the workdir: from it any budget's knob follows."""
+
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from resjax.inference.engines import Engines
+from resjax.network import Network
+from resjax.routing import Budget, Columns, Dialled
+from resjax.routing.dial import dialled, mean_cost, reachable
+
+FILE = 'dial.npz'
+FORMAT = 1  # of the file; those before the first had no number
+
+# What is kept of a calibration's columns.
+KEPT = ('odds', 'energy', 'scores')
+
+# How far the calibration itself may be from a budget before that is worth a note.
+_OFF = 0.03
+
+
+class Calibration:
+  """A network's calibration, read when it is first wanted, and the routers that were set by it."""
+
+  def __init__(self, network: Network, workdir: pathlib.Path | None, note: Callable[[str], None]):
+    """Reads nothing yet.
+
+    Args:
+      network: What was, or will be, calibrated.
+      workdir: Where the calibration is kept; None: nowhere.
+      note: Gets a line that the user should read.
+    """
+    self._network, self._workdir, self._note = network, workdir, note
+    self._columns: Columns | None = None
+    self._routers: dict[tuple[str, Budget], Dialled] = {}
+
+  @property
+  def columns(self) -> Columns:
+    """What routers read of the calibration images: the columns 'odds', 'energy' and, with a predictor, 'scores'.
+
+    Raises:
+      FileNotFoundError: This network has not been calibrated.
+      ValueError: The calibration is of other weights, or damaged.
+    """
+    if self._columns is None:
+      if self._workdir is None:
+        raise FileNotFoundError('calibration: none yet, expected a call of calibrate(images) before a budget')
+      self._columns = read(self._workdir, self._network.digest)
+    return self._columns
+
+  def keep(self, columns: Columns) -> None:
+    """Takes new columns, and writes them where there is a workdir."""
+    self._columns = {name: columns[name] for name in KEPT if name in columns}
+    self._routers.clear()
+    if self._workdir is not None:
+      write(self._workdir, self._network.digest, self._columns)
+
+  def router(self, engines: Engines, name: str, budget: Budget) -> Dialled:
+    """Returns a router set to a budget, made once; a note says so where the calibration's own images miss it.
+
+    Raises:
+      ValueError: The network has no such router, or the router can't meet the budget.
+    """
+    if (name, budget) not in self._routers:
+      columns, target = self.columns, budget.target(max(self._network.macs))
+      router = set_to(engines.router(name, columns, timed=budget.timed), columns, target)
+      reached = mean_cost(router, router.read(columns))
+      if abs(reached / target - 1) > _OFF:
+        self._note(
+          f'budget {budget}: on the {len(columns["energy"])} calibration images router {name!r} comes to '
+          f'{reached / target:.2f} of it and no nearer; more, or more varied, images would help'
+        )
+      self._routers[name, budget] = router
+    return self._routers[name, budget]
+
+
+def write(workdir: pathlib.Path, digest: str, columns: Columns) -> None:
+  """Keeps a calibration; the file is replaced at once.
+
+  Args:
+    workdir: The run's folder.
+    digest: Of the network that it was made with.
+    columns: Those of `KEPT`.
+  """
+  path = workdir / FILE
+  part = path.with_suffix('.part')
+  with part.open('wb') as file:
+    np.savez_compressed(file, network=np.array(digest), format=np.array(FORMAT), **columns)
+  part.replace(path)
+
+
+def read(workdir: pathlib.Path, digest: str) -> dict[str, np.ndarray]:
+  """Returns the calibration of a network; arguments as of `write`.
+
+  Raises:
+    FileNotFoundError: There is none.
+    ValueError: It is of other weights, damaged, or of a newer version.
+  """
+  path = workdir / FILE
+  advice = f'calibrate first: resjax calibrate --workdir={workdir}'
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: not there, and a budget needs it; {advice}')
+  try:
+    with np.load(path) as file:
+      columns = dict(file)
+    made_for, number = str(columns.pop('network', '')), int(columns.pop('format', np.array(0)))
+  except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f'{path}: damaged ({error}); {advice}') from None
+  if number > FORMAT:
+    raise ValueError(f'{path}: of format {number}, written by a newer resjax, expected at most {FORMAT}; {advice}')
+  if made_for != digest:
+    raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {advice}')
+  return columns
+
+
+def set_to(router: Dialled, columns: Columns, target: float) -> Dialled:
+  """Returns a router whose knob is set so that images like the calibration's cost `target` on the mean.
+
+  Raises:
+    ValueError: The router can't meet it.
+  """
+  return dialled(router, router.read(columns), target)
+
+
+def limits(router: Dialled, columns: Columns) -> tuple[float, float]:
+  """Returns the lowest and the highest mean cost that a router can be set to, in the unit of its costs."""
+  return reachable(router, router.read(columns))

@@ -1,0 +1,102 @@
+"""What is compiled, before any runtime is chosen: crops in, logits out, at one resolution."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from resjax import preprocess
+from resjax.network import Network, digest_of
+from resjax.resolution import Resolution, sides
+
+Forward = Callable[[Any, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+  """A network at one resolution, as a pure function of its variables and any number of crops.
+
+  Attributes:
+    forward: `forward(variables, crops) -> logits`: uint8 `[b, H, W, 3]` to float32 `[b, K]`. It holds the resizing from
+      the crop's size, the normalisation, and the network in inference mode.
+    variables: Its ordinary variables; programs of one network share the arrays that the resolutions share.
+    resolution: At which the network runs, in pixels, of a square, or (height, width).
+    shape: Of a crop, (H, W, 3).
+    num_classes: K.
+    description: What is computed, whatever the weights are: programs of one description take the same time.
+    dtype: Of the computation.
+  """
+
+  forward: Forward
+  variables: Any
+  resolution: Resolution
+  shape: tuple[int, int, int]
+  num_classes: int
+  description: str
+  dtype: str
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """A digest of what is computed and of all weights: programs of one digest give the same logits."""
+    return digest_of(self.variables, f'{self.description} {self.resolution} {self.shape}')
+
+
+def of_network(network: Network) -> tuple[Program, ...]:
+  """Returns the programs of a network, one for each of its resolutions, from crops of the first."""
+  normalize, interpolation = network.preprocessing.normalize, network.preprocessing.interpolation
+  shape = (*sides(network.resolutions[0]), 3)
+
+  def forward_at(resolution: Resolution) -> Forward:
+    def forward(variables: Any, crops: jax.Array) -> jax.Array:
+      (inputs,) = preprocess.prepare((crops,), (resolution,), normalize, interpolation=interpolation)
+      return network.model.apply(variables, inputs, train=False).astype(jnp.float32)
+
+    return forward
+
+  return tuple(
+    Program(
+      forward=forward_at(resolution),
+      variables=(view := network.view(resolution)),
+      resolution=resolution,
+      shape=shape,
+      num_classes=network.num_classes,
+      description=_description(network.model, view),
+      dtype=str(getattr(network.model, 'dtype', 'float32')),
+    )
+    for resolution in network.resolutions
+  )
+
+
+def of_predictor(network: Network) -> tuple[Program]:
+  """Returns the program of a network's predictor, from the same crops: its logits are the scores `[b, R]`.
+
+  Raises:
+    ValueError: The network has none.
+  """
+  predictor = network.predictor
+  if predictor is None:
+    raise ValueError('network: it has no predictor, expected one')
+  normalize = network.preprocessing.normalize
+
+  def forward(variables: Any, crops: jax.Array) -> jax.Array:
+    (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
+    return predictor.model.apply(variables, inputs, train=False).astype(jnp.float32)
+
+  program = Program(
+    forward=forward,
+    variables=network.predictor_variables,
+    resolution=predictor.size,
+    shape=(*sides(network.resolutions[0]), 3),
+    num_classes=len(network.resolutions),
+    description=_description(predictor.model, network.predictor_variables),
+    dtype=str(getattr(predictor.model, 'dtype', 'float32')),
+  )
+  return (program,)
+
+
+def _description(model: Any, variables: Any) -> str:
+  """The model's attributes and its number of parameters."""
+  return f'{model!r} with {sum(leaf.size for leaf in jax.tree.leaves(variables)):,} values'

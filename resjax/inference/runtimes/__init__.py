@@ -1,0 +1,1 @@
+"""What runs programs, one file for each."""

@@ -1,0 +1,152 @@
+"""A trained network as a value: all that predicting, measuring, exporting and serving it takes, and nothing of runs."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from resjax import macs, switchable, unseen
+from resjax.models.predictor import Predictor
+from resjax.preprocess import Preprocessing
+from resjax.resolution import Resolution, sides
+from resjax.switchable import Variables
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+  """A resolution-switchable network, trained, with what its images and its answers mean.
+
+  Made by `resjax.trained.load` from a workdir, or by hand from any Flax module and variables that `share` returned.
+
+  Attributes:
+    model: A plain network, called as `model.apply(view, images, train=False)`.
+    variables: As `switchable.share` returns them; with a predictor also `params['predictor']` and
+      `batch_stats['predictor']`.
+    resolutions: That it was trained at, in pixels, highest first; squares, or (height, width).
+    preprocessing: Of its images.
+    class_names: By class index; a class without a name gets its number.
+    predictor: DRNet's, or None.
+  """
+
+  model: nn.Module
+  variables: Variables
+  resolutions: tuple[Resolution, ...]
+  preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+  class_names: tuple[str, ...] = ()
+  predictor: Predictor | None = None
+
+  def __post_init__(self) -> None:
+    """Completes the class names.
+
+    Raises:
+      ValueError: Resolutions are not the highest first, or have no normalisers; there are more names than classes; the
+        predictor's variables are missing, or it scores another number of resolutions.
+    """
+    object.__setattr__(self, 'resolutions', tuple(self.resolutions))
+    areas = [height * width for height, width in map(sides, self.resolutions)]
+    if not areas or any(high <= low for high, low in itertools.pairwise(areas)):
+      raise ValueError(f'resolutions: got {self.resolutions}, expected positive pixels, the highest first')
+    for resolution in self.resolutions:
+      switchable.set_of(self.variables, resolution)
+    names, classes = tuple(self.class_names), self.num_classes
+    if len(names) > classes:
+      raise ValueError(f'class_names: got {len(names)}, expected {classes}, one for each logit')
+    object.__setattr__(self, 'class_names', names + tuple(map(str, range(len(names), classes))))
+    if self.predictor is not None:
+      self._check_predictor(self.predictor)
+
+  def _check_predictor(self, predictor: Predictor) -> None:
+    """Refuses a predictor that is not this network's."""
+    missing = [kind for kind in ('params', 'batch_stats') if 'predictor' not in self.variables[kind]]
+    if missing:
+      raise ValueError(f"variables: no 'predictor' in {' and '.join(missing)}, expected the predictor's variables")
+    found = predictor.outputs(self.predictor_variables)
+    if found != len(self.resolutions):
+      raise ValueError(f'predictor: got one of {found} scores, expected {len(self.resolutions)}: one a resolution')
+
+  @functools.cached_property
+  def num_classes(self) -> int:
+    """The length of the logits."""
+    return self._logits(self.resolutions[0]).shape[-1]
+
+  @functools.cached_property
+  def macs(self) -> tuple[int, ...]:
+    """Multiply-adds of one image at each resolution, the predictor's left out."""
+    return tuple(macs.count(self._apply, self.view(resolution), _image(resolution)) for resolution in self.resolutions)
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """A digest of all weights and statistics: what belongs to this network belongs to no other."""
+    return digest_of(self.variables)
+
+  @property
+  def predictor_variables(self) -> Variables:
+    """The predictor's ordinary variables."""
+    return {kind: self.variables[kind]['predictor'] for kind in ('params', 'batch_stats')}
+
+  def view(self, resolution: Resolution) -> Variables:
+    """Returns the ordinary variables at one resolution, see `switchable.view`."""
+    return switchable.view(self.variables, resolution)
+
+  def at(self, resolution: Resolution, how: str = 'interpolate') -> tuple['Network', str]:
+    """Returns this network at one size alone, trained or not, without its predictor; and what was done for it.
+
+    Args:
+      resolution: In pixels, of a square, or (height, width).
+      how: 'interpolate' or 'nearest', see `unseen.add`.
+
+    Raises:
+      ValueError: It is no resolution, or there is no such way.
+    """
+    variables, note = unseen.add(self.variables, resolution, how)
+    return self.replace(variables=variables, resolutions=(resolution,), predictor=None), note
+
+  def with_dtype(self, dtype: str | None) -> 'Network':
+    """Returns this network computing in 'float32' or 'bfloat16', its variables as they are; None: as it is.
+
+    Raises:
+      ValueError: It is neither, or the model has no attribute `dtype`.
+    """
+    if dtype is None:
+      return self
+    if dtype not in ('float32', 'bfloat16'):
+      raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'bfloat16'")
+    if not hasattr(self.model, 'dtype'):
+      raise ValueError(f'dtype: got {dtype!r}, expected none: {type(self.model).__name__} has no attribute dtype')
+    return self.replace(model=self.model.clone(dtype=dtype))
+
+  def replace(self, **fields: Any) -> 'Network':
+    """Returns this network with other values of some fields."""
+    return dataclasses.replace(self, **fields)
+
+  def _apply(self, view: Variables, images: jax.Array) -> jax.Array:
+    """The plain network."""
+    return self.model.apply(view, images, train=False)
+
+  def _logits(self, resolution: Resolution) -> jax.ShapeDtypeStruct:
+    """The logits of one image, as a shape."""
+    return jax.eval_shape(self._apply, self.view(resolution), _image(resolution))
+
+
+def digest_of(variables: Variables, what: str = '') -> str:
+  """Returns a digest of all arrays and their names.
+
+  Args:
+    variables: Any tree of arrays.
+    what: Else that they depend on.
+  """
+  digest = hashlib.sha256(what.encode())
+  for name, leaf in jax.tree.leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(name).encode() + np.asarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def _image(resolution: Resolution) -> jax.ShapeDtypeStruct:
+  """One normalised image, as a shape."""
+  return jax.ShapeDtypeStruct((1, *sides(resolution), 3), jnp.float32)

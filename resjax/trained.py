@@ -1,0 +1,68 @@
+"""A run's workdir as a `Network`: the one way from what training saved to all that uses it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from resjax import checkpoint, drnet, models
+from resjax.network import Network
+from resjax.preprocess import Preprocessing
+from resjax.switchable import Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A trained network and the run that it is from.
+
+  Attributes:
+    network: As the run's evaluation uses it.
+    config: Of the run: where its data are, and how it was trained.
+    step: Of the checkpoint.
+  """
+
+  network: Network
+  config: ConfigDict
+  step: int
+
+
+def read(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
+  """Returns a run's network, with the run's config.
+
+  Args:
+    workdir: The run's folder; only read, also while the run goes on.
+    step: One of those saved; None: the latest.
+
+  Raises:
+    FileNotFoundError: There is no such checkpoint.
+    ValueError: It is damaged.
+    OSError: The disk does not let it be read.
+  """
+  meta = checkpoint.load_meta(workdir, step=step)
+  variables, config = checkpoint.load_variables(workdir, step=meta['step'])
+  return Trained(of_config(config, variables, meta.get('class_names') or ()), config, meta['step'])
+
+
+def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:
+  """Returns a run's network; arguments and errors as of `read`."""
+  return read(workdir, step=step).network
+
+
+def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[str] = ()) -> Network:
+  """Returns the network that a config describes, with these variables.
+
+  Args:
+    config: As a run's; read: model, resolutions, data.normalize, data.max_pixels, eval.crop_fraction, and with method
+      'drnet' drnet.predictor.
+    variables: Of the switchable network, the predictor's included where the method is 'drnet'.
+    class_names: By class index.
+  """
+  return Network(
+    model=models.from_config(config),
+    variables=variables,
+    resolutions=tuple(config.resolutions),
+    preprocessing=Preprocessing.of_config(config),
+    class_names=tuple(class_names),
+    predictor=drnet.predictor_of(config) if config.method == 'drnet' else None,
+  )
