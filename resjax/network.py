@@ -127,7 +127,8 @@ class Network:
 
   def _apply(self, view: Variables, images: jax.Array) -> jax.Array:
     """The plain network."""
-    return self.model.apply(view, images, train=False)
+    logits: Any = self.model.apply(view, images, train=False)
+    return logits
 
   def _logits(self, resolution: Resolution) -> jax.ShapeDtypeStruct:
     """The logits of one image, as a shape."""

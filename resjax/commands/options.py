@@ -86,4 +86,4 @@ def bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 def progress(rows: Iterable[Any], total: int, what: str) -> Iterator[Any]:
   """Yields the rows, with a bar on standard error where that is a terminal."""
   console = Console(stderr=True)
-  return track(rows, what, total=total, console=console, disable=not console.is_terminal, transient=True)
+  yield from track(rows, what, total=total, console=console, disable=not console.is_terminal, transient=True)

@@ -19,6 +19,9 @@ __all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train
 _LEFT = 1.5
 
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
+
+
 class Region(NamedTuple):
   """A part of an image, in pixels."""
 
@@ -96,6 +99,7 @@ def train_crops(
   regions = [Region(0, 0, height, width)] * len(sizes)
   if crop == 'random_resized':
     draws = 1 if crops == 'same' else len(sizes)
+    assert rng is not None  # random crops draw
     regions = [random_region(rng, height, width, area, ratio) for _ in range(draws)]
     regions *= len(sizes) // draws
   spare = min(min(region[2:]) / size for region, size in zip(regions, sizes)) / _LEFT
@@ -168,7 +172,7 @@ def evaluation_crops(
   )
 
 
-def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, tuple[float, ...] | None]:
+def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, Box | None]:
   """The part of a `shrink` times smaller image that holds a region, and the region's box in it."""
   top, left = region.top // shrink, region.left // shrink
   bottom = -(-(region.top + region.height) // shrink)
@@ -181,7 +185,7 @@ def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, t
 
 
 def _resizer(
-  pixels: np.ndarray, box: tuple[float, ...] | None = None, interpolation: str = 'bilinear'
+  pixels: np.ndarray, box: Box | None = None, interpolation: str = 'bilinear'
 ) -> Callable[[int, int], np.ndarray]:
   """Returns a function that makes `[height, width, 3]` of pixels or a box in them, as PIL does."""
   picture = functools.cache(lambda: Image.fromarray(pixels))

@@ -88,7 +88,7 @@ def write(workdir: pathlib.Path, digest: str, columns: Columns) -> None:
   path = workdir / FILE
   part = path.with_suffix('.part')
   with part.open('wb') as file:
-    np.savez_compressed(file, network=np.array(digest), format=np.array(FORMAT), **columns)
+    np.savez_compressed(file, **{'network': np.array(digest), 'format': np.array(FORMAT), **columns})  # type: ignore[arg-type]
   part.replace(path)
 
 

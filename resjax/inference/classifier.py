@@ -183,14 +183,15 @@ class Classifier:
     if resolution is not None:
       return self._at_one(wanted, square(resolution), unseen_by)
     allowed = None if budget is None else Budget.parse(budget)
-    rule: Dialled | Follower = self.router(router, allowed)
+    rule = self.router(router, allowed)
+    runner: Dialled | Follower = rule
     if follow and allowed is not None:
-      columns, target = self.calibrated, allowed.target(max(self.network.macs))
-      rule = Follower(rule, rule.read(columns), target)
+      runner = Follower(rule, rule.read(self.calibrated), allowed.target(max(self.network.macs)))
     promote = None if allowed is not None and allowed.timed else False
 
     def run(crops: np.ndarray) -> Routed:
-      return rule.run(self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count)))
+      images = self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count))
+      return runner.run(images)
 
     return predictions(self.cropped(wanted, self.resolutions[0]), self.resolutions, run, self.class_names)
 
@@ -257,7 +258,8 @@ class Classifier:
     Returns:
       The columns of `Engines.columns` for the images that could be read; and which those are, bool `[N]`.
     """
-    parts, readable = [], []
+    parts: list[dict[str, np.ndarray]] = []
+    readable: list[bool] = []
     for chunk in self.cropped(items(images), self.resolutions[0]):
       readable.extend(error is None for error in chunk.errors)
       seen(len(chunk.names))

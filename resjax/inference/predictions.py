@@ -41,7 +41,7 @@ def predictions(
     found = run(chunk.crops) if len(chunk.crops) else None
     row = 0
     for name, error in zip(chunk.names, chunk.errors):
-      if error is not None:
+      if error is not None or found is None:
         yield Prediction(name, error=error)
         continue
       logits = found.logits[row].astype(float)

@@ -52,7 +52,8 @@ def of_network(network: Network) -> tuple[Program, ...]:
   def forward_at(resolution: Resolution) -> Forward:
     def forward(variables: Any, crops: jax.Array) -> jax.Array:
       (inputs,) = preprocess.prepare((crops,), (resolution,), normalize, interpolation=interpolation)
-      return network.model.apply(variables, inputs, train=False).astype(jnp.float32)
+      logits: Any = network.model.apply(variables, inputs, train=False)
+      return logits.astype(jnp.float32)
 
     return forward
 
@@ -83,7 +84,8 @@ def of_predictor(network: Network) -> tuple[Program]:
 
   def forward(variables: Any, crops: jax.Array) -> jax.Array:
     (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
-    return predictor.model.apply(variables, inputs, train=False).astype(jnp.float32)
+    scores: Any = predictor.model.apply(variables, inputs, train=False)
+    return scores.astype(jnp.float32)
 
   program = Program(
     forward=forward,

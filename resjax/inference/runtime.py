@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from resjax.inference.programs import Program
@@ -77,7 +78,7 @@ class Runtime(Protocol):
   def compile(self, buckets: Sequence[int]) -> None:
     """Makes the program of every resolution and bucket."""
 
-  def put(self, images: np.ndarray) -> Any:
+  def put(self, images: np.ndarray | jax.Array) -> Any:
     """Returns crops, uint8 `[N, H, W, 3]`, N at most the largest bucket, where `dispatch` takes rows from them."""
 
   def dispatch(self, batch: Any, place: int, bucket: int, rows: np.ndarray) -> Any:

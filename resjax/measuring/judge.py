@@ -51,8 +51,8 @@ def compare(
   ranks = table['ranks'][:, : len(names)]
   right = right_of(ranks)
   seen = {**table, 'right': right['top1']}
-  costs = tuple(map(float, costs))
-  predictor, cascade, known = Predictor(costs, own), Cascade(costs), Known(costs, tuple(resolutions))
+  each = tuple(map(float, costs))
+  predictor, cascade, known = Predictor(each, own), Cascade(each), Known(each, tuple(resolutions))
   choice = predictor.choose(predictor.read(seen))
 
   def judged(router: Router) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def compare(
   found = {'predictor': judged(predictor)}
   found['random'] = _random(choice, right, predictor.charged, names, np.random.default_rng(seed))
   found['cascade'] = cascaded(found['predictor']['macs'])
-  found['oracle'] = judged(Oracle(costs))
+  found['oracle'] = judged(Oracle(each))
   result: dict[str, Any] = {'routers': found}
   if 'needed' in seen and known.knows(seen['needed']):
     found['known'] = judged(known)
@@ -75,7 +75,7 @@ def compare(
   result['predictor'] = {'macs': own, 'mean_macs_without': found['predictor']['macs'] - own}
   present = {name: choice[table['label'] == label] for label, name in enumerate(class_names)}
   result['share_by_class'] = {name: share(chosen, names) for name, chosen in present.items() if len(chosen)}
-  result['warnings'] = _warnings(found['predictor'], right['top1'], costs, own, resolutions)
+  result['warnings'] = _warnings(found['predictor'], right['top1'], each, own, resolutions)
   return result
 
 

@@ -151,6 +151,7 @@ class Predictor:
     """
     small = resize.resize(images, self.size)
     if not train:
-      return self.model.apply(variables, small, train=False), variables['batch_stats']
+      scores: Any = self.model.apply(variables, small, train=False)
+      return scores, variables['batch_stats']
     scores, updates = self.model.apply(variables, small, train=True, mutable=['batch_stats'])
     return scores, updates['batch_stats']
