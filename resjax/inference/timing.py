@@ -124,7 +124,9 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
         raise ValueError('a table of another shape')
   except (ValueError, KeyError, TypeError) as error:
     reason = f'{type(error).__name__}: {error}'
-    raise ValueError(f'{path}: no file of cost tables ({reason}), expected one written by resjax; delete it') from error
+    raise ValueError(
+      f'{path}: not a file of cost tables ({reason}), expected one written by resjax; delete it'
+    ) from error
   return tables
 
 

@@ -12,7 +12,8 @@ from resjax.inference import calibrating
 from resjax.inference.classifier import Classifier
 from resjax.inference.engines import Engines
 from resjax.inference.images import Item, items, of_source
-from resjax.measuring import curves, diagnosis, gallery, speed
+from resjax.measuring import curves, diagnosis, speed
+from resjax.report.gallery import row as gallery_row
 from resjax.routing import Budget, Columns, Dialled
 from resjax.routing.fixed import Fixed
 from resjax.routing.known import Known
@@ -243,7 +244,7 @@ def _gallery(classifier: Classifier, source: Any, scored: Scored, choice: np.nda
   def row(kind: str, place: int, inside: np.ndarray) -> dict[str, Any]:
     """The surest of some images at a resolution."""
     pixels = classifier.resolutions[place]
-    return gallery.row(kind, place, pixels, inside, -table['odds'][:, place], ROW, describe)
+    return gallery_row(kind, place, pixels, inside, -table['odds'][:, place], ROW, describe)
 
   found = [row('smallest', place, smallest == place) for place in range(lowest, -1, -1)]
   found.append(row('never', 0, smallest < 0))
