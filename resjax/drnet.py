@@ -4,6 +4,7 @@ Zhu et al., "Dynamic Resolution Network", NeurIPS 2021. The backbone is the swit
 lives beside it in `params['predictor']` and `batch_stats['predictor']`, with a plain BatchNorm of its own.
 """
 
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +19,6 @@ from resjax import estimators, gumbel, losses, macs, preprocess, resize, rsnet, 
 from resjax.models.predictor import PREDICTORS, create_predictor
 
 Batch = dict[str, Any]
-
-# 'supervised' learns from labels, the smallest resolution at which the frozen backbone is right.
-ESTIMATORS = ('dense', 'routed', 'supervised')
 
 
 class Predictor:
@@ -70,6 +68,37 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
   variables = rsnet.init(model, config, key)
   own = Predictor(config).init(jax.random.fold_in(key, 1))
   return {kind: variables[kind] | {'predictor': own[kind]} for kind in ('params', 'batch_stats')}
+
+
+def pretraining(config: ConfigDict) -> ConfigDict | None:
+  """Returns the config of the run that trains the network alone first, where `drnet.start='pretrain'` asks for it."""
+  if config.drnet.start != 'pretrain':
+    return None
+  first = config.copy_and_resolve_references()
+  first.method = 'rsnet'
+  first.epochs = config.drnet.pretrain.epochs
+  for name in ('learning_rate', 'step_epochs', 'warmup_epochs'):
+    first.optimizer[name] = config.drnet.pretrain[name]
+  return first
+
+
+def backbone(config: ConfigDict, first: pathlib.Path) -> str | pathlib.Path | None:
+  """Returns the workdir of the RS-Net run whose network training starts from, or None where it starts from scratch.
+
+  Args:
+    config: Reads `drnet.start` and `drnet.checkpoint`.
+    first: The workdir of the run that `pretraining` describes.
+  """
+  return {'scratch': None, 'pretrain': first, 'checkpoint': config.drnet.checkpoint}[config.drnet.start]
+
+
+def rates(config: ConfigDict) -> dict[str, float]:
+  """Returns the learning rates of the entries of `params` as factors; 0: it stays. `network` stands for all others."""
+  return {
+    'network': 0.0 if config.drnet.frozen else 1.0,
+    'predictor': config.drnet.learning_rate_factor,
+    'alpha': 0.0,
+  }
 
 
 def costs_of(model: nn.Module, resolutions: Sequence[int]) -> tuple[int, ...]:
