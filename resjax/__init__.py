@@ -1,17 +1,39 @@
 """One image network, any resolution, any budget, in JAX."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resjax import losses, macs, models
+from resjax import config, losses, macs, models, recipes
 from resjax.switchable import extract, forward, share, view
 
-__all__ = ['Classifier', 'extract', 'forward', 'losses', 'macs', 'models', 'share', 'view']
+if TYPE_CHECKING:
+  from resjax.inference import Classifier
+  from resjax.training.loop import train_and_evaluate
+
+__version__ = '0.2.0'
+
+__all__ = [
+  'Classifier',
+  'config',
+  'extract',
+  'forward',
+  'losses',
+  'macs',
+  'models',
+  'recipes',
+  'share',
+  'train_and_evaluate',
+  'view',
+]
 
 
 def __getattr__(name: str) -> Any:
-  """Imports the classifier, and the data libraries that it needs, only where it is used."""
+  """Imports what predicts and what trains, and the data libraries that they need, only where it is used."""
   if name == 'Classifier':
     from resjax.inference import Classifier
 
     return Classifier
+  if name == 'train_and_evaluate':
+    from resjax.training.loop import train_and_evaluate
+
+    return train_and_evaluate
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,12 +1,13 @@
 """Reading a run's checkpoints: a trained network and its config; damage told from a disk that refuses."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -14,8 +15,11 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from resjax import config as configuration
+from resjax import formats
 from resjax.data import places
 from resjax.switchable import Variables
+
+_T = TypeVar('_T')
 
 # What `read_apart` runs, and how it ends.
 _APART = """
@@ -33,17 +37,21 @@ _CODES = {3: ValueError, 4: OSError}
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
   """Returns what was saved beside the state: `config`, `class_names`, `train_seconds`, `finished`; and its `step`.
 
+  There is also the `format`; without it, it is 0.
+
   Args:
     workdir: The run's folder; only read, also while the run goes on.
     step: One of those saved; None: the latest.
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
-    ValueError: It is damaged.
+    ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
-  return whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta'] | {'step': int(path.name)}
+  meta = whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta']
+  formats.check(meta.get('format', 0), path)
+  return meta | {'step': int(path.name)}
 
 
 def load_variables(
@@ -57,11 +65,12 @@ def load_variables(
     sharding: Where the arrays stand; None: on this process's first device.
 
   Returns:
-    `params`, the averaged ones where the run keeps them, and `batch_stats`; the config that was saved with them.
+    `params`, the averaged ones where the run keeps them, and `batch_stats`; the config that was saved with them,
+    completed where fields came later.
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
-    ValueError: It is damaged.
+    ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
@@ -71,7 +80,7 @@ def load_variables(
   loaded = _read(path, {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}, sharding)
   state = loaded['state']
   variables = {'params': state[averaged], 'batch_stats': state['batch_stats']}
-  return variables, configuration.from_json(loaded['meta']['config'])
+  return variables, configuration.complete(loaded['meta'], path)
 
 
 def read_all(path: pathlib.Path) -> None:
@@ -93,7 +102,7 @@ def read_apart(path: pathlib.Path) -> None:
     raise OSError(f'{path}: the process that reads it ended with code {done.returncode}: {last[:400]}')
 
 
-def whole(read: Callable[[], Any], path: Any) -> Any:
+def whole(read: Callable[[], _T], path: str | pathlib.Path) -> _T:
   """Returns what a read of a checkpoint gives.
 
   Args:
@@ -105,7 +114,8 @@ def whole(read: Callable[[], Any], path: Any) -> Any:
     OSError: The disk does not let it be read.
   """
   try:
-    return read()
+    with _news_only():
+      return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
     if refusal := _refusal(_root_of(error), path):
       raise OSError(f'{path}: {reason(refusal)}; expected a folder that can be read, and memory for it') from error
@@ -161,7 +171,7 @@ def _root_of(error: BaseException) -> BaseException:
   return error
 
 
-def _refusal(error: BaseException, path: Any) -> BaseException | None:
+def _refusal(error: BaseException, path: str | pathlib.Path) -> BaseException | None:
   """The error that says that the disk did not answer or may not be read, which is no damage; None: there is none.
 
   Orbax takes a folder that may not be looked into for one that is missing, so all folders are looked into.
@@ -175,12 +185,21 @@ def _refusal(error: BaseException, path: Any) -> BaseException | None:
   return next(refusals, None)
 
 
+@contextlib.contextmanager
+def _news_only() -> Iterator[None]:
+  """Inside, nothing is logged that Orbax raises as well."""
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  for logger in loggers:
+    logger.addFilter(_is_news)
+  try:
+    yield
+  finally:
+    for logger in loggers:
+      logger.removeFilter(_is_news)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
   """Whether a log record is no other form of an error that Orbax raises as well, for each array once."""
   text = record.getMessage()
   again = text.startswith('Failed to get metadata') or 'tensorstore_spec' in text
   return not (again or (record.exc_info and 'orbax' in record.pathname))
-
-
-for _name in ('absl', 'asyncio'):
-  logging.getLogger(_name).addFilter(_is_news)

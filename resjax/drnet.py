@@ -4,6 +4,7 @@ Zhu et al., "Dynamic Resolution Network", NeurIPS 2021. The backbone is the swit
 lives beside it in `params['predictor']` and `batch_stats['predictor']`, with a plain BatchNorm of its own.
 """
 
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,9 +22,6 @@ from resjax.routing.cascade import log_odds
 from resjax.routing.oracle import smallest_right
 
 Batch = dict[str, Any]
-
-# 'supervised' learns from labels, the smallest resolution at which the frozen backbone is right.
-ESTIMATORS = ('dense', 'routed', 'supervised')
 
 
 def predictor_of(config: ConfigDict, axis_name: str | None = None) -> Predictor:
@@ -60,6 +58,37 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
   variables = rsnet.init(model, config, key)
   own = predictor_of(config).init(jax.random.fold_in(key, 1))
   return {kind: variables[kind] | {'predictor': own[kind]} for kind in ('params', 'batch_stats')}
+
+
+def pretraining(config: ConfigDict) -> ConfigDict | None:
+  """Returns the config of the run that trains the network alone first, where `drnet.start='pretrain'` asks for it."""
+  if config.drnet.start != 'pretrain':
+    return None
+  first = config.copy_and_resolve_references()
+  first.method = 'rsnet'
+  first.epochs = config.drnet.pretrain.epochs
+  for name in ('learning_rate', 'step_epochs', 'warmup_epochs'):
+    first.optimizer[name] = config.drnet.pretrain[name]
+  return first
+
+
+def backbone(config: ConfigDict, first: pathlib.Path) -> str | pathlib.Path | None:
+  """Returns the workdir of the RS-Net run whose network training starts from, or None where it starts from scratch.
+
+  Args:
+    config: Reads `drnet.start` and `drnet.checkpoint`.
+    first: The workdir of the run that `pretraining` describes.
+  """
+  return {'scratch': None, 'pretrain': first, 'checkpoint': config.drnet.checkpoint}[config.drnet.start]
+
+
+def rates(config: ConfigDict) -> dict[str, float]:
+  """Returns the learning rates of the entries of `params` as factors; 0: it stays. `network` stands for all others."""
+  return {
+    'network': 0.0 if config.drnet.frozen else 1.0,
+    'predictor': config.drnet.learning_rate_factor,
+    'alpha': 0.0,
+  }
 
 
 def costs_of(model: nn.Module, resolutions: Sequence[int]) -> tuple[int, ...]:

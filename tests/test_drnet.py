@@ -186,7 +186,7 @@ class Setup:
   def __init__(self, config, count, parallel='shard_map'):
     network = model(step.AXIS if config.sync_batch_norm else None)
     self.devices = Devices(parallel, jax.devices()[:count])
-    tx = optimizer.create(config, 10, 100)
+    tx = optimizer.create(config, 10, 100, drnet.rates(config))
     loss_fn = drnet.make_loss_fn(network, config, total_steps=10, axis_name=step.AXIS)
     self.train = self.devices.train(step.make_train_step(loss_fn, tx, seed=0, parallel=self.devices.parallel))
     self.eval = self.devices.eval(drnet.make_eval_fn(network, config))
@@ -241,7 +241,7 @@ def test_the_predictor_has_its_own_learning_rate():
   moves = []
   for factor in (0.1, 1.0):
     config = make_config(**{'drnet.learning_rate_factor': factor, 'optimizer.momentum': 0.0})
-    tx = optimizer.create(config, 10, 100)
+    tx = optimizer.create(config, 10, 100, drnet.rates(config))
     params = fresh()['params']
     gradient = jax.tree.map(np.ones_like, params)
     updates, _ = jax.jit(tx.update)(gradient, tx.init(params), params)

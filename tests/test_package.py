@@ -11,13 +11,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # A module may import those before it, and its own folder.
 ORDER = [
-  {'compiling', 'losses', 'macs', 'models', 'resize', 'routers', 'report'},
-  {'dial', 'preprocess', 'switchable'},
-  {'gumbel', 'rsnet', 'unseen'},
-  {'estimators'},
+  {'compiling', 'formats', 'losses', 'macs', 'models', 'recipes', 'resize', 'routers'},
+  {'dial', 'preprocess', 'report', 'switchable'},
+  {'config', 'data', 'gumbel', 'rsnet', 'unseen'},
+  {'checkpoint', 'estimators'},
   {'drnet'},
-  {'config', 'data'},
-  {'checkpoint'},
   {'training', 'inference'},
   {'measuring'},
   {'commands'},

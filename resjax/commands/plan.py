@@ -26,14 +26,14 @@ from resjax.report.table import macs_text
 from resjax.training import plan, topology
 
 EPILOG = """\
-  resjax plan --config=configs/rsnet_r18.py --topology=v5e-256 --batch=8192 --config.model.dtype=bfloat16
+  resjax plan --config=rsnet_r18 --topology=v5e-256 --batch=8192 --config.model.dtype=bfloat16
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds what the command takes; `--config.FIELD=VALUE` besides."""
   parser.epilog = EPILOG
-  parser.add_argument('--config', required=True, help='a recipe, such as configs/rsnet_r18.py')
+  parser.add_argument('--config', required=True, help='a recipe: a name, such as rsnet_r18, or a file')
   parser.add_argument('--topology', required=True, help=f'one of {", ".join(topology.NAMES)}')
   parser.add_argument('--batch', type=int, help="images of a step over all chips; by default the recipe's")
   parser.add_argument(
