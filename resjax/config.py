@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import formats, losses, models, preprocess, recipes, switchable
-from resjax.models.predictor import PREDICTORS
+from resjax import formats, losses, macs, models, preprocess, recipes, switchable
+from resjax.models.predictor import PREDICTORS, create_predictor
 from resjax.recipes import default
 
 # Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
@@ -51,9 +51,10 @@ _CHOICES = {
 
 # Each brings the fields of a stored config, by dotted name, from one format to the next: where fields were renamed or
 # removed, or mean something else. `formats.FORMAT` counts them.
-_UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
-  lambda fields: fields,  # from 0 to 1: no field changed
-)
+_UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (lambda fields: _budget_with_predictor(fields),)
+
+# Fields that one method alone reads.
+_OF_METHOD = {'drnet': 'drnet.'}
 
 _Check = tuple[Callable[[Any], bool], str]
 _POSITIVE: _Check = (lambda v: v > 0, 'more than 0')
@@ -196,6 +197,12 @@ def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = '') -> dict[st
   return flat
 
 
+def fields_read(config: ConfigDict) -> dict[str, Any]:
+  """Returns the fields that the config's method reads, by dotted name, as JSON values."""
+  others = [prefix for method, prefix in _OF_METHOD.items() if config.method != method]
+  return {name: value for name, value in flatten(to_json(config)).items() if not name.startswith(tuple(others))}
+
+
 def to_json(config: ConfigDict) -> dict[str, Any]:
   """Returns the config as JSON values: tuples become lists."""
   return json.loads(json.dumps(config.to_dict()))
@@ -238,14 +245,28 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
   return config
 
 
+def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
+  """From format 0 to 1: a budget counts the predictor's own multiply-adds, which it had left out."""
+  if fields['method'] != 'drnet':
+    return fields
+  budget, size = fields['drnet.budget'], fields['drnet.predictor.size']
+  name = fields['drnet.predictor.name']
+  count, width = len(fields['resolutions']), fields['drnet.predictor.width']
+  own = macs.of_model(create_predictor(name, resolutions=count, width=width), size or PREDICTORS[name][1])
+  classes, channels = fields['model.num_classes'], fields['model.width']
+  network = models.create(fields['model.name'], num_classes=classes, width=channels)
+  largest = macs.of_model(network, fields['resolutions'][0])
+  return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + own}
+
+
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
-  """Returns one line for each field that differs from a saved config and is not free to.
+  """Returns one line for each field that differs from a saved config, is read by the method, and is not free to.
 
   Args:
     saved: As `to_json` gave it when the run started.
     config: Of the run that wants to go on.
   """
-  old, new = flatten(saved), flatten(to_json(config))
+  old, new = fields_read(from_json(saved)), fields_read(config)
   lines = []
   for field in sorted(old.keys() | new.keys()):
     free = any(field == name or field.startswith(name + '.') for name in FREE)

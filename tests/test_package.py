@@ -11,12 +11,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # A module may import those before it, and its own folder.
 ORDER = [
-  {'compiling', 'formats', 'losses', 'macs', 'models', 'recipes', 'resize', 'routers'},
-  {'dial', 'preprocess', 'report', 'switchable'},
-  {'config', 'data', 'gumbel', 'rsnet', 'unseen'},
-  {'checkpoint', 'estimators'},
-  {'drnet'},
-  {'training', 'inference'},
+  {'compiling', 'formats', 'losses', 'macs', 'recipes', 'resize', 'resolution', 'routing', 'switchable'},
+  {'estimators', 'models', 'preprocess', 'report', 'unseen'},
+  {'config', 'data', 'gumbel', 'network', 'rsnet'},
+  {'checkpoint', 'drnet'},
+  {'trained', 'training'},
+  {'inference', 'planning'},
   {'measuring'},
   {'commands'},
   {'cli'},

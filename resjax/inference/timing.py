@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from resjax import formats
 from resjax.inference.runtime import Runtime
 
-FORMAT = 1  # of the file; that of version 0.1 had no number
 REPEATS = 3
 # A program that is expected to take longer is not run: smaller buckets tell its cost, in proportion.
 LONGEST = 1.0  # seconds
@@ -115,9 +115,8 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     stored = json.loads(text)
     if isinstance(stored, list):  # of version 0.1, whose tables say less of what they are of
       return []
-    number, tables = stored['format'], stored['tables']
-    if number > FORMAT:
-      raise ValueError(f'format {number}, written by a newer resjax, expected at most {FORMAT}')
+    formats.check(stored['format'], path)
+    tables = stored['tables']
     for table in tables:
       shape = [len(table['of']['resolutions']), len(table['of']['buckets'])]
       if not list(np.shape(table['seconds'])) == list(np.shape(table['measured'])) == shape:
@@ -135,7 +134,7 @@ def _write(path: pathlib.Path, tables: list[dict[str, Any]]) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(json.dumps({'format': FORMAT, 'tables': tables}, indent=1))
+    part.write_text(json.dumps({'format': formats.FORMAT, 'tables': tables}, indent=1))
     part.replace(path)
   except OSError as error:
     logging.getLogger(__name__).warning('cost table not kept: %s', error)

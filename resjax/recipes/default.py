@@ -36,7 +36,8 @@ def get_config() -> ConfigDict:
   # How the predictor learns: 'dense' runs every resolution on every image, 'routed' each image at its own alone (less
   # work, noisier gradients), 'supervised' from labels, the smallest resolution at which the frozen network is right.
   config.drnet.estimator = 'dense'
-  # Mean multiply-adds of an image, the predictor's left out; at most 1: as a share of the largest resolution's.
+  # Mean multiply-adds of an image, all that is run for it counted, the predictor too; at most 1: as a share of the
+  # largest resolution's.
   config.drnet.budget = 0.6
   config.drnet.eta = 0.2  # weight of what the mean exceeds the budget by
   config.drnet.tau = 1.0  # temperature of the choice's gradient at the first step

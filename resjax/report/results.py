@@ -74,6 +74,8 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   except (ValueError, TypeError, AttributeError, KeyError) as error:
     raise ValueError(f'{path}: {error}; expected the result of a run (delete it to score the run anew)') from None
   formats.check(number, path)
+  if number < 1 and 'budget' in results.get('predictor', {}):
+    results['predictor']['budget'] += results['predictor']['macs']  # which a budget had left out
   return results
 
 

@@ -76,7 +76,7 @@ def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
     return None
   place = f'workdir {workdir}'
   configuration.check_same(results, config, place)
-  if configuration.to_json(configuration.complete(results, place)) != configuration.to_json(config):
+  if configuration.fields_read(configuration.complete(results, place)) != configuration.fields_read(config):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:
     print(f'{workdir} holds this run, finished. Its result:')
