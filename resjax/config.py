@@ -197,9 +197,9 @@ def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = '') -> dict[st
   return flat
 
 
-def fields_read(config: ConfigDict) -> dict[str, Any]:
-  """Returns the fields that the config's method reads, by dotted name, as JSON values."""
-  others = [prefix for method, prefix in _OF_METHOD.items() if config.method != method]
+def fields_read(config: ConfigDict, method: str) -> dict[str, Any]:
+  """Returns the fields that a method reads, by dotted name, as JSON values."""
+  others = [prefix for other, prefix in _OF_METHOD.items() if other != method]
   return {name: value for name, value in flatten(to_json(config)).items() if not name.startswith(tuple(others))}
 
 
@@ -266,7 +266,7 @@ def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
     saved: As `to_json` gave it when the run started.
     config: Of the run that wants to go on.
   """
-  old, new = fields_read(from_json(saved)), fields_read(config)
+  old, new = fields_read(from_json(saved), config.method), fields_read(config, config.method)
   lines = []
   for field in sorted(old.keys() | new.keys()):
     free = any(field == name or field.startswith(name + '.') for name in FREE)

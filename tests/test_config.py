@@ -118,16 +118,36 @@ def stored(number=None, **changes):
 
 @pytest.mark.parametrize('number', [None, 0, formats.FORMAT])
 def test_a_config_stored_before_a_field_came_is_completed(number):
-  saved = stored(number, memory=None, drnet={'budget': 0.5}, resolutions=[32, 8])
+  saved = stored(number, memory=None, optimizer={'learning_rate': 0.5}, resolutions=[32, 8])
   config = configuration.complete(saved, 'here')
   assert config.memory == 'joint' and config.resolutions == (32, 8)
-  assert config.drnet.budget == 0.5 and config.drnet.eta == 0.2
+  assert config.optimizer.learning_rate == 0.5 and config.optimizer.momentum == 0.9
   again = default.get_config()
-  again.resolutions, again.drnet.budget = (32, 8), 0.5
+  again.resolutions, again.optimizer.learning_rate = (32, 8), 0.5
   configuration.check_same(saved, again, 'here')
-  again.drnet.eta = 0.3
-  with pytest.raises(ValueError, match='another config .config.drnet.eta: 0.2 there, 0.3 here.: give its config'):
+  again.optimizer.momentum = 0.8
+  with pytest.raises(ValueError, match='config .config.optimizer.momentum: 0.9 there, 0.8 here.: give its config'):
     configuration.check_same(saved, again, 'here')
+
+
+@pytest.mark.parametrize('budget', [0.6, 5e6])
+def test_a_budget_that_left_the_predictor_out_is_brought_to_count_it(budget):
+  fields = {'method': 'drnet', 'model.name': 'resnet_small', 'model.num_classes': 10, 'resolutions': (32, 16, 8)}
+  made = default.get_config()
+  made.update_from_flattened_dict(fields | {'drnet.budget': budget, 'drnet.predictor.size': 16})
+  before = {'config': configuration.to_json(made)}
+  network = budget * 12_501_632 if budget <= 1 else budget
+  assert configuration.complete(before, 'here').drnet.budget == network + 69_312
+  assert configuration.complete(before | {'format': 1}, 'here').drnet.budget == budget
+
+
+def test_what_the_method_does_not_read_may_differ():
+  again = default.get_config()
+  again.drnet.eta = 0.3
+  configuration.check_same(stored(1), again, 'here')
+  again.method = 'drnet'
+  with pytest.raises(ValueError, match='config.drnet.eta: 0.2 there, 0.3 here; config.method'):
+    configuration.check_same(stored(1), again, 'here')
 
 
 @pytest.mark.parametrize(

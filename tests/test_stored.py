@@ -19,7 +19,7 @@ from resjax.training.devices import Devices
 
 ARCHIVE = pathlib.Path(__file__).parent / 'stored' / '0.1.0.tar.gz'
 
-# Of the DRNet: 60 % of what 16 px cost, as version 0.1.0 counted, and the predictor's own, which a budget now counts too.
+# Of the DRNet: 60 % of what 16 px cost, as version 0.1.0 counted, and the predictor's own.
 BUDGET = 0.6 * 216_128 + 31_232
 
 # After three steps: the tests compile with less optimisation than the run was made with, and round elsewhere.

@@ -76,7 +76,8 @@ def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
     return None
   place = f'workdir {workdir}'
   configuration.check_same(results, config, place)
-  if configuration.fields_read(configuration.complete(results, place)) != configuration.fields_read(config):
+  before, method = configuration.complete(results, place), config.method
+  if configuration.fields_read(before, method) != configuration.fields_read(config, method):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:
     print(f'{workdir} holds this run, finished. Its result:')
