@@ -1,39 +1,65 @@
 """One image network, any resolution, any budget, in JAX."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from resjax import config, losses, macs, models, recipes
+from resjax import config, losses, macs, models, preprocess, recipes, resize, routing, switchable, unseen
+from resjax.network import Network
+from resjax.preprocess import Preprocessing
+from resjax.routing import Budget
 from resjax.switchable import extract, forward, share, view
 
 if TYPE_CHECKING:
-  from resjax.inference import Classifier
+  from resjax import trained
+  from resjax.inference import Classifier, Prediction
   from resjax.training.loop import train_and_evaluate
 
 __version__ = '0.2.0'
 
 __all__ = [
+  'Budget',
   'Classifier',
+  'Network',
+  'Prediction',
+  'Preprocessing',
   'config',
   'extract',
   'forward',
   'losses',
   'macs',
   'models',
+  'preprocess',
   'recipes',
+  'resize',
+  'routing',
   'share',
+  'switchable',
   'train_and_evaluate',
+  'trained',
+  'unseen',
   'view',
 ]
 
+# What is imported only where it is used, and the data libraries with it.
+_LATER = {
+  'Classifier': 'resjax.inference.classifier',
+  'Prediction': 'resjax.inference.predictions',
+  'train_and_evaluate': 'resjax.training.loop',
+}
+
+# Modules of version 0.1, and where their names are now.
+_MOVED = {
+  'routers': 'resjax.routing, a class for each router',
+  'dial': 'resjax.routing.dial, and a class for each router in resjax.routing',
+}
+
 
 def __getattr__(name: str) -> Any:
-  """Imports what predicts and what trains, and the data libraries that they need, only where it is used."""
-  if name == 'Classifier':
-    from resjax.inference import Classifier
-
-    return Classifier
-  if name == 'train_and_evaluate':
-    from resjax.training.loop import train_and_evaluate
-
-    return train_and_evaluate
+  """Imports what predicts and what trains; says where names of earlier versions went."""
+  if name in _LATER:
+    return getattr(importlib.import_module(_LATER[name]), name)
+  if name == 'trained':
+    return importlib.import_module('resjax.trained')
+  if name in _MOVED:
+    raise ImportError(f'resjax.{name} is gone since 0.2: see {_MOVED[name]}')
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
