@@ -1,7 +1,7 @@
 """One image network, any resolution, any budget, in JAX."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resjax import config, losses, macs, models, preprocess, recipes, resize, routing, switchable, unseen
 from resjax.network import Network
@@ -53,13 +53,14 @@ _MOVED = {
   'dial': 'resjax.routing.dial, and a class for each router in resjax.routing',
 }
 
+if not TYPE_CHECKING:  # to a type checker other names are errors
 
-def __getattr__(name: str) -> Any:
-  """Imports what predicts and what trains; says where names of earlier versions went."""
-  if name in _LATER:
-    return getattr(importlib.import_module(_LATER[name]), name)
-  if name == 'trained':
-    return importlib.import_module('resjax.trained')
-  if name in _MOVED:
-    raise ImportError(f'resjax.{name} is gone since 0.2: see {_MOVED[name]}')
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  def __getattr__(name: str) -> object:
+    """Imports what predicts and what trains; says where names of earlier versions went."""
+    if name in _LATER:
+      return getattr(importlib.import_module(_LATER[name]), name)
+    if name == 'trained':
+      return importlib.import_module('resjax.trained')
+    if name in _MOVED:
+      raise ImportError(f'resjax.{name} is gone since 0.2: see {_MOVED[name]}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -226,6 +226,9 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
     stored: What was saved with the run: `config`, as `to_json` gave it, and its `format`; without one it is 0.
     place: What messages call it.
 
+  Returns:
+    A config with the fields of the default. Of format 0, fields of a recipe's own are left out: nothing read them.
+
   Raises:
     ValueError: A newer version wrote it.
   """
@@ -236,12 +239,12 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
     fields = upgrade(fields)
   config = default.get_config()
   unknown = sorted(fields.keys() - flatten(config).keys())
-  if unknown:
+  if unknown and number:
     raise ValueError(
       f'{place}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
     )
   with config.ignore_type():
-    config.update_from_flattened_dict(fields)
+    config.update_from_flattened_dict({name: value for name, value in fields.items() if name not in unknown})
   return config
 
 

@@ -1,6 +1,8 @@
 """Checkpoints come back bit for bit, on other devices too; the latest and the best are kept; damage is set aside."""
 
 import errno
+import gc
+import logging
 import os
 import pathlib
 import subprocess
@@ -230,6 +232,19 @@ def test_what_is_not_there_to_read_is_named(tmp_path):
   with pytest.raises(ValueError, match='checkpoints/5: .*; expected a whole checkpoint') as error:
     checkpoint.load_variables(tmp_path)
   assert '\n' not in str(error.value)
+
+
+@abandoned
+def test_what_is_raised_is_not_logged_too_and_other_records_are_afterwards(tmp_path, caplog):
+  save(tmp_path, 3)
+  truncate(arrays(tmp_path, 3))
+  caplog.clear()
+  with pytest.raises(ValueError, match='OUT_OF_RANGE'):
+    checkpoint.load_variables(tmp_path)
+  gc.collect()
+  assert caplog.records == []
+  logging.getLogger('absl').warning('Failed to get metadata, says somebody else')
+  assert len(caplog.records) == 1
 
 
 def test_a_workdir_that_cannot_be_made_is_named(tmp_path):

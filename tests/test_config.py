@@ -103,6 +103,8 @@ def test_a_config_has_the_fields_of_the_default(change, message):
     (['--config.data.dir=2024'], lambda c: c.data.dir == '2024'),
     (['--config.epochs=3'], lambda c: isinstance(c.epochs, float) and c.epochs == 3),
     (['--config.resolutions=(160,)'], lambda c: c.resolutions == (160,)),
+    (['--config.resolutions=64', '--config.resolutions=32'], lambda c: c.resolutions == (64, 32)),
+    (['--config.resolutions=64', '--config.resolutions=(32,16)'], lambda c: c.resolutions == (32, 16)),
   ],
 )
 def test_a_field_gets_the_type_that_it_has(fields, read):
@@ -161,6 +163,10 @@ def test_what_a_newer_version_stored_is_refused_in_one_line(saved, message):
   with pytest.raises(ValueError, match=message) as error:
     configuration.complete(saved, 'run/5')
   assert '\n' not in str(error.value)
+
+
+def test_fields_of_a_recipes_own_were_read_by_nothing_and_are_left_out():
+  assert configuration.complete(stored(0, note='mine'), 'here') == default.get_config()
 
 
 def test_every_format_has_its_upgrade_and_only_older_ones_get_it(monkeypatch):

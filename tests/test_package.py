@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import resjax
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 # A module may import those before it, and its own folder.
@@ -37,6 +39,30 @@ def test_importing_resjax_loads_no_data_library():
     'matplotlib',
     'tensorflow',
   }
+
+
+def test_importing_parses_no_flags_and_changes_no_logger():
+  code = """
+import logging
+loggers = [logging.getLogger(name) for name in (None, 'absl', 'asyncio', 'jax', 'orbax')]
+state = lambda: [(l.level, list(l.handlers), list(l.filters)) for l in loggers]
+before = state()
+import resjax
+assert state() == before, state()
+import resjax.checkpoint, resjax.commands.train
+assert [l.filters for l in loggers] == [[]] * len(loggers)
+from absl import flags
+assert not flags.FLAGS.is_parsed() and 'config' not in flags.FLAGS
+"""
+  assert loaded_after(code)
+
+
+def test_what_trains_and_predicts_is_imported_where_it_is_used():
+  names = '[name.split(".")[0] for name in sys.modules]'
+  code = f'import resjax, sys; assert "grain" not in {names}; assert resjax.train_and_evaluate and resjax.Classifier'
+  assert 'grain' in loaded_after(code)
+  with pytest.raises(AttributeError, match="module 'resjax' has no attribute 'Clasifier'"):
+    resjax.Clasifier  # noqa: B018
 
 
 def test_training_loads_no_tensorflow():

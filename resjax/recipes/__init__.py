@@ -3,12 +3,14 @@
 The docstring of each is its command, its cost and its result; its `get_config()` returns a new ConfigDict.
 """
 
+import difflib
 import importlib.util
 import pathlib
 import pkgutil
 import sys
 import types
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -63,7 +65,17 @@ def _module_of(place: str) -> types.ModuleType:
 
 def _with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
   """The config with fields set as a command names them, in the types that they have."""
-  values, arguments = flags.FlagValues(), ['resjax', *fields]
+  named = [field.partition('=')[::2] for field in fields]
+  for name, _ in named:
+    if '.' in name:
+      _check_field(config, name.partition('.')[2])
+  # Tuples add up as flags; one that is whole takes the place of those before it.
+  kept = [
+    field
+    for i, field in enumerate(fields)
+    if not any(name == named[i][0] and value.startswith(('(', '[')) for name, value in named[i + 1 :])
+  ]
+  values, arguments = flags.FlagValues(), ['resjax', *kept]
   try:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
     rest = values(arguments)[1:]
@@ -73,3 +85,15 @@ def _with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
   if rest:
     raise ValueError(f'unexpected argument {rest[0]!r}: fields are set as --config.FIELD=VALUE')
   return config
+
+
+def _check_field(config: ConfigDict, name: str) -> None:
+  """Refuses a name that no field has."""
+  place: Any = config
+  for part in name.split('.'):
+    names = list(place) if isinstance(place, ConfigDict) else []
+    if part not in names:
+      close = [f'. Did you mean "{near}" instead of "{part}"?' for near in difflib.get_close_matches(part, names, 1)]
+      hint = close[0] if close else ', expected one of resjax/recipes/default.py'
+      raise ValueError(f'--config.{name}: no such field{hint}')
+    place = place[part]
