@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from resjax import resize
+from resjax.resolution import Resolution
 
 # Mean and standard deviation per channel, of values in [0, 1].
 NORMALIZATIONS = {
@@ -19,7 +20,7 @@ FLIPS = ('none', 'shared', 'independent')
 
 def prepare(
   images: Sequence[Array],
-  resolutions: Sequence[int | tuple[int, int]],
+  resolutions: Sequence[Resolution],
   normalize: str,
   flips: Array | None = None,
 ) -> tuple[Array, ...]:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resjax.resolution import Resolution, sides
+
 __all__ = ['pyramid', 'resize']
 
 
@@ -24,7 +26,7 @@ def _weights(old: int, new: int) -> np.ndarray:
   return (triangle / triangle.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def resize(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+def resize(images: jax.Array, size: Resolution) -> jax.Array:
   """Resizes images as PIL's `Image.resize(..., BILINEAR)` does, without its rounding.
 
   Every image is resized by itself, so the result for one does not depend on its batch. On 0..255
@@ -39,13 +41,11 @@ def resize(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
     passed through.
 
   Raises:
-    ValueError: `images` has not four axes, or a size is not positive.
+    ValueError: `images` has not four axes, or the size is not one or two positive integers.
   """
-  height, width = size if isinstance(size, tuple) else (size, size)
+  height, width = sides(size, 'size')
   if images.ndim != 4:
     raise ValueError(f'images: shape {images.shape}, expected [batch, height, width, channels]')
-  if min(height, width) < 1:
-    raise ValueError(f'size: {size}, expected positive pixels')
   images = jnp.asarray(images, jnp.float32)
   if images.shape[1:3] == (height, width):
     return images
@@ -54,7 +54,7 @@ def resize(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
   return jnp.einsum('hH,bHWc,wW->bhwc', rows, images, columns, precision=exact)
 
 
-def pyramid(images: jax.Array, resolutions: Sequence[int | tuple[int, int]]) -> tuple[jax.Array, ...]:
+def pyramid(images: jax.Array, resolutions: Sequence[Resolution]) -> tuple[jax.Array, ...]:
   """Makes every resolution of a batch from one size of it.
 
   Args:

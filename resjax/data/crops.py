@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from resjax.data.decode import BadImage, decode, dimensions
+from resjax.resolution import Resolution, sides
 
 __all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train_crops']
 
@@ -107,7 +108,7 @@ def train_crops(
 
 
 def centre_crops(
-  image: bytes | np.ndarray, sizes: Sequence[int | tuple[int, int]], crop_fraction: float, max_pixels: int
+  image: bytes | np.ndarray, sizes: Sequence[Resolution], crop_fraction: float, max_pixels: int
 ) -> tuple[np.ndarray, ...]:
   """Makes the evaluation crops: the image just covers int(size / crop_fraction) both ways, then its centre.
 
@@ -127,10 +128,10 @@ def centre_crops(
     BadImage: The image can't be decoded, or is refused.
   """
   height, width = dimensions(image, max_pixels)
-  sizes = [size if isinstance(size, tuple) else (size, size) for size in sizes]
+  wanted = [sides(size, 'size') for size in sizes]
   shapes = []
-  for size in sizes:
-    h, w = (int(side / crop_fraction) for side in size)
+  for rows, columns in wanted:
+    h, w = int(rows / crop_fraction), int(columns / crop_fraction)
     h, w = (h, int(h * width / height)) if h * width >= w * height else (int(w * height / width), w)
     if h * w > max_pixels:
       raise BadImage(
@@ -139,15 +140,13 @@ def centre_crops(
     shapes.append((h, w))
   resize = _resizer(decode(image))
   results = []
-  for (rows, columns), (h, w) in zip(sizes, shapes):
+  for (rows, columns), (h, w) in zip(wanted, shapes):
     top, left = round((h - rows) / 2), round((w - columns) / 2)
     results.append(resize(h, w)[top : top + rows, left : left + columns])
   return tuple(results)
 
 
-def evaluation_crops(
-  config: ConfigDict, sizes: Sequence[int | tuple[int, int]]
-) -> Callable[..., tuple[np.ndarray, ...]]:
+def evaluation_crops(config: ConfigDict, sizes: Sequence[Resolution]) -> Callable[..., tuple[np.ndarray, ...]]:
   """Returns `centre_crops` with all but the image given: how a run crops where it does not train.
 
   Args:

@@ -1,0 +1,45 @@
+"""What a resolution is: the side of a square in pixels, or (height, width). Here it is checked, named and read."""
+
+import numbers
+
+Resolution = int | tuple[int, int]
+
+
+def sides(resolution: Resolution, field: str = 'resolution') -> tuple[int, int]:
+  """Returns height and width in pixels.
+
+  Args:
+    resolution: Of a square, or (height, width); NumPy's integers are taken too.
+    field: What the error calls it.
+
+  Raises:
+    ValueError: It is not a positive integer, nor two of them.
+  """
+  pair = tuple(resolution) if isinstance(resolution, tuple | list) else (resolution, resolution)
+  if len(pair) != 2 or not all(isinstance(s, numbers.Integral) and not isinstance(s, bool) and s > 0 for s in pair):
+    raise ValueError(f'{field}: got {resolution!r}, expected a positive integer or (height, width)')
+  return int(pair[0]), int(pair[1])
+
+
+def square(resolution: Resolution) -> Resolution:
+  """Returns the same resolution, as one number where both sides are equal; ValueError as `sides`."""
+  height, width = sides(resolution)
+  return height if height == width else (height, width)
+
+
+def name(resolution: Resolution) -> str:
+  """Returns '160' for a square, '128x192' for height x width; ValueError as `sides`."""
+  height, width = sides(resolution)
+  return str(height) if height == width else f'{height}x{width}'
+
+
+def parse(text: str) -> Resolution:
+  """Returns the resolution that `160` or `128x192` (height x width) names.
+
+  Raises:
+    ValueError: The text is neither.
+  """
+  read = [int(side) if side.isdecimal() else 0 for side in text.split('x')]
+  if not 1 <= len(read) <= 2 or min(read) < 1:
+    raise ValueError(f'got {text!r}, expected pixels such as 160, or 128x192')
+  return square((read[0], read[-1]))
