@@ -7,7 +7,7 @@ ordinary network.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from resjax.apply import Apply, run
 from resjax.resolution import Resolution, sides
 from resjax.resolution import name as key_of
 
@@ -22,39 +23,6 @@ Variables = dict[str, Any]
 
 # The one private set of a network whose normalisers are shared by all resolutions (an ablation).
 SHARED_SET = 'all'
-
-
-class Apply(Protocol):
-  """A network as a function: `apply(variables, images, train) -> (logits, variables)`.
-
-  `variables` is the plain tree that `share` was given. The returned one has the same structure; it holds what the
-  network changed, such as running statistics, and all else as it came. Where `forward` is given a mask, the function
-  is called with `mask=` `[B]` as well.
-  """
-
-  def __call__(self, variables: Any, images: Array, train: bool, /) -> tuple[Array, Any]:
-    """Returns the logits `[B, K]` of images `[B, H, W, C]`, and the variables."""
-
-
-def linen(model: nn.Module) -> Apply:
-  """Returns the function of a Flax (linen) module that is called as `model(images, train=...)`, with `mask=` if given.
-
-  In training every collection but `params` may change.
-  """
-
-  def apply(variables: Any, images: Array, train: bool, **options: Array) -> tuple[Array, Any]:
-    if not train:
-      return model.apply(variables, images, train=False, **options), variables
-    changing = [collection for collection in variables if collection != 'params']
-    logits, updates = model.apply(variables, images, train=True, **options, mutable=changing)
-    return logits, variables | updates
-
-  return apply
-
-
-def as_apply(model: nn.Module | Apply) -> Apply:
-  """Returns the function that `forward` runs: a function itself, or `linen` of a module (of what has an `apply`)."""
-  return linen(model) if hasattr(model, 'apply') else model  # type: ignore[arg-type, return-value]
 
 
 def share(
@@ -99,13 +67,14 @@ def share(
   _check_batch_norm(variables)
   statistics = flatten_dict(variables['batch_stats'])
   normalisers = {path[:-1] for path in statistics}
-  shared, own = {}, {}
+  shared: dict[Any, Any] = {}
+  normal: dict[Any, Any] = {}
   for path, value in flatten_dict(variables['params']).items():
-    (own if path[:-1] in normalisers else shared)[path] = value
+    (normal if path[:-1] in normalisers else shared)[path] = value
   return {
     'params': {
       'shared': unflatten_dict(shared),
-      'private': {key: unflatten_dict(own) for key in keys},
+      'private': {key: unflatten_dict(normal) for key in keys},
     },
     'batch_stats': {key: unflatten_dict(statistics) for key in keys},
   }
@@ -246,7 +215,7 @@ def forward(
 
   Args:
     model: A Flax (linen) module, called as `model(images, train=...)`, with `mask=` too where a mask is given; or a
-      function, see `Apply`.
+      function, see `resjax.apply.Apply`.
     variables: As `share` returns them; other entries are left alone.
     images: One `[B, r, r, C]` per resolution.
     resolutions: Highest first, in the order of `images`.
@@ -262,11 +231,9 @@ def forward(
       set.
   """
   _check_order(images, resolutions, mask)
-  apply = as_apply(model)
   new, logits = variables, []
   for i, (inputs, resolution) in enumerate(zip(images, resolutions, strict=True)):
-    options = {} if mask is None else {'mask': mask[i]}
-    out, plain = apply(view(new, resolution), inputs, train, **options)
+    out, plain = run(model, view(new, resolution), inputs, train, None if mask is None else mask[i])
     if train:
       new = with_view(new, resolution, plain)
     logits.append(out)

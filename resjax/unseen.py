@@ -14,8 +14,9 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from resjax.apply import Apply, run
 from resjax.resolution import Resolution, name, sides
-from resjax.switchable import SHARED_SET, Apply, Variables, as_apply, path_text, set_of, sets_of, view, with_view
+from resjax.switchable import SHARED_SET, Variables, path_text, set_of, sets_of, view, with_view
 
 WAYS = ('interpolate', 'nearest')
 
@@ -74,7 +75,7 @@ def recalibrate(
 
   Args:
     model: A plain network, called as `model(images, train=True)`; any momentum below 1. Or a function, see
-      `switchable.Apply`: the leaves that it does not return as they came are its running statistics, each
+      `resjax.apply.Apply`: the leaves that it does not return as they came are its running statistics, each
       `momentum * old + (1 - momentum) * batch`, and play no part in training's logits.
     variables: With normalisers for this resolution, see `add`. Where the statistics are one for all sizes, those
       change, and the result is meant for this resolution alone.
@@ -89,12 +90,12 @@ def recalibrate(
       no statistics, or changes what is none, such as a counter; or a statistic is not finite or not a running average.
   """
   height, width = sides(resolution)
-  key, plain, apply = set_of(variables, resolution), view(variables, resolution), as_apply(model)
+  key, plain = set_of(variables, resolution), view(variables, resolution)
   leaves, structure = jax.tree.flatten(plain)
   names = [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain)]
 
   def update(leaves: Sequence[Array], images: Array) -> Sequence[Array]:
-    return structure.flatten_up_to(apply(structure.unflatten(leaves), images, True)[1])
+    return jax.tree.leaves(run(model, jax.tree.unflatten(structure, leaves), images, True)[1])
 
   moments = jax.jit(lambda leaves, images: _moments(update, names, leaves, images))
   found, sizes = [], []
@@ -114,7 +115,7 @@ def recalibrate(
     raise ValueError(f'batches: statistics at {key} px are not finite, expected finite images and a momentum below 1')
   new = [jnp.asarray(means[place], old.dtype) if place in means else old for place, old in enumerate(leaves)]
   line = f'{name(resolution)} px: BatchNorm statistics from {sum(sizes)} images'
-  return with_view(variables, resolution, structure.unflatten(new)), line
+  return with_view(variables, resolution, jax.tree.unflatten(structure, new)), line
 
 
 def _neighbours(trained: list[int], side: float, how: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # A module may import those before it, and its own folder.
 ORDER = [
-  {'resolution'},
+  {'apply', 'resolution'},
   {'compiling', 'losses', 'macs', 'models', 'resize', 'routers', 'report'},
   {'dial', 'preprocess', 'switchable'},
   {'gumbel', 'rsnet', 'unseen'},
