@@ -10,9 +10,9 @@ from jax import Array
 class Apply(Protocol):
   """A network as a function: `apply(variables, images, train) -> (logits, variables)`.
 
-  `variables` is the plain tree that `switchable.share` was given. The returned one has the same structure; it holds what
-  the network changed, such as running statistics, and all else as it came. Where `switchable.forward` is given a mask,
-  the function is called with `mask=` `[B]` as well.
+  `variables` is the plain tree that `switchable.share` was given. The returned one has the same structure. It holds
+  what the network changed, such as running statistics, and all else as it came. Where `switchable.forward` is given a
+  mask, the function is called with `mask=` `[B]` as well.
   """
 
   def __call__(self, variables: Any, images: Array, train: bool, /) -> tuple[Array, Any]:
