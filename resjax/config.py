@@ -33,7 +33,6 @@ _CHOICES = {
   'drnet.start': ('scratch', 'pretrain', 'checkpoint'),
   'drnet.estimator': ('dense', 'routed', 'supervised'),
   'drnet.predictor.name': tuple(PREDICTORS),
-  'model.name': tuple(models.MODELS),
   'model.dtype': ('float32', 'bfloat16'),
   'data.source': ('tfds', 'folder', 'scaled_digits', 'fake'),
   'data.crop': ('random_resized', 'full'),
@@ -133,6 +132,7 @@ def validate(config: ConfigDict) -> None:
       raise ValueError(f'config.{field}: got {flat[field]!r}, expected {expected}')
   resolutions = tuple(config.resolutions)
   try:
+    models.check_name(config.model.name)
     switchable.check_resolutions(resolutions)
   except ValueError as error:
     raise ValueError(f'config.{error}') from None

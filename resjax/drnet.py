@@ -15,7 +15,7 @@ from jax import Array
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from resjax import estimators, gumbel, losses, macs, preprocess, rsnet, switchable
+from resjax import estimators, gumbel, losses, macs, models, preprocess, rsnet, switchable
 from resjax.models.predictor import PREDICTORS, Predictor, create_predictor
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import log_odds
@@ -157,9 +157,11 @@ def make_loss_fn(
     axis_name: The named axis of the devices, or None for one device.
 
   Raises:
-    ValueError: The budget is below the cheapest resolution's cost.
+    ValueError: The budget is below the cheapest resolution's cost, or the network is to be trained and takes no mask.
   """
   options, resolutions = config.drnet, tuple(config.resolutions)
+  if not options.frozen:
+    models.check_mask(model, config.model.name)
   costs = costs_of(model, resolutions)
   budget = budget_of(config, costs)
   predictor = predictor_of(config, axis_name if config.sync_batch_norm else None)

@@ -9,6 +9,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from resjax import resize
+from resjax.resolution import Resolution
 
 # Mean and standard deviation per channel, of values in [0, 1].
 NORMALIZATIONS = {
@@ -55,7 +56,7 @@ class Preprocessing:
 
 def prepare(
   images: Sequence[Array],
-  resolutions: Sequence[int | tuple[int, int]],
+  resolutions: Sequence[Resolution],
   normalize: str,
   flips: Array | None = None,
   interpolation: str = 'bilinear',

@@ -10,6 +10,7 @@ from PIL import Image
 
 from resjax.data.decode import BadImage, decode, dimensions
 from resjax.preprocess import Preprocessing
+from resjax.resolution import Resolution, sides
 
 __all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train_crops']
 
@@ -112,7 +113,7 @@ def train_crops(
 
 def centre_crops(
   image: bytes | np.ndarray,
-  sizes: Sequence[int | tuple[int, int]],
+  sizes: Sequence[Resolution],
   crop_fraction: float,
   max_pixels: int,
   interpolation: str = 'bilinear',
@@ -136,10 +137,10 @@ def centre_crops(
     BadImage: The image can't be decoded, or is refused.
   """
   height, width = dimensions(image, max_pixels)
-  sizes = [size if isinstance(size, tuple) else (size, size) for size in sizes]
+  wanted = [sides(size, 'size') for size in sizes]
   shapes = []
-  for size in sizes:
-    h, w = (int(side / crop_fraction) for side in size)
+  for rows, columns in wanted:
+    h, w = int(rows / crop_fraction), int(columns / crop_fraction)
     h, w = (h, int(h * width / height)) if h * width >= w * height else (int(w * height / width), w)
     if h * w > max_pixels:
       raise BadImage(
@@ -148,14 +149,14 @@ def centre_crops(
     shapes.append((h, w))
   resize = _resizer(decode(image), interpolation=interpolation)
   results = []
-  for (rows, columns), (h, w) in zip(sizes, shapes):
+  for (rows, columns), (h, w) in zip(wanted, shapes):
     top, left = round((h - rows) / 2), round((w - columns) / 2)
     results.append(resize(h, w)[top : top + rows, left : left + columns])
   return tuple(results)
 
 
 def evaluation_crops(
-  preprocessing: Preprocessing, sizes: Sequence[int | tuple[int, int]]
+  preprocessing: Preprocessing, sizes: Sequence[Resolution]
 ) -> Callable[..., tuple[np.ndarray, ...]]:
   """Returns `centre_crops` with all but the image given: how images are cropped where a network is not trained.
 

@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
 
   # --- the network ---
   config.model = ConfigDict()
-  config.model.name = 'resnet18'  # a key of resjax.models.MODELS
+  config.model.name = 'resnet18'  # a key of resjax.models.MODELS, or your own: 'package.module:factory'
   config.model.num_classes = 1000
   config.model.width = 1.0  # multiplies the channels, where the model has a width
   config.model.zero_init_last_gamma = False  # residual blocks start as the identity
