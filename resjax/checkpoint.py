@@ -7,16 +7,13 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from resjax import config as configuration
-from resjax import formats
-from resjax.data import places
+from resjax import formats, places
 from resjax.switchable import Variables
 
 _T = TypeVar('_T')
@@ -54,19 +51,22 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
   return meta | {'step': int(path.name)}
 
 
-def load_variables(
+class Saved(NamedTuple):
+  """What a checkpoint holds for who does not train on."""
+
+  variables: Variables  # `params`, the averaged ones where the run keeps them, and `batch_stats`
+  meta: dict[str, Any]  # see `load_meta`
+
+
+def load(
   workdir: str | pathlib.Path, *, step: int | None = None, sharding: jax.sharding.Sharding | None = None
-) -> tuple[Variables, ConfigDict]:
-  """Returns the variables that a run's evaluation uses, and the run's config; the optimiser's state is not read.
+) -> Saved:
+  """Returns the variables that a run's evaluation uses, and what was saved with them; no optimiser's state is read.
 
   Args:
     workdir: The run's folder; only read, also while the run goes on.
     step: One of those saved; None: the latest.
     sharding: Where the arrays stand; None: on this process's first device.
-
-  Returns:
-    `params`, the averaged ones where the run keeps them, and `batch_stats`; the config that was saved with them,
-    completed where fields came later.
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
@@ -78,9 +78,10 @@ def load_variables(
   shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
   loaded = _read(path, {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}, sharding)
+  formats.check(loaded['meta'].get('format', 0), path)
   state = loaded['state']
   variables = {'params': state[averaged], 'batch_stats': state['batch_stats']}
-  return variables, configuration.complete(loaded['meta'], path)
+  return Saved(variables, loaded['meta'] | {'step': int(path.name)})
 
 
 def read_all(path: pathlib.Path) -> None:
@@ -203,3 +204,10 @@ def _is_news(record: logging.LogRecord) -> bool:
   text = record.getMessage()
   again = text.startswith('Failed to get metadata') or 'tensorstore_spec' in text
   return not (again or (record.exc_info and 'orbax' in record.pathname))
+
+
+def __getattr__(name: str) -> NoReturn:
+  """Says where a name of version 0.1 went."""
+  if name == 'load_variables':
+    raise ImportError('resjax.checkpoint.load_variables is gone since 0.2: type resjax.trained.read(workdir)')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

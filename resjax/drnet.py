@@ -16,30 +16,12 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from resjax import estimators, gumbel, losses, macs, models, preprocess, rsnet, switchable
-from resjax.models.predictor import PREDICTORS, Predictor, create_predictor
+from resjax.models.predictor import from_config as predictor_of
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import log_odds
 from resjax.routing.oracle import smallest_right
 
 Batch = dict[str, Any]
-
-
-def predictor_of(config: ConfigDict, axis_name: str | None = None) -> Predictor:
-  """Returns the predictor of a config.
-
-  Args:
-    config: Reads `resolutions`, `model.dtype` and `drnet.predictor`.
-    axis_name: The named axis over which its BatchNorm normalises in training; None: each device by itself.
-  """
-  options = config.drnet.predictor
-  model = create_predictor(
-    options.name,
-    resolutions=len(config.resolutions),
-    width=options.width,
-    dtype=config.model.dtype,
-    axis_name=axis_name,
-  )
-  return Predictor(model, options.size or PREDICTORS[options.name][1])
 
 
 def variables_of_predictor(variables: switchable.Variables) -> switchable.Variables:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -55,7 +56,7 @@ class Preprocessing:
 
 
 def prepare(
-  images: Sequence[Array],
+  images: Sequence[Array | np.ndarray],
   resolutions: Sequence[Resolution],
   normalize: str,
   flips: Array | None = None,

@@ -41,7 +41,7 @@ def _weights(old: int, new: int, interpolation: str) -> np.ndarray:
   return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def resize(images: jax.Array, size: Resolution, interpolation: str = 'bilinear') -> jax.Array:
+def resize(images: jax.Array | np.ndarray, size: Resolution, interpolation: str = 'bilinear') -> jax.Array:
   """Resizes images as PIL's `Image.resize` does, without its rounding.
 
   Every image is resized by itself, so the result for one does not depend on its batch. On 0..255
@@ -77,7 +77,7 @@ def resize(images: jax.Array, size: Resolution, interpolation: str = 'bilinear')
 
 
 def pyramid(
-  images: jax.Array, resolutions: Sequence[Resolution], interpolation: str = 'bilinear'
+  images: jax.Array | np.ndarray, resolutions: Sequence[Resolution], interpolation: str = 'bilinear'
 ) -> tuple[jax.Array, ...]:
   """Makes every resolution of a batch from one size of it.
 

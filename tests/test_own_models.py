@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import default
-from resjax import checkpoint, drnet, macs, models, rsnet, switchable
 from resjax import config as configuration
+from resjax import drnet, macs, models, rsnet, switchable, trained
 from resjax.training import loop
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -51,7 +51,7 @@ def test_a_foreign_network_is_trained_evaluated_and_counted(tmp_path):
   model = models.from_config(config)
   assert [row['macs'] for row in results['resolutions'].values()] == [macs.of_model(model, r) for r in (16, 8)]
   assert results['resolutions']['16']['macs'] == 8 * 8 * 4 * 27 + 4 * 3
-  variables, _ = checkpoint.load_variables(tmp_path)
+  variables = trained.load(tmp_path).variables
   assert set(variables['params']['shared']) == {'look', 'say'} and set(variables['params']['private']['8']) == {'calm'}
   for r in ('16', '8'):
     assert np.abs(variables['batch_stats'][r]['calm']['mean']).max() > 0.01

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from resjax import checkpoint, recipes
+from resjax import checkpoint, recipes, trained
 from resjax.recipes import default
 from resjax.training import loop, run
 from resjax.training.devices import Devices
@@ -64,7 +64,7 @@ def test_it_goes_on_and_ends_where_it_ended_then(stored, monkeypatch, capsys):
 
   monkeypatch.setattr(default, 'get_config', with_a_later_field)
   workdir = stored / 'rsnet'
-  there, _ = checkpoint.load_variables(workdir)
+  there = trained.load(workdir).variables
   shutil.rmtree(workdir / 'checkpoints' / '6')
   (workdir / 'results.json').unlink()
   monkeypatch.setattr(run, 'Devices', lambda parallel: Devices(parallel, jax.devices()[:1]))
@@ -73,7 +73,7 @@ def test_it_goes_on_and_ends_where_it_ended_then(stored, monkeypatch, capsys):
   results = loop.train_and_evaluate(config(), workdir)
   assert 'Going on from step 3 of 6' in capsys.readouterr().out
   assert results['format'] == 1 and results['config']['optimizer']['later'] == 3
-  here, _ = checkpoint.load_variables(workdir)
+  here = trained.load(workdir).variables
   for (path, a), b in zip(jax.tree.leaves_with_path(there), jax.tree.leaves(here), strict=True):
     scale = max(1.0, float(np.abs(a).max()))
     np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * scale, err_msg=jax.tree_util.keystr(path))
@@ -89,8 +89,9 @@ def test_finished_it_is_shown_and_not_run_again(stored, name, made, monkeypatch,
 
 @pytest.mark.parametrize(('name', 'made'), [('rsnet', config), ('drnet', drnet)])
 def test_its_variables_and_config_are_read(stored, name, made):
-  variables, read = checkpoint.load_variables(stored / name)
-  assert read.to_dict() == made().to_dict()
+  found = trained.read(stored / name)
+  variables = found.network.variables
+  assert found.config.to_dict() == made().to_dict()
   assert set(variables['params']['private']) == {'16', '8'} and ('predictor' in variables['params']) == (
     name == 'drnet'
   )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from resjax.data.cache import cached
 from resjax.data.decode import SUFFIXES
-from resjax.data.places import place
+from resjax.places import place
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from resjax import preprocess
+from resjax.apply import run
 from resjax.network import Network, digest_of
 from resjax.resolution import Resolution, sides
 
@@ -52,8 +53,7 @@ def of_network(network: Network) -> tuple[Program, ...]:
   def forward_at(resolution: Resolution) -> Forward:
     def forward(variables: Any, crops: jax.Array) -> jax.Array:
       (inputs,) = preprocess.prepare((crops,), (resolution,), normalize, interpolation=interpolation)
-      logits: Any = network.model.apply(variables, inputs, train=False)
-      return logits.astype(jnp.float32)
+      return run(network.model, variables, inputs, train=False)[0].astype(jnp.float32)
 
     return forward
 

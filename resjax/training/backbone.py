@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint
 from resjax import config as configuration
+from resjax import trained
 from resjax.switchable import Variables
 from resjax.training import state
 from resjax.training.devices import Devices
@@ -54,11 +54,11 @@ def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Var
     ValueError: It is not of an RS-Net with this network and these resolutions.
   """
   try:
-    finished = checkpoint.load_meta(place)['finished']
-    variables, saved = checkpoint.load_variables(place, sharding=devices.replicated)
+    found = trained.read(place, sharding=devices.replicated)
   except FileNotFoundError as error:
     raise FileNotFoundError(f'config.drnet.checkpoint: {error}') from None
-  if not finished:
+  variables, saved = found.network.variables, found.config
+  if not found.finished:
     raise ValueError(f'config.drnet.checkpoint: the run in {place} was stopped, expected one that reached its end')
   _check(saved, config, place)
   keys = list(variables['batch_stats']) if saved.shared_batch_norm else [str(r) for r in config.resolutions]

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from resjax import config as configuration
 from resjax import formats, macs, report
 from resjax.data import loader
-from resjax.data.places import local
+from resjax.places import local
 from resjax.training import backbone, evaluate, judge
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
