@@ -2,27 +2,13 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
-
-import pytest
 
 import resjax
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-# A module may import those before it, and its own folder.
-ORDER = [
-  {'compiling', 'formats', 'losses', 'macs', 'recipes', 'resize', 'resolution', 'routing', 'switchable'},
-  {'estimators', 'models', 'preprocess', 'report', 'unseen'},
-  {'config', 'data', 'gumbel', 'network', 'rsnet'},
-  {'checkpoint', 'drnet'},
-  {'trained', 'training'},
-  {'inference', 'planning'},
-  {'measuring'},
-  {'commands'},
-  {'cli'},
-]
 
 
 def loaded_after(code):
@@ -71,6 +57,7 @@ def test_training_loads_no_tensorflow():
 
 
 def imports_of(path):
+  """The rooms of resjax that a file imports from."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module and node.module.split('.')[0] == 'resjax':
       parts = node.module.split('.')[1:]
@@ -79,11 +66,33 @@ def imports_of(path):
       yield from (a.name.split('.')[1] for a in node.names if a.name.startswith('resjax.'))
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'resjax').rglob('*.py')), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_run_one_way(path):
-  parts = path.relative_to(ROOT / 'resjax').with_suffix('').parts
-  if parts[0] == '__init__':
-    return
-  level = next(i for i, names in enumerate(ORDER) if parts[0] in names)
-  allowed = {parts[0]}.union(*ORDER[:level])
-  assert set(imports_of(path)) <= allowed
+def floors():
+  """The rooms, modules and folders of resjax, by floor: one above the highest of those that they import."""
+  rooms = {}
+  for path in sorted((ROOT / 'resjax').rglob('*.py')):
+    room = path.relative_to(ROOT / 'resjax').with_suffix('').parts[0]
+    rooms.setdefault(room, set()).update(set(imports_of(path)) - {room})
+  del rooms['__init__']
+
+  def floor(room, above=()):
+    assert room not in above, f'a circle of imports: {" -> ".join([*above, room])}'
+    return 1 + max((floor(other, (*above, room)) for other in rooms[room] & rooms.keys()), default=-1)
+
+  found = {}
+  for room in sorted(rooms):
+    found.setdefault(floor(room), []).append(room)
+  return found
+
+
+def test_imports_run_one_way_and_the_picture_of_them_is_true():
+  found = floors()
+  picture = '\n'.join(f'{number}  {"  ".join(found[number])}' for number in sorted(found, reverse=True))
+  text = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+  (shown,) = re.findall(r'<!-- floors -->\n```\n(.*?)\n```\n<!-- end of floors -->', text, re.DOTALL)
+  assert shown == picture
+
+
+def test_training_and_inference_know_nothing_of_each_other():
+  for here, there in (('training', 'inference'), ('inference', 'training')):
+    files = sorted((ROOT / 'resjax' / here).rglob('*.py'))
+    assert not [path for path in files if there in imports_of(path)]

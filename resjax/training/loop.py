@@ -140,12 +140,7 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
 
 
 def train(
-  run: Run,
-  state: TrainState,
-  seconds: float,
-  checkpoints: Checkpoints,
-  workdir: pathlib.Path,
-  notice: Notice,
+  run: Run, state: TrainState, seconds: float, checkpoints: Checkpoints, workdir: pathlib.Path, notice: Notice
 ) -> tuple[TrainState, float, tuple[dict[str, Any], evaluate.Table]]:
   """Takes the remaining steps, saving and evaluating on the way and at the end.
 
@@ -185,13 +180,7 @@ def train(
       if due or save or stop:
         window.flush(last=stop or step == total)
       scores = None
-      meta = {
-        'format': formats.FORMAT,
-        'config': configuration.to_json(config),
-        'class_names': list(run.train_source.class_names),
-        'train_seconds': watch.seconds,
-        'finished': step == total,
-      }
+      meta = _meta(run, watch.seconds, step)
       try:
         if stop:
           raise Preempted
@@ -209,6 +198,17 @@ def train(
         checkpoints.save(state, meta, scores)
     checkpoints.wait()  # as long as a signal waits too
     return state, watch.seconds, evaluated
+
+
+def _meta(run: Run, seconds: float, step: int) -> dict[str, Any]:
+  """What stands beside a state in its checkpoint, as JSON values."""
+  return {
+    'format': formats.FORMAT,
+    'config': configuration.to_json(run.config),
+    'class_names': list(run.train_source.class_names),
+    'train_seconds': seconds,
+    'finished': step == run.total_steps,
+  }
 
 
 class Window:
