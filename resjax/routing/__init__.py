@@ -3,8 +3,6 @@
 A new router is a file with a class like the others', and an entry in `ROUTERS`.
 """
 
-from typing import cast
-
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import Cascade
 from resjax.routing.detail import Detail
@@ -23,7 +21,7 @@ ROUTERS: dict[str, type[Router]] = {
 }
 
 # Those that a user can choose: they have a knob, and need no answers.
-DIALLED = {name: cast(type[Dialled], kind) for name, kind in ROUTERS.items() if kind.dialled}
+DIALLED: dict[str, type[Dialled]] = {name: kind for name, kind in ROUTERS.items() if Dialled in kind.__mro__}
 
 
 def kind_of(name: str) -> type[Dialled]:

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from resjax.routing.router import Columns, Images, Routed
+from resjax.routing.router import Dialled, Images, Routed
 
 
 @dataclasses.dataclass(frozen=True)
-class Cascade:
+class Cascade(Dialled):
   """Stops at the first resolution, from the lowest up, whose log-odds reach `-knob`; it pays for all that it ran.
 
   Log-odds, not probabilities: those round to 1 and tie where a network is sure, and no threshold tells ties apart.
@@ -22,16 +22,9 @@ class Cascade:
   name: ClassVar[str] = 'cascade'
   help: ClassVar[str] = "the network's own confidence, from the lowest resolution up"
   style: ClassVar[tuple[str, str]] = ('#e08e1b', '^')
-  dialled: ClassVar[bool] = True
 
   costs: tuple[float, ...]
   knob: float = 0.0
-
-  @classmethod
-  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> 'Cascade':
-    """See `Dialled`."""
-    del predictor, calibration
-    return cls(costs)
 
   @property
   def charged(self) -> np.ndarray:

@@ -1,16 +1,16 @@
 """The image's own detail as a router: the more there is, the more pixels it gets."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from resjax.routing.random import by_rank
-from resjax.routing.router import Columns, Images, Routed, at_once
+from resjax.routing.router import Columns, Dialled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Detail:
+class Detail(Dialled):
   """Ranks an image's energy among the calibration's; the lowest ranks go to the lowest resolution.
 
   Attributes:
@@ -22,14 +22,13 @@ class Detail:
   name: ClassVar[str] = 'detail'
   help: ClassVar[str] = 'how much neighbouring pixels of the image differ'
   style: ClassVar[tuple[str, str]] = ('#9467bd', 'v')
-  dialled: ClassVar[bool] = True
 
   costs: tuple[float, ...]
   reference: np.ndarray
   knob: float = 0.0
 
   @classmethod
-  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> 'Detail':
+  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> Self:
     """See `Dialled`.
 
     Raises:
@@ -40,11 +39,6 @@ class Detail:
       raise FileNotFoundError("calibration: none, expected one for router 'detail' (it ranks images among others)")
     return cls(costs, np.sort(calibration['energy']))
 
-  @property
-  def charged(self) -> np.ndarray:
-    """See `Router`: finding the energy is no multiply-add of a network, and next to nothing."""
-    return np.asarray(self.costs, float)
-
   def read(self, seen: Any) -> np.ndarray:
     """The ranks `[N]` of the images' energies."""
     return ranks_within(seen['energy'], self.reference)
@@ -52,10 +46,6 @@ class Detail:
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`."""
     return by_rank(self.costs, self.knob, column)
-
-  def run(self, images: Images) -> Routed:
-    """See `Router`."""
-    return at_once(self, images)
 
 
 def ranks_within(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from resjax.routing.router import Images, Routed
+from resjax.routing.router import Images, Routed, Router
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class Fixed(Router):
   """Sends every image to one resolution; none is promoted.
 
   Attributes:
@@ -20,15 +20,9 @@ class Fixed:
   name: ClassVar[str] = 'static'
   help: ClassVar[str] = 'one resolution for all images'
   style: ClassVar[tuple[str, str]] = ('#2f7ed8', 'o')
-  dialled: ClassVar[bool] = False
 
   costs: tuple[float, ...]
   place: int = 0
-
-  @property
-  def charged(self) -> np.ndarray:
-    """See `Router`."""
-    return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
     """Any column `[N]`: how many images there are is all that counts."""

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from resjax.routing.router import Images, Routed, at_once
+from resjax.routing.router import Router
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class Known(Router):
   """Sends each image to the resolution that it needs.
 
   Attributes:
@@ -20,15 +20,9 @@ class Known:
   name: ClassVar[str] = 'known'
   help: ClassVar[str] = 'the resolution that each image is known to need'
   style: ClassVar[tuple[str, str]] = ('#c05a94', 'X')
-  dialled: ClassVar[bool] = False
 
   costs: tuple[float, ...]
   resolutions: tuple[int, ...]
-
-  @property
-  def charged(self) -> np.ndarray:
-    """See `Router`."""
-    return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
     """The pixels `[N]` that the images need."""
@@ -48,7 +42,3 @@ class Known:
       raise ValueError(f'needed: got {sorted(set(column.tolist()))} px, expected some of {self.resolutions}')
     places = {resolution: place for place, resolution in enumerate(self.resolutions)}
     return np.array([places[pixels] for pixels in column.tolist()], int)
-
-  def run(self, images: Images) -> Routed:
-    """See `Router`."""
-    return at_once(self, images)

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from resjax.routing.router import Images, Routed, at_once
+from resjax.routing.router import Router
 
 
 @dataclasses.dataclass(frozen=True)
-class Oracle:
+class Oracle(Router):
   """Right as often as any choice can be: at no more cost than that needs, or within a budget.
 
   Attributes:
@@ -20,15 +20,9 @@ class Oracle:
   name: ClassVar[str] = 'oracle'
   help: ClassVar[str] = 'the answers themselves: the bound of all routers'
   style: ClassVar[tuple[str, str]] = ('#d64a41', '*')
-  dialled: ClassVar[bool] = False
 
   costs: tuple[float, ...]
   budget: float | None = None
-
-  @property
-  def charged(self) -> np.ndarray:
-    """See `Router`."""
-    return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
     """Whether the network is right, bool `[N, R]`."""
@@ -50,10 +44,6 @@ class Oracle:
     places = np.full(len(column), lowest)
     places[order[affordable]] = wanted[order[affordable]]
     return places
-
-  def run(self, images: Images) -> Routed:
-    """See `Router`."""
-    return at_once(self, images)
 
 
 def smallest_right(right: Any, otherwise: int) -> Any:

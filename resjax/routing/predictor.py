@@ -1,15 +1,15 @@
 """DRNet's predictor as a router: the resolution with the highest score, dear ones at a handicap."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from resjax.routing.router import Columns, Images, Routed, at_once
+from resjax.routing.router import Columns, Dialled
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictor:
+class Predictor(Dialled):
   """Scores less `knob` times the relative cost; the highest wins. At knob 0 it chooses as it was trained to.
 
   Attributes:
@@ -21,14 +21,13 @@ class Predictor:
   name: ClassVar[str] = 'predictor'
   help: ClassVar[str] = "the network's trained predictor, from a small copy of the image"
   style: ClassVar[tuple[str, str]] = ('#2e9e7a', 's')
-  dialled: ClassVar[bool] = True
 
   costs: tuple[float, ...]
   own: float = 0.0
   knob: float = 0.0
 
   @classmethod
-  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> 'Predictor':
+  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> Self:
     """See `Dialled`."""
     del calibration
     return cls(costs, predictor)
@@ -46,7 +45,3 @@ class Predictor:
     """See `Router`; of equal scores the higher resolution's wins."""
     relative = np.asarray(self.costs, float) / max(self.costs)
     return (np.asarray(column, float) - self.knob * relative).argmax(1)
-
-  def run(self, images: Images) -> Routed:
-    """See `Router`."""
-    return at_once(self, images)

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from resjax.routing.router import Columns, Images, Routed, at_once
+from resjax.routing.router import Dialled
 
 
 @dataclasses.dataclass(frozen=True)
-class Random:
+class Random(Dialled):
   """Shares that fall by the factor exp(-knob) per unit of relative cost; a uniform draw decides for each image.
 
   Attributes:
@@ -21,21 +21,9 @@ class Random:
   name: ClassVar[str] = 'random'
   help: ClassVar[str] = 'chance, whatever the image: what every other router must beat'
   style: ClassVar[tuple[str, str]] = ('#8a929b', 'P')
-  dialled: ClassVar[bool] = True
 
   costs: tuple[float, ...]
   knob: float = 0.0
-
-  @classmethod
-  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> 'Random':
-    """See `Dialled`."""
-    del predictor, calibration
-    return cls(costs)
-
-  @property
-  def charged(self) -> np.ndarray:
-    """See `Router`."""
-    return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
     """The draws in `seen`; of a table without any, `even_draws`."""
@@ -44,10 +32,6 @@ class Random:
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`."""
     return by_rank(self.costs, self.knob, column)
-
-  def run(self, images: Images) -> Routed:
-    """See `Router`."""
-    return at_once(self, images)
 
 
 def by_rank(costs: Sequence[float], knob: float, ranks: np.ndarray) -> np.ndarray:

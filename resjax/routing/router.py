@@ -1,7 +1,7 @@
 """What a router is: it reads a column of what is known of images, and says where each is run."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -49,61 +49,56 @@ class Images(Protocol):
 
 
 class Router(Protocol):
-  """One rule that sends each image to a resolution.
-
-  Those with `dialled = True` have a knob, and `of(costs, predictor, calibration)` makes them; turning the knob up sends
-  more images to lower resolutions.
+  """One rule that sends each image to a resolution; a router says what it reads and how it chooses, the rest is here.
 
   Attributes:
     name: Its key in `ROUTERS`.
     help: What it goes by, in a few words.
     style: Colour and marker in charts.
-    dialled: Whether it has a knob.
     costs: Of one image at each resolution, highest first, in any unit; the router's own cost is left out.
   """
 
   name: ClassVar[str]
   help: ClassVar[str]
   style: ClassVar[tuple[str, str]]
-  dialled: ClassVar[bool]
-
-  @property
-  def costs(self) -> tuple[float, ...]:
-    """See the class."""
+  costs: tuple[float, ...]
 
   @property
   def charged(self) -> np.ndarray:
     """The whole cost `[R]` of an image that ends at each resolution, the router's own included."""
+    return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
     """The column `[N, ...]` that this router goes by, from `Columns` or from `Images`."""
+    ...
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """The place of each image's resolution, int `[N]`, 0 for the highest."""
+    ...
 
   def run(self, images: Images) -> Routed:
-    """Runs every image where the router sends it."""
+    """Runs every image where the router sends it: as a rule all are chosen for, and then each is run once."""
+    logits, places = images.run(self.choose(self.read(images)))
+    return Routed(logits, places, images.spent)
 
 
 class Dialled(Router, Protocol):
-  """A router with a knob."""
+  """A router with a knob, which a user can choose.
 
-  @property
-  def knob(self) -> float:
-    """Higher sends more images to lower resolutions."""
+  Attributes:
+    knob: Higher sends more images to lower resolutions.
+  """
+
+  knob: float
 
   @classmethod
-  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> 'Dialled':
+  def of(cls, costs: tuple[float, ...], predictor: float, calibration: Columns | None) -> Self:
     """The router at knob 0.
 
     Args:
       costs: Of one image at each resolution, highest first.
       predictor: What the predictor costs for an image, in the same unit; 0 where there is none.
-      calibration: Columns of images like those to come; None: this router does not need them.
+      calibration: Columns of images like those to come; None where this router does not need them.
     """
-
-
-def at_once(router: Router, images: Images) -> Routed:
-  """Returns what comes of choosing for all images and then running each once: how most routers run."""
-  logits, places = images.run(router.choose(router.read(images)))
-  return Routed(logits, places, images.spent)
+    del predictor, calibration
+    return cls(costs=costs)  # type: ignore[call-arg]  # routers are dataclasses
