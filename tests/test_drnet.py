@@ -1,6 +1,7 @@
 """DRNet's budget, loss, evaluation and step: exact answers, devices, and the faults of other implementations."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import default
 from resjax import drnet, gumbel, losses, models, preprocess, rsnet, switchable
+from resjax.routing.oracle import smallest_right
 from resjax.training import optimizer, state, step
 from resjax.training.devices import Devices
 
@@ -28,7 +30,7 @@ def make_config(**fields):
   config.data.flip = 'independent'
   config.drnet.predictor.size = 8
   config.drnet.predictor.width = 0.5
-  config.drnet.budget = 0.5
+  config.drnet.budget = 22_538.0  # half of the network's multiply-adds at 16 px, 13,834, and the predictor's, 8,704
   config.drnet.eta = 0.5
   config.drnet.tau = 2.0
   config.drnet.tau_end = 0.5
@@ -85,7 +87,7 @@ def test_the_loss_of_a_network_as_large_as_resnet50_can_be_traced():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(drnet, 'costs_of', lambda *_: (4_089_184_256, 1_077_899_264))
-    loss_fn = drnet.make_loss_fn(Large, make_config(), total_steps=10)
+    loss_fn = drnet.make_loss_fn(Large, make_config(**{'drnet.budget': 0.5}), total_steps=10)
   variables = {
     kind: {'private': {'16': {}, '8': {}}, 'shared': {}, '16': {}, '8': {}, 'predictor': fresh()[kind]['predictor']}
     for kind in ('params', 'batch_stats')
@@ -111,14 +113,20 @@ def test_the_costs_are_those_of_the_candidates_in_their_order():
 
 
 def test_the_budget_is_a_share_or_multiply_adds():
-  config = make_config()
-  assert drnet.budget_of(config, (200, 50)) == 100
-  config.drnet.budget = 60.0
-  assert drnet.budget_of(config, (200, 50)) == 60
-  for budget in (0.2, 40.0):
+  """Of all that is run for an image: the predictor's own cost is taken off what the network may spend."""
+  config = make_config(**{'drnet.budget': 0.5})
+  own = drnet.predictor_of(config).macs
+  costs = (200 * own, 50 * own)
+  assert drnet.budget_of(config, costs) == 99 * own
+  config.drnet.budget = 60.0 * own
+  assert drnet.budget_of(config, costs) == 59 * own
+  config.drnet.budget = 51.0 * own
+  assert drnet.budget_of(config, costs) == min(costs)
+  for budget in (0.25, 50.9 * own):
     config.drnet.budget = budget
-    with pytest.raises(ValueError, match=r'config.drnet.budget: got .* expected at least 0.25 \(50 multiply-adds'):
-      drnet.budget_of(config, (200, 50))
+    expected = f'expected at least 0.255 ({51 * own:.4g} multiply-adds: the predictor, and every image at the lowest'
+    with pytest.raises(ValueError, match=rf'^config.drnet.budget: got .*{re.escape(expected)}'):
+      drnet.budget_of(config, costs)
 
 
 def test_init_adds_a_predictor_that_switching_ignores():
@@ -138,7 +146,7 @@ def by_hand(config, params, batch_stats, batch, key, tau):
   flips = preprocess.draw_flips(key, batch['index'], RESOLUTIONS, 'independent')
   images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet', flips)
   variables = {'params': params, 'batch_stats': batch_stats}
-  scores, _ = drnet.Predictor(config).scores(variables, images[0], train=True)
+  scores, _ = drnet.predictor_of(config).scores(drnet.variables_of_predictor(variables), images[0], train=True)
   perturbed = scores + gumbel.draw(key, batch['index'], 2)
   soft = jax.nn.softmax(perturbed / tau)
   chosen = perturbed.argmax(-1)
@@ -255,7 +263,8 @@ def test_the_predictor_has_its_own_learning_rate():
 
 def test_the_right_answers_are_labels_by_the_stated_rules():
   right = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool).T
-  np.testing.assert_array_equal(drnet.smallest_right(right), [2, 1, 0, 0, 2, 2, 1])
+  for array in (right.T, jnp.asarray(right.T)):
+    np.testing.assert_array_equal(smallest_right(array, otherwise=0), [2, 1, 0, 0, 2, 2, 1])
 
 
 @functools.cache
@@ -267,7 +276,8 @@ def frozen_logits():
   @jax.jit
   def run():
     logits, _ = switchable.forward(model(), variables, images, RESOLUTIONS, train=False)
-    return logits, drnet.Predictor(make_config()).scores(variables, images[0], train=True)[0]
+    own = drnet.variables_of_predictor(variables)
+    return logits, drnet.predictor_of(make_config()).scores(own, images[0], train=True)[0]
 
   return batch, *jax.device_get(run())
 
@@ -330,9 +340,20 @@ def test_evaluation_has_no_noise(evaluated):
   first, second = (eval_fn(fresh(), batch | {'index': batch['index'] + shift}) for shift in (0, 7))
   jax.tree.map(np.testing.assert_array_equal, first, second)
   images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
-  scores, _ = jax.jit(lambda: drnet.Predictor(make_config()).scores(fresh(), images[0], train=False))()
+  own = drnet.variables_of_predictor(fresh())
+  scores, _ = jax.jit(lambda: drnet.predictor_of(make_config()).scores(own, images[0], train=False))()
   np.testing.assert_allclose(first['scores'], scores, rtol=0, atol=1e-5)
-  assert first['confidence'].shape == (BATCH, 2) and (first['confidence'] <= 1).all()
+
+
+def test_evaluation_says_how_sure_the_network_is_in_log_odds(evaluated):
+  eval_fn, _ = evaluated
+  batch = batches(1)[0]
+  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
+  logits, _ = jax.jit(lambda: switchable.forward(model(), fresh(), images, RESOLUTIONS, train=False))()
+  probability = jax.nn.softmax(logits).max(-1).T
+  found = eval_fn(fresh(), batch)['odds']
+  assert found.shape == (BATCH, 2) and found.dtype == np.float32
+  np.testing.assert_allclose(found, np.log(probability / (1 - probability)), rtol=0, atol=1e-4)
 
 
 def test_shortcuts_have_their_own_normalisers():
