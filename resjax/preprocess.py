@@ -75,8 +75,8 @@ def prepare(
   if len(images) == 1:
     images = resize.pyramid(images[0], resolutions, interpolation)
   inputs = []
-  for i, sized in enumerate(images):
-    sized = sized.astype(jnp.float32)
+  for i, image in enumerate(images):
+    sized = jnp.asarray(image, jnp.float32)
     if flips is not None:
       sized = jnp.where(flips[i][:, None, None, None], sized[:, :, ::-1], sized)
     inputs.append((sized - mean) / std)

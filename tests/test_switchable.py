@@ -242,8 +242,7 @@ def test_forward_of_a_tree_gives_back_all_of_it(layered, images):
 
 def test_a_function_stands_where_a_module_does(network, images):
   model, _, variables = network
-  ours = resjax.forward(model, variables, images, RESOLUTIONS, train=True)
-  theirs = resjax.forward(linen(model), variables, images, RESOLUTIONS, train=True)
+  ours, theirs = (resjax.forward(m, variables, images, RESOLUTIONS, train=True) for m in (model, linen(model)))
   assert equal(ours, theirs)
   masks = []
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -133,7 +133,7 @@ def render(result: dict[str, Any]) -> Group:
     f'{config["model"]["dtype"]}, on {result["topology"]}: {result["chips"]} chips, '
     f'{need["per_chip"]} images on each, {result["batch_size"]:,} in a step'
   )
-  parts = [Text(), Text(title, style='bold')]
+  parts: list[RenderableType] = [Text(), Text(title, style='bold')]
   if need['programs']:
     parts.append(_memory(result))
     parts.append(Text(_collectives(result)))

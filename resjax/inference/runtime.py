@@ -51,21 +51,10 @@ class Runtime(Protocol):
     compiled: How many programs it has compiled so far; after `compile` it stays as it is.
   """
 
-  @property
-  def resolutions(self) -> tuple[Resolution, ...]:
-    """See the class."""
-
-  @property
-  def shape(self) -> tuple[int, int, int]:
-    """See the class."""
-
-  @property
-  def num_classes(self) -> int:
-    """See the class."""
-
-  @property
-  def multiple(self) -> int:
-    """See the class."""
+  resolutions: tuple[Resolution, ...]
+  shape: tuple[int, int, int]
+  num_classes: int
+  multiple: int
 
   @property
   def identity(self) -> Identity:

@@ -125,6 +125,7 @@ def _programs(train_step: Any, state: Any, batch: Any) -> tuple[ProgramNeed, ...
 
     return call
 
+  step: Callable[..., Any]
   if isinstance(train_step, two_pass.TwoPass):
     step = two_pass.TwoPass(
       look=tuple(compiling(f'look {place}', p, 4) for place, p in enumerate(train_step.look, 1)),
