@@ -1,63 +1,61 @@
 """From a checkpoint and images to predictions: the evaluation's crops, every router, budgets, what can't be read."""
 
+import dataclasses
 import io
 import logging
+from typing import ClassVar
 
 import jax
+import networks
 import numpy as np
 import pytest
+from networks import NAMES
 from PIL import Image
 
-from configs import default
-from resjax import drnet, models, preprocess, rsnet, switchable
+from resjax import preprocess, routing
 from resjax.data.crops import centre_crops
-from resjax.inference import Classifier, routing
+from resjax.inference import Classifier
 from resjax.inference.images import items
-
-NAMES = tuple('abcde')
-TINY = {'num_classes': 5, 'width': 0.25, 'stages': (1,)}
+from resjax.routing.dial import mean_cost
+from resjax.routing.random import even_draws
+from resjax.routing.router import Dialled
 
 # The same sums in another order, of logits of order 1.
 TOLERANCE = 1e-5
 
 
-def make_config(method):
-  config = default.get_config()
-  config.method = method
-  config.resolutions = (16, 8)
-  config.drnet.predictor.size = 8
-  config.drnet.predictor.width = 0.25
-  return config
-
-
 @pytest.fixture(scope='module', params=['rsnet', 'drnet'])
-def parts(request):
-  """A network whose BatchNorm sets differ, its config, and some photographs of many sizes."""
-  config = make_config(request.param)
-  model = models.create('resnet_small', **TINY)
-  init = rsnet.init if request.param == 'rsnet' else drnet.init
-  variables = jax.jit(lambda key: init(model, config, key))(jax.random.key(0))
-  rng = np.random.default_rng(0)
-  variables = jax.tree.map(lambda x: np.asarray(x) + rng.uniform(0, 0.3, x.shape).astype(np.float32), variables)
-  photographs = [rng.integers(0, 256, (*rng.integers(14, 40, 2), 3), np.uint8) for _ in range(60)]
-  return model, variables, config, photographs
+def network(request):
+  """One whose BatchNorm sets differ."""
+  return networks.tiny(request.param)
 
 
 @pytest.fixture(scope='module')
-def classifier(parts):
-  model, variables, config, _ = parts
-  return Classifier(model, variables, config, NAMES, max_batch=8, threads=2, promote=False)
+def photographs():
+  """Of many sizes."""
+  rng = np.random.default_rng(0)
+  return [rng.integers(0, 256, (*rng.integers(14, 40, 2), 3), np.uint8) for _ in range(60)]
 
 
-def logits_of(parts, resolution, crop_size):
-  """By the plain network, one image at a time, as evaluation crops it."""
-  model, variables, config, photographs = parts
-  apply = jax.jit(lambda view, images: model.apply(view, images, train=False))
-  view = switchable.view(variables, resolution)
+@pytest.fixture(scope='module')
+def classifier(network):
+  return Classifier(network, max_batch=8, threads=2, promote=False)
+
+
+def crop_of(network, image, size):
+  """As evaluation crops it."""
+  preprocessing = network.preprocessing
+  return centre_crops(image, (size,), preprocessing.crop_fraction, preprocessing.max_pixels)[0]
+
+
+def logits_of(network, photographs, resolution, crop_size):
+  """By the plain network, one image at a time."""
+  apply = jax.jit(lambda view, images: network.model.apply(view, images, train=False))
+  view = network.view(resolution)
   found = []
   for image in photographs:
-    (crop,) = centre_crops(image, (crop_size,), config.eval.crop_fraction, config.data.max_pixels)
-    (inputs,) = preprocess.prepare((crop[None],), (resolution,), config.data.normalize)
+    crop = crop_of(network, image, crop_size)
+    (inputs,) = preprocess.prepare((crop[None],), (resolution,), network.preprocessing.normalize)
     found.append(np.asarray(apply(view, inputs))[0])
   return np.stack(found)
 
@@ -71,19 +69,19 @@ def check(predictions, logits, rows=None):
 
 
 @pytest.mark.parametrize('resolution', [16, 8])
-def test_a_fixed_resolution_is_the_reference_evaluation(parts, classifier, resolution):
-  predictions = classifier.predict(parts[3], resolution=resolution)
-  check(predictions, logits_of(parts, resolution, crop_size=resolution))
+def test_a_fixed_resolution_is_the_reference_evaluation(network, photographs, classifier, resolution):
+  predictions = classifier.predict(photographs, resolution=resolution)
+  check(predictions, logits_of(network, photographs, resolution, crop_size=resolution))
   assert [p.image for p in predictions] == [str(i) for i in range(60)]
   place = (16, 8).index(resolution)
-  assert {(p.resolution, p.macs) for p in predictions} == {(resolution, classifier.network.costs[place])}
+  assert {(p.resolution, p.macs) for p in predictions} == {(resolution, classifier.network.macs[place])}
 
 
-def test_columns_are_what_the_network_says_at_each_resolution(parts, classifier):
-  table, readable = classifier.columns(parts[3])
+def test_columns_are_what_the_network_says_at_each_resolution(network, photographs, classifier):
+  table, readable = classifier.columns(photographs)
   assert readable.all()
   for place, resolution in enumerate((16, 8)):
-    logits = logits_of(parts, resolution, crop_size=16).astype(float)
+    logits = logits_of(network, photographs, resolution, crop_size=16).astype(float)
     soft = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_array_equal(table['guess'][:, place], logits.argmax(1))
     np.testing.assert_allclose(table['confidence'][:, place], soft.max(1), rtol=0, atol=TOLERANCE)
@@ -91,32 +89,31 @@ def test_columns_are_what_the_network_says_at_each_resolution(parts, classifier)
 
 
 @pytest.mark.parametrize('name', ['predictor', 'cascade', 'detail', 'random'])
-def test_a_budget_is_met_and_every_image_has_the_logits_of_its_resolution(parts, classifier, name):
-  classifier.calibrate(parts[3])
-  if name not in classifier.network.routers:
+def test_a_budget_is_met_and_every_image_has_the_logits_of_its_resolution(network, photographs, classifier, name):
+  classifier.calibrate(photographs)
+  if name not in classifier.engines.routers:
     with pytest.raises(ValueError, match=r"router: got 'predictor', expected one of cascade, detail, random"):
-      classifier.predict(parts[3], router=name, budget=0.6)
+      classifier.predict(photographs, router=name, budget=0.6)
     return
-  predictions = classifier.predict(parts[3], router=name, budget=0.6)
+  predictions = classifier.predict(photographs, router=name, budget=0.6)
   places = np.array([(16, 8).index(p.resolution) for p in predictions])
   assert set(places) == {0, 1}
   for place, resolution in enumerate((16, 8)):
     rows = np.flatnonzero(places == place)
-    check([predictions[r] for r in rows], logits_of(parts, resolution, crop_size=16), rows)
-  costs = np.array(classifier.network.costs, float)
+    check([predictions[r] for r in rows], logits_of(network, photographs, resolution, crop_size=16), rows)
+  costs = np.array(classifier.network.macs, float)
   ran = costs + costs[1] * np.array([1, 0]) if name == 'cascade' else costs
-  own = classifier.network.own if name == 'predictor' else 0
+  own = classifier.engines.predictor_macs if name == 'predictor' else 0
   np.testing.assert_allclose([p.macs for p in predictions], ran[places] + own)
   slack = 0.15 if name == 'random' else 1 / 60  # 60 draws of two resolutions; else one image
   assert np.mean([p.macs for p in predictions]) == pytest.approx(0.6 * costs[0], abs=slack * ran.max())
 
 
-def test_following_keeps_images_unlike_the_calibration_on_the_budget(parts):
-  model, variables, config, photographs = parts
-  classifier = Classifier(model, variables, config, NAMES, max_batch=2)  # a chunk is eight images
+def test_following_keeps_images_unlike_the_calibration_on_the_budget(network, photographs):
+  classifier = Classifier(network, max_batch=2)  # a chunk is eight images
   flat = [np.full((20, 20, 3), 100, np.uint8) + np.uint8(i) for i in range(60)]
   classifier.calibrate(flat)
-  largest = classifier.network.costs[0]
+  largest = classifier.network.macs[0]
   alone, followed = (
     np.mean([p.macs for p in classifier.predict(photographs, router='cascade', budget=0.7, follow=follow)]) / largest
     for follow in (False, True)
@@ -124,42 +121,130 @@ def test_following_keeps_images_unlike_the_calibration_on_the_budget(parts):
   assert abs(alone - 0.7) > 2 * abs(followed - 0.7) and followed == pytest.approx(0.7, abs=0.15)
 
 
-def test_without_options_the_predictor_chooses_or_the_largest_runs(parts, classifier):
-  model, variables, config, photographs = parts
+def test_without_options_the_predictor_chooses_or_the_largest_runs(network, photographs, classifier):
   predictions = classifier.predict(photographs)
-  if config.method == 'rsnet':
+  if network.predictor is None:
     assert {p.resolution for p in predictions} == {16}
     return
-  crops = np.stack([centre_crops(i, (16,), config.eval.crop_fraction, 10**6)[0] for i in photographs])
-  inputs = preprocess.prepare((crops,), (16,), config.data.normalize)
-  scores, _ = drnet.Predictor(config).scores(variables, inputs[0], train=False)
+  crops = np.stack([crop_of(network, image, 16) for image in photographs])
+  inputs = preprocess.prepare((crops,), (16,), network.preprocessing.normalize)
+  scores, _ = network.predictor.scores(network.predictor_variables, inputs[0], train=False)
   assert [p.resolution for p in predictions] == [(16, 8)[place] for place in np.asarray(scores).argmax(1)]
 
 
-def test_milliseconds_are_a_budget(parts, classifier):
-  classifier.calibrate(parts[3])
-  table = classifier.network.engine.costs.seconds
-  table[:, -1] = [0.8, 0.08]  # of eight images
-  for engine in filter(None, [classifier.network.scorer]):
+def test_milliseconds_are_a_budget(network, photographs):
+  classifier = Classifier(network, max_batch=8, threads=2, promote=False)
+  classifier.calibrate(photographs)
+  classifier.engines.engine.costs.seconds[:, -1] = [0.8, 0.08]  # of eight images
+  for engine in filter(None, [classifier.engines.scorer]):
     engine.costs.seconds[:, -1] = 0.008
   router = classifier.router('random', '55ms')
-  assert router.costs == pytest.approx((100, 10)) and router.own == 0
-  assert router.mean_cost((np.arange(1000) + 0.5) / 1000) == pytest.approx(55, abs=1.5)  # one of 60 images: 1.5
+  assert router.costs == pytest.approx((100, 10)) and router.charged.tolist() == pytest.approx([100, 10])
+  assert mean_cost(router, even_draws(1000)) == pytest.approx(55, abs=1.5)  # one of 60 images: 1.5
+  assert classifier.router('random', ' 55 ms') is router is classifier.router('random', routing.Budget(55, 'ms'))
+  if network.predictor is not None:
+    assert classifier.router('predictor', '55ms').own == pytest.approx(1)
+  with pytest.raises(ValueError, match=r"budget: got 120, expected 10 to 100 with router 'random'"):
+    classifier.router('random', '120ms')
 
 
-def test_sizes_that_were_not_trained_are_served_and_named(parts, classifier, caplog):
+def test_a_dialled_router_is_made_once(network, photographs):
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate(photographs)
+  for name in classifier.engines.routers:
+    router = classifier.router(name, 0.6)
+    assert classifier.router(name, 0.6) is router is classifier.router(name, '0.6')
+    assert classifier.router(name, 0.7) is not router
+  assert classifier.router(None, 0.6) is classifier.router(classifier.engines.routers[0], 0.6)
+  before = classifier.router('cascade', 0.6)
+  classifier.calibrate(photographs[:30])
+  assert classifier.router('cascade', 0.6) is not before
+
+
+def test_a_budget_that_is_missed_is_noted_once(network, photographs, caplog):
+  """Three images alike: no knob comes near to what was asked, and that is said, but not 50 times."""
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate([photographs[0]] * 3)
   with caplog.at_level(logging.WARNING):
-    predictions = classifier.predict(parts[3][:9], resolution=12)
+    for _ in range(50):
+      classifier.predict(photographs[:1], router='cascade', budget=0.7)
+  (note,) = classifier.notes
+  assert note.startswith("budget 0.7: on the 3 calibration images router 'cascade' comes to ")
+  assert note.endswith(' of it and no nearer; more, or more varied, images would help')
+  assert caplog.text.count('and no nearer') == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightest(Dialled):
+  """Sends the images whose surest class is the latest in the alphabet up."""
+
+  name: ClassVar[str] = 'brightest'
+  help: ClassVar[str] = 'a toy'
+  style: ClassVar[tuple[str, str]] = ('#000000', 'x')
+
+  costs: tuple[float, ...]
+  knob: float = 0.0
+
+  def read(self, seen):
+    return seen['energy']
+
+  def choose(self, column):
+    return (column / 100 < self.knob).astype(int)
+
+
+def test_a_new_router_is_a_class_and_an_entry(network, photographs, monkeypatch):
+  for table in (routing.ROUTERS, routing.DIALLED):
+    monkeypatch.setitem(table, 'brightest', Brightest)
+  classifier = Classifier(network, max_batch=8, threads=2, promote=False)
+  assert classifier.engines.routers[-1] == 'brightest'
+  classifier.calibrate(photographs)
+  predictions = classifier.predict(photographs, router='brightest', budget=0.6)
+  energies = classifier.calibrated['energy']
+  knob = classifier.router('brightest', 0.6).knob
+  assert [p.resolution for p in predictions] == [8 if e / 100 < knob else 16 for e in energies]
+  largest = classifier.network.macs[0]
+  assert np.mean([p.macs for p in predictions]) == pytest.approx(0.6 * largest, abs=largest / 60)
+
+
+@pytest.mark.parametrize('arguments', [(1,), ('variables', 'config', NAMES)])
+def test_what_version_0_1_took_is_refused_with_what_to_type_instead(network, arguments):
+  for first in (network, network.model):
+    with pytest.raises(
+      TypeError,
+      match=rf'^network: got {type(first).__name__}, expected a Network: Classifier\(resjax.Network\(model, variables, '
+      r'resolutions, preprocessing, class_names\)\)$',
+    ):
+      Classifier(first, *arguments)
+
+
+def test_a_config_is_refused_with_what_to_type_instead(classifier):
+  with pytest.raises(AttributeError, match=r'^config: .* type resjax.trained.read\(workdir\).config$'):
+    _ = classifier.config
+
+
+def test_a_classifier_has_the_networks_names_and_resolutions(network):
+  classifier = Classifier(network.replace(class_names=('a', 'b')))
+  assert classifier.class_names == ('a', 'b', '2', '3', '4') and classifier.resolutions == (16, 8)
+
+
+def test_another_dtype_is_the_networks(network):
+  assert Classifier(network, dtype='bfloat16').network.model.dtype == 'bfloat16'
+  with pytest.raises(ValueError, match="dtype: got 'float16', expected 'float32' or 'bfloat16'"):
+    Classifier(network, dtype='float16')
+
+
+def test_sizes_that_were_not_trained_are_served_and_named(photographs, classifier, caplog):
+  with caplog.at_level(logging.WARNING):
+    predictions = classifier.predict(photographs[:9], resolution=12)
   assert {p.resolution for p in predictions} == {12}
   assert '12 px: BatchNorm interpolated between 8 and 16 px' in caplog.text
   assert classifier.notes[-1] == '12 px: BatchNorm interpolated between 8 and 16 px'
-  assert {p.resolution for p in classifier.predict(parts[3][:9], resolution=(8, 16))} == {(8, 16)}
+  assert {p.resolution for p in classifier.predict(photographs[:9], resolution=(8, 16))} == {(8, 16)}
   assert '8x16' in classifier.notes[-1]
 
 
-def test_statistics_of_given_images_serve_a_size(parts):
-  model, variables, config, photographs = parts
-  classifier = Classifier(model, variables, config, NAMES, max_batch=8)
+def test_statistics_of_given_images_serve_a_size(network, photographs):
+  classifier = Classifier(network, max_batch=8)
   before = classifier.predict(photographs, resolution=8)
   classifier.recalibrate([8, 8], photographs)
   after = classifier.predict(photographs, resolution=(8, 8))
@@ -168,29 +253,28 @@ def test_statistics_of_given_images_serve_a_size(parts):
   assert max(abs(a.probability - b.probability) for a, b in zip(after, before)) > 1e-3
 
 
-def test_without_a_budget_the_predictor_is_what_it_was_trained_to_be(parts):
-  model, variables, config, photographs = parts
-  if config.method == 'drnet':
-    eager = Classifier(model, variables, config, NAMES, max_batch=8)
+def test_without_a_budget_the_predictor_is_what_it_was_trained_to_be(network, photographs):
+  if network.predictor is not None:
+    eager = Classifier(network, max_batch=8)
     eager.predict(photographs)
     assert eager.counts.images == 60 and eager.counts.promoted == 0
 
 
-def test_files_folders_bytes_and_what_can_not_be_read(parts, classifier, tmp_path):
+def test_files_folders_bytes_and_what_can_not_be_read(photographs, classifier, tmp_path):
   folder = tmp_path / 'photographs'
   (folder / 'more').mkdir(parents=True)
-  Image.fromarray(parts[3][0]).save(folder / 'b.png')
-  Image.fromarray(parts[3][1]).save(folder / 'more' / 'a.PNG')
+  Image.fromarray(photographs[0]).save(folder / 'b.png')
+  Image.fromarray(photographs[1]).save(folder / 'more' / 'a.PNG')
   (folder / 'note.txt').write_text('no image')
   (folder / 'a.jpg').write_bytes(b'no JPEG')
   buffer = io.BytesIO()
-  Image.fromarray(parts[3][2]).save(buffer, 'PNG')
-  found = classifier.predict([folder, buffer.getvalue(), folder / 'none.png', parts[3][3]], resolution=16)
+  Image.fromarray(photographs[2]).save(buffer, 'PNG')
+  found = classifier.predict([folder, buffer.getvalue(), folder / 'none.png', photographs[3]], resolution=16)
   names = [str(folder / 'a.jpg'), str(folder / 'b.png'), str(folder / 'more' / 'a.PNG'), '3', str(folder / 'none.png')]
   assert [p.image for p in found] == [*names, '5']
   assert [p.error is None for p in found] == [False, True, True, True, False, True]
   assert 'No such file' in found[4].error and found[0].class_index is None
-  whole = classifier.predict(parts[3][:4], resolution=16)
+  whole = classifier.predict(photographs[:4], resolution=16)
   assert [p.probability for p in found if p.error is None] == pytest.approx([p.probability for p in whole], abs=1e-6)
 
 
@@ -209,41 +293,35 @@ def test_files_folders_bytes_and_what_can_not_be_read(parts, classifier, tmp_pat
     ([], {'unseen_by': 'magic'}, "unseen_by: got 'magic', expected one of interpolate, nearest"),
   ],
 )
-def test_what_is_wrong_is_named_in_one_line(parts, classifier, images, options, message):
-  classifier.calibrate(parts[3][:8])
+def test_what_is_wrong_is_named_in_one_line(photographs, classifier, images, options, message):
+  classifier.calibrate(photographs[:8])
   with pytest.raises(ValueError, match=message) as error:
     classifier.predict(images, **options)
   assert '\n' not in str(error.value)
 
 
-def test_a_budget_needs_a_calibration(parts):
-  model, variables, config, photographs = parts
-  fresh = Classifier(model, variables, config, NAMES, max_batch=8)
+def test_a_budget_needs_a_calibration(network, photographs):
+  fresh = Classifier(network, max_batch=8)
   with pytest.raises(FileNotFoundError, match=r'calibration: none yet, expected a call of calibrate\(images\)'):
     fresh.predict(photographs, budget=0.5, router='cascade')
 
 
-def test_a_calibration_in_the_workdir_serves_the_weights_that_it_was_made_with(parts, tmp_path):
-  model, variables, config, photographs = parts
-  of = lambda weights: Classifier(model, weights, config, NAMES, workdir=tmp_path, max_batch=8)
-  first = of(variables)
+def test_a_calibration_in_the_workdir_serves_the_weights_that_it_was_made_with(network, photographs, tmp_path):
+  of = lambda made: Classifier(made, workdir=tmp_path, max_batch=8)
+  first = of(network)
   first.calibrate(photographs)
-  again = of(jax.tree.map(jax.numpy.asarray, variables)).calibrated
+  again = of(network.replace(variables=jax.tree.map(jax.numpy.asarray, network.variables))).calibrated
+  assert again.keys() == first.calibrated.keys()
   for name, column in first.calibrated.items():
     np.testing.assert_array_equal(again[name], column)
+  variables = network.variables
   changed = variables | {'batch_stats': jax.tree.map(lambda x: x * 1.001, variables['batch_stats'])}
   with pytest.raises(ValueError, match=r'dial\.npz: made with other weights, expected those .*; calibrate first'):
-    _ = of(changed).calibrated
+    _ = of(network.replace(variables=changed)).calibrated
   (tmp_path / 'dial.npz').write_bytes(b'PK')
   with pytest.raises(ValueError, match=r'dial\.npz: damaged .*; calibrate first: resjax calibrate --workdir='):
-    _ = of(variables).calibrated
+    _ = of(network).calibrated
 
 
 def test_no_images_are_no_predictions(classifier):
   assert classifier.predict([], resolution=8) == [] and items([]) == []
-
-
-def test_energy_is_the_mean_difference_of_neighbours():
-  image = np.zeros((1, 2, 3, 3), np.uint8)
-  image[0, :, :, 1] = [[0, 200, 0], [100, 0, 0]]
-  assert routing.energy(image)[0] == pytest.approx(((200 + 200 + 100 + 0) / 4 + (100 + 200 + 0) / 3) / 2)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from resjax.measuring import curves
+from resjax.routing.oracle import Oracle
+from resjax.routing.predictor import Predictor
 
 
 def test_the_oracle_is_the_best_of_all_choices():
@@ -14,7 +16,7 @@ def test_the_oracle_is_the_best_of_all_choices():
   for _ in range(20):
     right = rng.random((5, 3)) < 0.5
     budget = rng.uniform(1, 6)
-    places = curves.oracle(right, costs, budget)
+    places = Oracle(costs, budget).choose(right)
     found = right[np.arange(5), places].sum()
     assert np.asarray(costs)[places].mean() <= budget + 1e-9
     best = max(
@@ -31,3 +33,12 @@ def test_the_way_to_the_oracle():
   points = [{'target': 1.0, 'top1': 0.6}, {'target': 2.0, 'top1': 0.5}, {'target': 3.0, 'top1': 0.9}]
   shares = curves.recovered(points, chance, best)
   assert shares[:2] == pytest.approx([0.25, -0.25]) and shares[2] is None
+
+
+def test_a_point_is_what_a_router_comes_to():
+  seen = {
+    'scores': np.array([[1.0, 0], [0, 1], [0, 1], [0, 1]]),
+    'right': np.array([[1, 0], [1, 1], [1, 0], [0, 1]], bool),
+  }
+  found = curves.point(Predictor((6.0, 2.0), own=0.5), seen, ['16', '8'])
+  assert found == {'macs': 3.5, 'top1': 0.75, 'share': {'16': 0.25, '8': 0.75}}

@@ -5,10 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from resjax import dial
+from resjax import routing
+from resjax.routing import DIALLED
+from resjax.routing.cascade import Cascade
+from resjax.routing.detail import Detail, ranks_within
+from resjax.routing.dial import Follower, at_knob, dialled, mean_cost, reachable
+from resjax.routing.predictor import Predictor
+from resjax.routing.random import Random
 
 COSTS = (12.0, 3.0, 1.0)
 COUNT = 10_000
+OWN = 0.1  # the predictor's cost, which its router alone pays
 
 
 def columns(seed):
@@ -17,83 +24,110 @@ def columns(seed):
   need = rng.integers(0, 3, COUNT)
   scores = 3 * np.eye(3)[need] + rng.normal(size=(COUNT, 3))
   odds = np.sort(rng.normal(size=(COUNT, 3)), axis=1)[:, ::-1] + 2 * (need[:, None] >= np.arange(3))
-  detail = rng.gamma(2.0, size=COUNT) * (3 - need)
-  return {'scores': scores, 'odds': odds, 'detail': detail, 'draw': rng.uniform(size=COUNT)}
+  energy = rng.gamma(2.0, size=COUNT) * (3 - need)
+  return {'scores': scores, 'odds': odds, 'energy': energy, 'draw': rng.uniform(size=COUNT)}
+
+
+def make(name):
+  return routing.kind_of(name).of(COSTS, OWN, columns(0))
 
 
 def column(name, seed):
-  found = columns(seed)
-  if name == 'detail':
-    return dial.ranks_within(found['detail'], columns(0)['detail'])
-  return found[dial.COLUMNS[name]]
+  return make(name).read(columns(seed))
 
 
-@pytest.mark.parametrize('name', dial.COLUMNS)
+@pytest.mark.parametrize('name', DIALLED)
 def test_ten_targets_are_met_on_images_that_the_calibration_never_saw(name):
-  router = dial.Router(name, COSTS, own=0.1)
-  low, high = dial.reachable(router, column(name, 0))
-  assert (low, high) == pytest.approx((1.1, 16.1 if name == 'cascade' else 12.1))
-  for target in np.linspace(low, 12.1, 10):
-    set_to = dial.dialled(router, column(name, 0), target)
-    assert set_to.mean_cost(column(name, 0)) == pytest.approx(target, abs=0.003)  # one image costs 0.0015 of the mean
-    assert set_to.mean_cost(column(name, 1)) == pytest.approx(target, rel=0.05)
+  router = make(name)
+  low, high = reachable(router, column(name, 0))
+  own = OWN if name == 'predictor' else 0
+  assert (low, high) == pytest.approx((1 + own, 16 if name == 'cascade' else 12 + own))
+  for target in np.linspace(low, 12 + own, 10):
+    found = dialled(router, column(name, 0), target)
+    assert mean_cost(found, column(name, 0)) == pytest.approx(target, abs=0.003)  # one image costs 0.0015 of the mean
+    assert mean_cost(found, column(name, 1)) == pytest.approx(target, rel=0.05)
 
 
-@pytest.mark.parametrize('name', dial.COLUMNS)
+@pytest.mark.parametrize('name', DIALLED)
 def test_a_higher_knob_never_sends_an_image_up(name):
   before = np.zeros(COUNT, int)
   for knob in np.linspace(-20, 20, 41):
-    places = dial.Router(name, COSTS, knob=knob).choose(column(name, 0))
+    places = at_knob(make(name), knob).choose(column(name, 0))
     assert (places >= before).all()
     before = places
 
 
+@pytest.mark.parametrize('target', [1.0, 1.7, 3.0, 8.0, 15.99, 16.0])
+def test_of_all_thresholds_the_dial_finds_the_one_nearest_to_the_target(target):
+  odds = np.random.default_rng(1).uniform(size=(60, 3))
+  found = mean_cost(dialled(Cascade(COSTS), odds, target), odds)
+  costs = [mean_cost(Cascade(COSTS, knob=-t), odds) for t in [*odds[:, 1:].ravel(), 2.0]]
+  assert abs(found - target) == min(abs(cost - target) for cost in costs)
+
+
+@pytest.mark.parametrize('mean', [3, 30, 300])
+def test_a_cascade_meets_its_budget_however_sure_the_network_is(mean):
+  """Float32 probabilities of log-odds above 17 are all 1.0."""
+  odds = np.random.default_rng(0).normal(mean, 0.1 * mean, (COUNT, 3))
+  for target in (2.0, 8.0, 14.4):
+    found = dialled(Cascade(COSTS), odds, target)
+    assert mean_cost(found, odds) == pytest.approx(target, abs=COSTS[0] / COUNT)  # the next image's
+
+
 def test_the_predictor_pays_for_its_score_and_the_cascade_for_all_that_it_ran():
-  assert dial.Router('predictor', COSTS, own=0.5).charged.tolist() == [12.5, 3.5, 1.5]
-  assert dial.Router('cascade', COSTS).charged.tolist() == [16.0, 4.0, 1.0]
+  assert Predictor(COSTS, 0.5).charged.tolist() == [12.5, 3.5, 1.5]
+  assert Cascade(COSTS).charged.tolist() == [16.0, 4.0, 1.0]
+  assert Random(COSTS).charged.tolist() == Detail(COSTS, np.ones(1)).charged.tolist() == [12.0, 3.0, 1.0]
 
 
 def test_knob_zero_is_the_predictor_as_it_was_trained():
   scores = columns(0)['scores']
-  np.testing.assert_array_equal(dial.Router('predictor', COSTS).choose(scores), scores.argmax(1))
+  np.testing.assert_array_equal(Predictor(COSTS).choose(scores), scores.argmax(1))
 
 
 def test_more_detail_gets_more_pixels():
   ranks = np.array([0.0, 0.4, 0.6, 1.0])
-  assert dial.Router('detail', COSTS, knob=0.0).choose(ranks).tolist() == [2, 1, 1, 0]
+  assert Detail(COSTS, np.ones(1), knob=0.0).choose(ranks).tolist() == [2, 1, 1, 0]
 
 
 def test_a_random_draw_has_the_mix_of_its_knob():
-  router = dial.dialled(dial.Router('random', COSTS), columns(0)['draw'], 4.0)
+  router = dialled(Random(COSTS), columns(0)['draw'], 4.0)
   share = np.bincount(router.choose(columns(1)['draw']), minlength=3) / COUNT
   ratio = np.log(share[2] / share[1]) / np.log(share[1] / share[0])
   assert ratio == pytest.approx((3 - 1) / (12 - 3), abs=0.1)  # shares fall by the same factor per unit of cost
 
 
+def test_a_table_without_draws_is_dealt_out_evenly():
+  draws = Random(COSTS).read({'energy': np.zeros(1000)})
+  np.testing.assert_allclose(np.sort(draws), (np.arange(1000) + 0.5) / 1000)
+  assert (np.diff(draws) < 0).any()
+  np.testing.assert_array_equal(draws, Random(COSTS).read({'energy': np.zeros(1000)}))
+
+
 def test_what_no_knob_reaches_is_refused_with_the_range():
-  router = dial.Router('predictor', COSTS, own=0.1)
   for target in (1.0, 12.2):
     with pytest.raises(ValueError, match=r"^budget: got .*, expected 1\.1 to 12\.1 with router 'predictor'$"):
-      dial.dialled(router, columns(0)['scores'], target)
+      dialled(make('predictor'), columns(0)['scores'], target)
 
 
-def test_an_unknown_router_is_refused():
-  with pytest.raises(ValueError, match=r"router: got 'best', expected one of predictor, cascade, detail, random"):
-    dial.Router('best', COSTS)
+@pytest.mark.parametrize('name', ['best', 'oracle', 'static'])
+def test_an_unknown_router_is_refused(name):
+  with pytest.raises(ValueError, match=f"router: got '{name}', expected one of predictor, cascade, detail, random"):
+    routing.kind_of(name)
 
 
 def test_a_router_says_what_it_is_set_to():
-  assert dataclasses.asdict(dial.Router('random', COSTS, knob=2.0))['knob'] == 2.0
+  assert dataclasses.asdict(Random(COSTS, knob=2.0))['knob'] == 2.0
 
 
-@pytest.mark.parametrize('name', dial.COLUMNS)
+@pytest.mark.parametrize('name', DIALLED)
 def test_what_was_spent_brings_other_images_back_to_the_budget(name):
   """Images unlike the calibration's: every router alone is off by far."""
   values = column(name, 1)
   values = values**2 if values.ndim == 1 else values + np.array([-0.5, 0.5, 1.0])
   target = 5.0
-  follower = dial.Follower(dial.Router(name, COSTS, own=0.1), column(name, 0), target)
-  assert abs(follower.router.mean_cost(values) / target - 1) > 0.05
+  follower = Follower(make(name), column(name, 0), target)
+  assert abs(mean_cost(follower.router, values) / target - 1) > 0.05
   total = 0.0
   for start in range(0, COUNT, 100):
     places = follower.router.choose(values[start : start + 100])
@@ -104,16 +138,18 @@ def test_what_was_spent_brings_other_images_back_to_the_budget(name):
 
 def test_a_follower_that_owes_more_than_any_knob_gives_stays_within_reach():
   values = column('random', 0)
-  follower = dial.Follower(dial.Router('random', COSTS), values, 2.0)
+  follower = Follower(Random(COSTS), values, 2.0)
   follower.spent(np.zeros(50, int))
-  assert follower.router.mean_cost(values) == pytest.approx(1.0)
+  assert mean_cost(follower.router, values) == pytest.approx(1.0)
   follower.spent(np.array([], int))
-  assert follower.router.mean_cost(values) == pytest.approx(1.0)
+  assert mean_cost(follower.router, values) == pytest.approx(1.0)
 
 
 def test_every_router_reaches_from_all_at_the_lowest_to_all_at_the_highest():
   """At the costs of 224, 160 and 96 px, and where half of the images have the same detail."""
   costs = (1.0, 0.51, 0.18)
-  detail = np.where(np.arange(1000) < 500, 3.0, np.arange(1000.0))
-  for name, values in {'detail': dial.ranks_within(detail, detail), 'random': column('random', 0)}.items():
-    assert dial.reachable(dial.Router(name, costs), values) == pytest.approx((0.18, 1.0))
+  energy = np.where(np.arange(1000) < 500, 3.0, np.arange(1000.0))
+  detail = Detail(costs, np.sort(energy))
+  np.testing.assert_array_equal(detail.read({'energy': energy}), ranks_within(energy, np.sort(energy)))
+  assert reachable(detail, detail.read({'energy': energy})) == pytest.approx((0.18, 1.0))
+  assert reachable(Random(costs), column('random', 0)) == pytest.approx((0.18, 1.0))

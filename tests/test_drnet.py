@@ -1,6 +1,7 @@
 """DRNet's budget, loss, evaluation and step: exact answers, devices, and the faults of other implementations."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,7 @@ def test_the_loss_of_a_network_as_large_as_resnet50_can_be_traced():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(drnet, 'costs_of', lambda *_: (4_089_184_256, 1_077_899_264))
-    loss_fn = drnet.make_loss_fn(Large, make_config(), total_steps=10)
+    loss_fn = drnet.make_loss_fn(Large, make_config(**{'drnet.budget': 0.5}), total_steps=10)
   variables = {
     kind: {'private': {'16': {}, '8': {}}, 'shared': {}, '16': {}, '8': {}, 'predictor': fresh()[kind]['predictor']}
     for kind in ('params', 'batch_stats')
@@ -71,14 +72,20 @@ def test_the_costs_are_those_of_the_candidates_in_their_order():
 
 
 def test_the_budget_is_a_share_or_multiply_adds():
-  config = make_config()
-  assert drnet.budget_of(config, (200, 50)) == 100
-  config.drnet.budget = 60.0
-  assert drnet.budget_of(config, (200, 50)) == 60
-  for budget in (0.2, 40.0):
+  """Of all that is run for an image: the predictor's own cost is taken off what the network may spend."""
+  config = make_config(**{'drnet.budget': 0.5})
+  own = drnet.predictor_of(config).macs
+  costs = (200 * own, 50 * own)
+  assert drnet.budget_of(config, costs) == 99 * own
+  config.drnet.budget = 60.0 * own
+  assert drnet.budget_of(config, costs) == 59 * own
+  config.drnet.budget = 51.0 * own
+  assert drnet.budget_of(config, costs) == min(costs)
+  for budget in (0.25, 50.9 * own):
     config.drnet.budget = budget
-    with pytest.raises(ValueError, match=r'config.drnet.budget: got .* expected at least 0.25 \(50 multiply-adds'):
-      drnet.budget_of(config, (200, 50))
+    expected = f'expected at least 0.255 ({51 * own:.4g} multiply-adds: the predictor, and every image at the lowest'
+    with pytest.raises(ValueError, match=rf'^config.drnet.budget: got .*{re.escape(expected)}'):
+      drnet.budget_of(config, costs)
 
 
 def test_init_adds_a_predictor_that_switching_ignores():
@@ -98,7 +105,7 @@ def by_hand(config, params, batch_stats, batch, key, tau):
   flips = preprocess.draw_flips(key, batch['index'], RESOLUTIONS, 'independent')
   images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet', flips)
   variables = {'params': params, 'batch_stats': batch_stats}
-  scores, _ = drnet.Predictor(config).scores(variables, images[0], train=True)
+  scores, _ = drnet.predictor_of(config).scores(drnet.variables_of_predictor(variables), images[0], train=True)
   perturbed = scores + gumbel.draw(key, batch['index'], 2)
   soft = jax.nn.softmax(perturbed / tau)
   chosen = perturbed.argmax(-1)

@@ -27,7 +27,7 @@ def test_every_recipe_is_valid_and_its_predictor_cheap(name):
   model = models.create(config.model.name, num_classes=config.model.num_classes)
   costs = drnet.costs_of(model, config.resolutions)
   assert min(costs) < drnet.budget_of(config, costs) < max(costs)
-  assert drnet.Predictor(config).macs < 0.01 * max(costs)
+  assert drnet.predictor_of(config).macs < 0.01 * max(costs)
 
 
 @pytest.mark.parametrize(

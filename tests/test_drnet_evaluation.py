@@ -3,16 +3,19 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_drnet import BATCH, RESOLUTIONS, batches, fresh, make_config, model
 
 from resjax import drnet, gumbel, losses, models, preprocess, rsnet, switchable
+from resjax.routing.oracle import smallest_right
 
 
 def test_the_right_answers_are_labels_by_the_stated_rules():
   right = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool).T
-  np.testing.assert_array_equal(drnet.smallest_right(right), [2, 1, 0, 0, 2, 2, 1])
+  for array in (right.T, jnp.asarray(right.T)):
+    np.testing.assert_array_equal(smallest_right(array, otherwise=0), [2, 1, 0, 0, 2, 2, 1])
 
 
 @functools.cache
@@ -24,7 +27,8 @@ def frozen_logits():
   @jax.jit
   def run():
     logits, _ = switchable.forward(model(), variables, images, RESOLUTIONS, train=False)
-    return logits, drnet.Predictor(make_config()).scores(variables, images[0], train=True)[0]
+    own = drnet.variables_of_predictor(variables)
+    return logits, drnet.predictor_of(make_config()).scores(own, images[0], train=True)[0]
 
   return batch, *jax.device_get(run())
 
@@ -87,9 +91,9 @@ def test_evaluation_has_no_noise(evaluated):
   first, second = (eval_fn(fresh(), batch | {'index': batch['index'] + shift}) for shift in (0, 7))
   jax.tree.map(np.testing.assert_array_equal, first, second)
   images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
-  scores, _ = jax.jit(lambda: drnet.Predictor(make_config()).scores(fresh(), images[0], train=False))()
+  own = drnet.variables_of_predictor(fresh())
+  scores, _ = jax.jit(lambda: drnet.predictor_of(make_config()).scores(own, images[0], train=False))()
   np.testing.assert_allclose(first['scores'], scores, rtol=0, atol=1e-5)
-  assert first['confidence'].shape == (BATCH, 2) and (first['confidence'] <= 1).all()
 
 
 def test_shortcuts_have_their_own_normalisers():
@@ -103,3 +107,14 @@ def test_shortcuts_have_their_own_normalisers():
   before, after = run(variables), run(changed)
   np.testing.assert_array_equal(before[0], after[0])
   assert (np.abs(before[1] - after[1]) > 1e-4).any()
+
+
+def test_evaluation_says_how_sure_the_network_is_in_log_odds(evaluated):
+  eval_fn, _ = evaluated
+  batch = batches(1)[0]
+  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
+  logits, _ = jax.jit(lambda: switchable.forward(model(), fresh(), images, RESOLUTIONS, train=False))()
+  probability = jax.nn.softmax(logits).max(-1).T
+  found = eval_fn(fresh(), batch)['odds']
+  assert found.shape == (BATCH, 2) and found.dtype == np.float32
+  np.testing.assert_allclose(found, np.log(probability / (1 - probability)), rtol=0, atol=1e-4)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from resjax.inference import timing
+from resjax.inference.runtime import Identity
 
 PRICE = (0.04, 0.01)  # seconds of an image at each resolution
 BUCKETS = (1, 2, 4, 8, 16, 32)
@@ -15,7 +16,7 @@ class Clocked:
 
   def __init__(self, machine='one', late=()):
     self.resolutions, self.shape, self.num_classes, self.multiple = ((8, 12), 8), (8, 12, 3), 2, 1
-    self.identity = {'machine': machine}
+    self.identity = Identity('clocked', machine, 1, 'clock', 1, 'nothing', 'float32', self.shape)
     self.now, self.calls, self.late = 0.0, [], set(late)
 
   def price(self, place, bucket):

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from resjax.report import gallery
-from resjax.training import evaluate, judge
+from resjax.routing import judge
+from resjax.routing.cascade import Cascade
+from resjax.routing.dial import dialled, mean_cost
+from resjax.training import evaluate
 
 RESOLUTIONS = (32, 16, 8)
 COSTS = (1600, 400, 100)
@@ -14,7 +17,7 @@ COUNT = 3000
 
 
 def table(seed=0):
-  """Images that need 32, 16 or 8 in equal parts and are right from there on; confidence tells, scores nearly."""
+  """Images that need 32, 16 or 8 in equal parts and are right from there on; log-odds tell, scores nearly."""
   rng = np.random.default_rng(seed)
   need = np.resize([0, 1, 2], COUNT)
   right = need[:, None] >= np.arange(3)
@@ -22,13 +25,14 @@ def table(seed=0):
   return {
     'ranks': np.where(np.column_stack([right, right[:, :1]]), 0, 7).astype(np.int32),
     'scores': scores.astype(np.float32),
-    'confidence': np.where(right, 0.9, 0.2) + rng.uniform(0, 0.1, (COUNT, 3)),
+    'odds': np.where(right, 2.0, -1.5) + rng.uniform(0, 1, (COUNT, 3)),
     'label': (np.arange(COUNT) // 3 % 2).astype(np.int32),
   }, np.array(RESOLUTIONS)[need]
 
 
 def compare(found, needed, own=10, calibration=None):
-  return judge.compare(found, calibration, needed, COSTS, own, RESOLUTIONS, ('even', 'odd', 'never'))
+  known = {} if needed is None else {'needed': needed}
+  return judge.compare(found | known, calibration, COSTS, own, RESOLUTIONS, ('even', 'odd', 'never'))
 
 
 def test_every_rival_is_judged_and_charged():
@@ -73,6 +77,35 @@ def test_without_calibration_images_each_half_sets_the_others_threshold():
   assert crossed['macs'] == pytest.approx(given['macs'], rel=0.05)
 
 
+def test_a_cascade_is_set_on_other_images():
+  rng = np.random.default_rng(2)
+  odds, other = rng.uniform(size=(101, 3)), rng.uniform(size=(70, 3))
+  cascade = Cascade(COSTS)
+  given = judge.crossed(cascade, odds, 600.0, other)
+  np.testing.assert_array_equal(given, dialled(cascade, other, 600.0).choose(odds))
+  crossed = judge.crossed(cascade, odds, 600.0, None)
+  for ours, others in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+    np.testing.assert_array_equal(crossed[ours], dialled(cascade, odds[others], 600.0).choose(odds[ours]))
+
+
+@pytest.mark.parametrize(('target', 'place'), [(1.0, 2), (9e9, 0)])
+def test_what_a_cascade_can_not_reach_is_the_nearest_in_reach(target, place):
+  odds = np.random.default_rng(2).uniform(size=(101, 3))
+  assert set(judge.crossed(Cascade(COSTS), odds, target, odds)) == {place}
+
+
+def test_the_cascade_spends_its_budget_also_where_every_probability_rounds_to_one():
+  """Log-odds of 30 on the mean: float32 probabilities are all 1.0, and no threshold tells them apart."""
+  found, needed = table()
+  found['odds'] = np.random.default_rng(3).normal(30, 3, (COUNT, 3)).astype(np.float32)
+  assert (1 / (1 + np.exp(-found['odds'])) == 1).all()
+  routers = compare(found, needed, calibration=found)['routers']
+  assert routers['cascade']['macs'] == pytest.approx(routers['predictor']['macs'], abs=COSTS[0] / COUNT)  # one image's
+  spent = judge.crossed(Cascade(COSTS), found['odds'], 900.0, found['odds'])
+  assert Cascade(COSTS).charged[spent].mean() == pytest.approx(900.0, abs=COSTS[0] / COUNT)
+  assert mean_cost(Cascade(COSTS), found['odds']) == COSTS[-1]  # knob 0 stops everywhere: the dial was needed
+
+
 def test_without_known_answers_there_is_no_agreement():
   found, needed = table()
   for other in (None, np.where(needed == 8, 4, needed)):
@@ -106,13 +139,16 @@ def test_the_gallery_shows_what_went_where(tmp_path):
   found, needed = table()
   found['scores'][:, 1] = -9  # nothing goes to 16
   numbers = np.arange(COUNT) * 2
-  rows = judge.gallery_rows(found, numbers, needed, RESOLUTIONS)
-  assert list(rows) == ['32 px', '16 px', '8 px'] and [len(row) for row in rows.values()] == [10, 0, 10]
-  for name, row in rows.items():
-    for number, caption, right in row:
-      place = RESOLUTIONS.index(int(name.split()[0]))
-      assert found['scores'][number // 2].argmax() == place
-      assert caption == f'needs {needed[number // 2]}' and right == (found['ranks'][number // 2, place] == 0)
-  images = {number: np.full((32, 32, 3), 90, np.uint8) for row in rows.values() for number, _, _ in row}
+  rows = judge.sent(found | {'needed': needed}, numbers, RESOLUTIONS)
+  assert [(row['kind'], row['pixels']) for row in rows] == [('sent', 32), ('sent', 16), ('sent', 8)]
+  assert [len(row['images']) for row in rows] == [10, 0, 10]
+  assert [row['count'] for row in rows] == np.bincount(found['scores'].argmax(1), minlength=3).tolist()
+  for place, row in enumerate(rows):
+    for image in row['images']:
+      i = image['number'] // 2
+      assert found['scores'][i].argmax() == place
+      assert image['caption'] == f'needs {needed[i]}' and image['right'] == (found['ranks'][i, place] == 0)
+  assert {image['caption'] for row in judge.sent(found, numbers, RESOLUTIONS) for image in row['images']} == {''}
+  images = {image['number']: np.full((32, 32, 3), 90, np.uint8) for row in rows for image in row['images']}
   gallery(images, rows, tmp_path / 'gallery.png')
   assert (tmp_path / 'gallery.png').read_bytes().startswith(b'\x89PNG')

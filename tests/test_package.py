@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 import resjax
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,6 +35,8 @@ import logging
 loggers = [logging.getLogger(name) for name in (None, 'absl', 'asyncio', 'jax', 'orbax')]
 state = lambda: [(l.level, list(l.handlers), list(l.filters)) for l in loggers]
 before = state()
+import pytest
+
 import resjax
 assert state() == before, state()
 import resjax.checkpoint, resjax.commands.train

@@ -13,9 +13,15 @@ SECTIONS = ['accuracy', 'speed', 'shares', 'gallery', 'calibration', 'agreement'
 PIXELS, MACS = (96, 16), (4e6, 1e6)
 
 
+def share(*parts):
+  return dict(zip(map(str, PIXELS), parts, strict=True))
+
+
 def points(tops, **more):
   targets = (1.5e6, 3e6)
-  return [{'target': t, 'macs': 1.01 * t, 'top1': top, 'share': [0.3, 0.7]} | more for t, top in zip(targets, tops)]
+  return [
+    {'target': t, 'macs': 1.01 * t, 'top1': top, 'share': share(0.3, 0.7)} | more for t, top in zip(targets, tops)
+  ]
 
 
 def spread(value):
@@ -62,7 +68,7 @@ def make(**changes):
       for r, m, t in zip(PIXELS, MACS, tops)
     ],
     'curves': {
-      'static': [{'macs': m, 'top1': t, 'share': [1, 0]} for m, t in zip(MACS, tops)],
+      'static': [{'macs': m, 'top1': t, 'share': share(1, 0)} for m, t in zip(MACS, tops)],
       'predictor': points((0.8, 0.9), recovered=0.5),
       'cascade': points((0.82, 0.91), recovered=None),
       'random': points((0.7, 0.85)),
@@ -73,8 +79,8 @@ def make(**changes):
       'how': 'as trained',
       'macs': 2e6,
       'top1': 0.877,
-      'share': [0.25, 0.75],
-      'by_class': {'<b>cat</b>': [0.5, 0.5], 'dog': [0.0, 1.0]},
+      'share': share(0.25, 0.75),
+      'by_class': {'<b>cat</b>': share(0.5, 0.5), 'dog': share(0.0, 1.0)},
     },
     'agreement': [[1.0, 0.7], [0.7, 1.0]],
     'mended': [[0.0, 0.6], [None, 0.0]],
@@ -184,7 +190,7 @@ def test_what_is_not_known_is_left_out():
 
 
 def test_of_many_classes_the_extremes_are_shown():
-  shares = {f'class {n:02}': [n / 30, 1 - n / 30] for n in range(30)}
+  shares = {f'class {n:02}': share(n / 30, 1 - n / 30) for n in range(30)}
   html = page.render(make(setting=make()['setting'] | {'by_class': shares}), pictures())
   assert [n for n in range(30) if f'<td>class {n:02}</td>' in html] == [*range(10), *range(20, 30)]
   assert 'Of 30 classes' in html

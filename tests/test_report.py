@@ -12,6 +12,7 @@ from rich.console import Console
 
 from resjax import formats
 from resjax.report import plot, results, table
+from resjax.routing import ROUTERS
 
 
 def make(**changes):
@@ -282,10 +283,10 @@ def test_the_axis_of_multiply_adds_is_linear_where_they_differ_little():
 
 
 def test_routers_have_markers_and_a_legend():
-  routers = {name: {'macs': 1e6 * size, 'top1': 0.9} for size, name in enumerate('abcdefg', 1)}
+  routers = {name: {'macs': 1e6 * size, 'top1': 0.9} for size, name in enumerate(ROUTERS, 1)}
   (axes,) = plot.draw(make(routers=routers)).axes
-  assert points(axes)[2:] == [[(1e6 * size, 90.0)] for size in range(1, 8)]
-  assert [text.get_text() for text in axes.get_legend().get_texts()] == list('abcdefg')
+  assert points(axes)[2:] == [[(1e6 * size, 90.0)] for size in range(1, 1 + len(ROUTERS))]
+  assert [text.get_text() for text in axes.get_legend().get_texts()] == list(ROUTERS)
 
 
 @pytest.mark.parametrize('found', [make(), one_resolution()])

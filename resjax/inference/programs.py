@@ -64,7 +64,7 @@ def of_network(network: Network) -> tuple[Program, ...]:
       resolution=resolution,
       shape=shape,
       num_classes=network.num_classes,
-      description=_description(network.model, view),
+      description=_description(network.model, view, f'{normalize}, {interpolation}'),
       dtype=str(getattr(network.model, 'dtype', 'float32')),
     )
     for resolution in network.resolutions
@@ -93,12 +93,12 @@ def of_predictor(network: Network) -> tuple[Program]:
     resolution=predictor.size,
     shape=(*sides(network.resolutions[0]), 3),
     num_classes=len(network.resolutions),
-    description=_description(predictor.model, network.predictor_variables),
+    description=_description(predictor.model, network.predictor_variables, f'{normalize}, bilinear'),
     dtype=str(getattr(predictor.model, 'dtype', 'float32')),
   )
   return (program,)
 
 
-def _description(model: Any, variables: Any) -> str:
-  """The model's attributes and its number of parameters."""
-  return f'{model!r} with {sum(leaf.size for leaf in jax.tree.leaves(variables)):,} values'
+def _description(model: Any, variables: Any, preprocessing: str) -> str:
+  """The model's attributes, its number of parameters, and how its inputs are made."""
+  return f'{model!r} with {sum(leaf.size for leaf in jax.tree.leaves(variables)):,} values, {preprocessing}'

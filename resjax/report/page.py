@@ -32,6 +32,7 @@ def render(study: dict[str, Any], pictures: dict[int, np.ndarray]) -> str:
     lstrip_blocks=True,
   )
   environment.filters |= {'percent': percent, 'macs': macs_text, 'number': '{:,}'.format}
+  environment.filters['by_largest_share'] = lambda classes: sorted(classes, key=lambda entry: list(entry[1].values()))
   shown = {
     'accuracy_macs': charts.accuracy(study, 'macs'),
     'accuracy_milliseconds': charts.accuracy(study, 'milliseconds'),
