@@ -234,10 +234,10 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
   """
   number = stored.get('format', 0)
   formats.check(number, place)
-  fields = flatten(from_json(stored['config']))
+  config = default.get_config()
+  fields = flatten(config) | flatten(from_json(stored['config']))
   for upgrade in _UPGRADES[number:]:
     fields = upgrade(fields)
-  config = default.get_config()
   unknown = sorted(fields.keys() - flatten(config).keys())
   if unknown and number:
     raise ValueError(
