@@ -19,7 +19,7 @@ ORDER = [
   {'config', 'data'},
   {'checkpoint'},
   {'training', 'inference'},
-  {'measuring'},
+  {'measuring', 'planning'},
   {'commands'},
   {'cli'},
 ]

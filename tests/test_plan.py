@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from resjax import cli, macs, models, rsnet
 from resjax import config as configuration
 from resjax.data import loader, sources
-from resjax.training import plan, topology
+from resjax.planning import compiler, needs, topology
 
 GIB = 2**30
 TINY = ['--config.model.width=0.25', '--config.resolutions=(16,8)', '--config.data.size=64']
@@ -68,7 +68,7 @@ def test_a_compiled_program_tells_what_it_reduces():
 
   mapped = jax.shard_map(body, mesh=mesh, in_specs=P('data'), out_specs=(P(), P('data'), P()))
   shapes = [jax.ShapeDtypeStruct((8, *s), jnp.float32) for s in [(3, 5), (7,)]]
-  found = plan.collectives(jax.jit(mapped).lower(*shapes).compile().as_text())
+  found = compiler.collectives(jax.jit(mapped).lower(*shapes).compile().as_text())
   assert found['all-gather'] == 8 * 7 * 4
   assert found['all-reduce'] in (3 * 5 * 4 + 7, 3 * 5 * 4 + 7 * 4)  # the CPU adds int8 as int8 or as int32
 
@@ -95,7 +95,7 @@ def test_a_compiled_program_tells_what_it_reduces():
   ],
 )
 def test_bytes_of_collectives(line, expected):
-  assert plan.collectives(line) == expected
+  assert compiler.collectives(line) == expected
 
 
 def test_the_batch_is_the_loaders():
@@ -106,7 +106,7 @@ def test_the_batch_is_the_loaders():
     batch = next(batches)
     batches.close()
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-    assert plan.batch_of(config, 16) == shapes
+    assert needs.batch_of(config, 16) == shapes
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_batch_is_the_loaders():
   ],
 )
 def test_what_does_not_fit(message, expected):
-  assert plan.refused(message) == expected
+  assert compiler.refused(message) == expected
 
 
 # --- what a step needs ---
@@ -139,7 +139,7 @@ def test_what_does_not_fit(message, expected):
 )
 def test_what_a_step_needs(memory, names, least, most):
   config = tiny(f'--config.memory={memory}')
-  need = plan.need(config, jax.devices(), 2)
+  need = needs.need(config, jax.devices(), 2)
   assert [program.name for program in need.programs] == names
   variables = jax.eval_shape(lambda key: rsnet.init(models.from_config(config), config, key), jax.random.key(0))
   params, statistics = (sum(x.size for x in jax.tree.leaves(variables[kind])) for kind in ('params', 'batch_stats'))
@@ -157,15 +157,15 @@ def test_what_a_step_needs(memory, names, least, most):
 def test_what_is_held_beside_a_program_has_to_fit_too():
   """The compiler sees one program at a time; a device holds the rest of the state as well."""
   config = tiny('--config.memory=two_pass', '--config.resolutions=(8,)', '--config.distillation=none')
-  need = plan.need(config, jax.devices(), 2)
+  need = needs.need(config, jax.devices(), 2)
   dearest = max(need.programs, key=lambda program: program.memory)
   room = dearest.memory - dearest.held
-  assert need.fits and dearest.held > 0 and not plan.need(config, jax.devices(), 2, room).fits
+  assert need.fits and dearest.held > 0 and not needs.need(config, jax.devices(), 2, room).fits
 
 
 def test_pmap_has_no_plan():
   with pytest.raises(ValueError, match=r"^config\.parallel: got 'pmap', expected 'shard_map' for a plan$"):
-    plan.need(tiny('--config.parallel=pmap'), jax.devices(), 2)
+    needs.need(tiny('--config.parallel=pmap'), jax.devices(), 2)
 
 
 @pytest.mark.parametrize('memory', ['joint', 'two_pass'])
@@ -173,7 +173,7 @@ def test_multiply_adds(memory):
   config = tiny('--config.data.pyramid=host', f'--config.memory={memory}')
   model = models.from_config(config)
   costs = [macs.of_model(model, r) for r in (16, 8)]
-  forward, step = plan.multiply_adds(config, 4)
+  forward, step = needs.multiply_adds(config, 4)
   ensemble = 4 * 2 * 10  # the logits of two resolutions, weighed
   assert 0 <= forward - 4 * sum(costs) <= 4 * ensemble
   assert step == 3 * forward + (4 * costs[1] if memory == 'two_pass' else 0)
@@ -182,14 +182,14 @@ def test_multiply_adds(memory):
 # --- the search ---
 
 
-def compiler(state, each, memory):
+def straight(state, each, memory):
   """A step whose memory is a straight line, and the batches that it was compiled for."""
   asked = []
 
   def measure(images):
     asked.append(images)
     need = state + each * images
-    return plan.Need(images, state, 0, need, need <= memory, ())
+    return needs.Need(images, state, 0, need, need <= memory, ())
 
   return measure, asked
 
@@ -210,10 +210,10 @@ def compiler(state, each, memory):
 )
 def test_the_search_ends_between_neighbours(first, each, fits, refused):
   memory = 1000 if each > 25 else 940
-  measure, asked = compiler(100, each, memory)
+  measure, asked = straight(100, each, memory)
   if each == 25:
     fits, refused = 32, 40  # 40 was measured, and does not fit
-  found = plan.largest(measure, measure(first), memory)
+  found = needs.largest(measure, measure(first), memory)
   assert found[:2] == (fits, refused)
   assert [need.per_chip for need in found[2]] == asked
   assert len(asked) == len(set(asked)) <= 4
@@ -222,9 +222,9 @@ def test_the_search_ends_between_neighbours(first, each, fits, refused):
 def test_the_search_does_not_trust_a_line():
   def measure(images):
     need = 500 + 10 * images + 2 ** (images // 64)
-    return plan.Need(images, 100, 0, need, need <= 2000, ())
+    return needs.Need(images, 100, 0, need, need <= 2000, ())
 
-  assert plan.largest(measure, measure(8), 2000)[:2] == (128, 192)
+  assert needs.largest(measure, measure(8), 2000)[:2] == (128, 192)
 
 
 # --- the command ---
@@ -266,8 +266,8 @@ def test_a_step_compiled_for_tpus():
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip("needs XLA's compiler for TPUs: pip install -e '.[tpu]'")
   config = tiny('--config.model.dtype=bfloat16')
-  need = plan.need(config, topology.devices_of('v5e-8'), 4)
-  on_cpu = plan.need(config, jax.devices(), 4)
+  need = needs.need(config, topology.devices_of('v5e-8'), 4)
+  on_cpu = needs.need(config, jax.devices(), 4)
   assert need.fits and need.state == on_cpu.state
   (program,) = need.programs
   assert program.code > 0 and program.arguments + program.held >= need.state  # what is so small needs no room beside

@@ -22,8 +22,8 @@ from rich.text import Text
 
 from resjax import config as configuration
 from resjax import report
+from resjax.planning import needs, topology
 from resjax.report.table import macs_text
-from resjax.training import plan, topology
 
 EPILOG = """\
   resjax plan --config=configs/rsnet_r18.py --topology=v5e-256 --batch=8192 --config.model.dtype=bfloat16
@@ -84,12 +84,12 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
   devices, begin = topology.devices_of(options.topology), time.monotonic()
   versions = report.versions() | {'libtpu': libtpu_version()}
 
-  def measure(per_chip: int) -> plan.Need:
+  def measure(per_chip: int) -> needs.Need:
     Console(stderr=True).print(f'compiling for {per_chip} images on each chip ...', style='dim')
-    return plan.need(config, devices, per_chip, chip.memory)
+    return needs.need(config, devices, per_chip, chip.memory)
 
   first = measure(batch // chips)
-  forward, step = plan.multiply_adds(config, first.per_chip)
+  forward, step = needs.multiply_adds(config, first.per_chip)
   result = {
     'topology': options.topology,
     'chips': chips,
@@ -102,7 +102,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     'quick': options.quick,
   }
   if options.search or (options.search is None and options.batch is None):
-    fits, refused, measured = plan.largest(measure, first, chip.memory)
+    fits, refused, measured = needs.largest(measure, first, chip.memory)
     memory = {str(n.per_chip): n.memory for n in sorted(measured, key=lambda n: n.per_chip)}
     result['largest'] = {'per_chip': fits, 'refused': refused, 'memory': memory}
   return result | {
@@ -120,7 +120,7 @@ def libtpu_version() -> str:
     return os.environ.get('TPU_LIBRARY_PATH', 'unknown')
 
 
-def _program(program: plan.Program) -> dict[str, Any]:
+def _program(program: needs.ProgramNeed) -> dict[str, Any]:
   """A program's fields and its memory in all."""
   return dataclasses.asdict(program) | {'memory': program.memory}
 
