@@ -137,26 +137,7 @@ def make_loss_fn(
   costs = costs_of(model, resolutions)
   budget = budget_of(config, costs)
   predictor = Predictor(config, axis_name if config.sync_batch_norm else None)
-
-  def learn(variables: Any, images: Any, batch: Batch, choice: Array) -> Any:
-    """Class loss through the choice, new batch_stats, and metrics."""
-    train, overflow = not options.frozen, jnp.zeros(())
-    if options.estimator == 'dense':
-      logits, batch_stats = estimators.dense(model, variables, images, resolutions, choice, train=train)
-      ran = choice.argmax(-1)
-    else:
-      room = estimators.capacities(choice.shape[0], costs, budget, options.margin)
-      logits, batch_stats, ran = estimators.routed(model, variables, images, resolutions, choice, room, train=train)
-      overflow = (ran != choice.argmax(-1)).mean()
-    counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
-    batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
-    each = losses.cross_entropy(logits[:, None], batch['label'][:, None], config.label_smoothing)
-    loss = each.mean()
-    right = (logits.argmax(-1) == batch['label']).mean()
-    metrics = {'loss_class': loss, 'top1': right, 'overflow': overflow}
-    if options.estimator == 'routed':
-      loss += estimators.credit(choice, each, ran, axis_name)
-    return loss, batch_stats, metrics
+  learn = _make_class_loss(model, config, costs, budget, axis_name)
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
     if options.frozen:
@@ -184,6 +165,34 @@ def make_loss_fn(
     return loss, (kept | {'predictor': predictor_stats}, metrics)
 
   return loss_fn
+
+
+def _make_class_loss(
+  model: nn.Module, config: ConfigDict, costs: Sequence[int], budget: float, axis_name: str | None
+) -> Callable[..., Any]:
+  """Returns `learn(variables, images, batch, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
+  options, resolutions = config.drnet, tuple(config.resolutions)
+
+  def learn(variables: Any, images: Any, batch: Batch, choice: Array) -> Any:
+    train, overflow = not options.frozen, jnp.zeros(())
+    if options.estimator == 'dense':
+      logits, batch_stats = estimators.dense(model, variables, images, resolutions, choice, train=train)
+      ran = choice.argmax(-1)
+    else:
+      room = estimators.capacities(choice.shape[0], costs, budget, options.margin)
+      logits, batch_stats, ran = estimators.routed(model, variables, images, resolutions, choice, room, train=train)
+      overflow = (ran != choice.argmax(-1)).mean()
+    counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
+    batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
+    each = losses.cross_entropy(logits[:, None], batch['label'][:, None], config.label_smoothing)
+    loss = each.mean()
+    right = (logits.argmax(-1) == batch['label']).mean()
+    metrics = {'loss_class': loss, 'top1': right, 'overflow': overflow}
+    if options.estimator == 'routed':
+      loss += estimators.credit(choice, each, ran, axis_name)
+    return loss, batch_stats, metrics
+
+  return learn
 
 
 def _label_loss(

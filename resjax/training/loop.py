@@ -114,12 +114,7 @@ def resume(run: Run, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[T
 
 
 def train(
-  run: Run,
-  state: TrainState,
-  seconds: float,
-  checkpoints: Checkpoints,
-  workdir: pathlib.Path,
-  notice: Notice,
+  run: Run, state: TrainState, seconds: float, checkpoints: Checkpoints, workdir: pathlib.Path, notice: Notice
 ) -> tuple[TrainState, float, tuple[dict[str, Any], evaluate.Table]]:
   """Takes the remaining steps, saving and evaluating on the way and at the end.
 
@@ -159,12 +154,7 @@ def train(
       if due or save or stop:
         window.flush(last=stop or step == total)
       scores = None
-      meta = {
-        'config': configuration.to_json(config),
-        'class_names': list(run.train_source.class_names),
-        'train_seconds': watch.seconds,
-        'finished': step == total,
-      }
+      meta = _meta(run, watch.seconds, step)
       try:
         if stop:
           raise Preempted
@@ -182,6 +172,16 @@ def train(
         checkpoints.save(state, meta, scores)
     checkpoints.wait()  # as long as a signal waits too
     return state, watch.seconds, evaluated
+
+
+def _meta(run: Run, seconds: float, step: int) -> dict[str, Any]:
+  """What stands beside a state in its checkpoint, as JSON values."""
+  return {
+    'config': configuration.to_json(run.config),
+    'class_names': list(run.train_source.class_names),
+    'train_seconds': seconds,
+    'finished': step == run.total_steps,
+  }
 
 
 class Window:
