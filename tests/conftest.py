@@ -11,6 +11,7 @@ CACHE = os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # torch's threads would wait for each other, and for the tests beside
 # Half of a test's time is compiling, and half of that are XLA's new emitters; a JAX that has no older ones has no such
 # flag, and would end at it.
 EMITTERS = importlib.metadata.version('jaxlib').startswith('0.10.')
