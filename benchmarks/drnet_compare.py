@@ -42,7 +42,10 @@ VARIANTS = {
     'from RS-Net, fine-tuned, routed': ('rsnet', _FINE | {'drnet.estimator': 'routed'}),
     'from RS-Net, frozen, routed': ('rsnet', {'drnet.estimator': 'routed'}),
   },
-  'budget': {'from RS-Net, frozen' if b == 0.45 else f'budget {b}': ('rsnet', {'drnet.budget': b}) for b in BUDGETS},
+  'budget': {
+    'from RS-Net, frozen' if b == 0.45 else f'budget {b}': ('rsnet', {} if b == 0.45 else {'drnet.budget': b})
+    for b in BUDGETS
+  },
 }
 
 

@@ -30,7 +30,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from resjax.data.crops import random_region, train_crops
-from resjax.training import plan, topology
+from resjax.planning import needs, topology
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
 TILE = (375, 500)  # the usual size of ImageNet's photographs
@@ -121,7 +121,7 @@ def pod(rates: dict[str, float]) -> str:
   ]
   for name in RECIPES:
     config = importlib.import_module(f'configs.{name}').get_config()
-    cost, step = plan.multiply_adds(config, 1)
+    cost, step = needs.multiply_adds(config, 1)
     chip, chips = topology.chip_of(POD).peak * topology.UTILIZATION / step, topology.chips_of(POD)
     shares = ''.join(f' {chip / VCPUS / rate:.0%} |' for rate in rates.values())
     lines.append(f'| {name} | {cost / 1e9:.2f} G | {chip:,.0f} | {chip * chips:,.0f} | {chip / VCPUS:.0f} |{shares}')

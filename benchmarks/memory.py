@@ -29,7 +29,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from configs import default
 from resjax import compiling
-from resjax.training import plan, run, topology
+from resjax.planning import needs, topology
+from resjax.training import run
 from resjax.training.devices import Devices
 
 MIB = 2**20
@@ -50,7 +51,7 @@ def stepper(way: str, options: argparse.Namespace, devices: Devices) -> Callable
   config = config_of(way, options)
   _, fresh, step = run.make_training(config, devices, 1, 100)
   rng = np.random.default_rng(0)
-  shapes = plan.batch_of(config, options.batch * len(devices.devices))
+  shapes = needs.batch_of(config, options.batch * len(devices.devices))
   batch = devices.put(jax.tree.map(lambda x: rng.integers(0, 256, x.shape, x.dtype), shapes))
   state = devices.create(fresh, jax.random.key(0))
 
@@ -64,7 +65,7 @@ def stepper(way: str, options: argparse.Namespace, devices: Devices) -> Callable
   return take
 
 
-def row(way: str, need: plan.Need, base: plan.Need, times: dict[str, list[float]]) -> str:
+def row(way: str, need: needs.Need, base: needs.Need, times: dict[str, list[float]]) -> str:
   """One line of the table."""
   if not need.programs:
     return f'| {way} | does not fit: at least {need.memory / MIB:,.0f} MiB |'
@@ -79,7 +80,7 @@ def row(way: str, need: plan.Need, base: plan.Need, times: dict[str, list[float]
   return '| ' + ' | '.join(cells) + ' |'
 
 
-def sizes(need: plan.Need) -> tuple[int, int]:
+def sizes(need: needs.Need) -> tuple[int, int]:
   """Bytes of the largest program's temporaries; and with all else beside the state and the batch."""
   if not need.programs:
     return math.nan, math.nan
@@ -108,7 +109,7 @@ def main() -> None:
   compiling.keep_compiled_programs()  # what is compiled for its memory is not compiled again to be run
   devices = topology.devices_of(options.topology) if options.topology else jax.devices()[:1]
   ways = [way for way in WAYS if options.only in (None, way)]
-  needs = {way: plan.need(config_of(way, options), devices, options.batch) for way in ways}
+  compiled = {way: needs.need(config_of(way, options), devices, options.batch) for way in ways}
   takes = {way: stepper(way, options, Devices(devices=devices)) for way in ways} if options.rounds else {}
   times = {way: [] for way in takes}
   for i in range(options.rounds + 1):
@@ -124,8 +125,8 @@ def main() -> None:
   timed = ' ms | × joint |' if options.rounds else ''
   print(f'| way | programs | temporaries, MiB | × alone | with what is handed on, MiB | × alone |{timed}')
   print('|---|---|---|---|---|---|' + ('---|---|' if options.rounds else ''))
-  base = needs.get('largest alone', needs[ways[0]])
-  for way, need in needs.items():
+  base = compiled.get('largest alone', compiled[ways[0]])
+  for way, need in compiled.items():
     print(row(way, need, base, times))
   peak = (devices[0].memory_stats() or {}).get('peak_bytes_in_use') if options.only and options.rounds else None
   if peak:

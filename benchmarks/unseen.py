@@ -27,8 +27,7 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from resjax import macs, models, preprocess, unseen
-from resjax.checkpoint import load_variables
+from resjax import macs, models, preprocess, trained, unseen
 from resjax.data import loader, sources
 from resjax.switchable import Variables, view
 
@@ -81,7 +80,8 @@ def networks_at(
 
 def measure(workdir: str, step: int, images: int) -> dict[str, Any]:
   """Returns the rows of the table, highest size first, and what they were measured on."""
-  variables, config = load_variables(workdir)
+  found = trained.read(workdir)
+  variables, config = found.network.variables, found.config
   model, normalize = models.from_config(config), config.data.normalize
   sizes = sizes_of(config.resolutions, step)
   sample = Sample(sources.create(config, config.data.train_split), images)

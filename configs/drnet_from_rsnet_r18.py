@@ -1,30 +1,5 @@
-"""A predictor on top of a finished RS-Net: ResNet-18 on ImageNet, the network left as it is.
+"""The recipe of resjax/recipes/drnet_from_rsnet_r18.py, where its command, its cost and its result stand."""
 
-Command:  python main.py --config=configs/rsnet_r18.py --config.data.dir=DIR
-          python main.py --config=configs/drnet_from_rsnet_r18.py --config.data.dir=DIR
-          (another place: --config.drnet.checkpoint=WORKDIR; to train the network on: --config.drnet.frozen=False)
-Cost:     10 epochs of 1.28 million images, 3.1 G multiply-adds forward per image, backward for the predictor alone.
-Result:   not run here at this scale.
-"""
+from resjax.recipes.drnet_from_rsnet_r18 import get_config
 
-from ml_collections import ConfigDict
-
-from configs import rsnet_r18
-
-
-def get_config() -> ConfigDict:
-  config = rsnet_r18.get_config()
-  config.method = 'drnet'
-  config.resolutions = (224, 160, 96)
-  config.drnet.start = 'checkpoint'
-  config.drnet.checkpoint = 'runs/rsnet_r18'
-  config.drnet.frozen = True
-  config.drnet.budget = 0.6
-  config.drnet.learning_rate_factor = 1.0
-  config.drnet.predictor.width = 3.0
-  config.data.flip = 'shared'
-  config.data.pyramid = 'device'
-  config.epochs = 10.0
-  config.optimizer.warmup_epochs = 1.0
-  config.optimizer.decay = 'kernels'
-  return config
+__all__ = ['get_config']

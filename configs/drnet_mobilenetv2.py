@@ -1,24 +1,5 @@
-"""DRNet with MobileNetV2 on ImageNet, the paper's two stages (Zhu et al., NeurIPS 2021) with our small predictor.
+"""The recipe of resjax/recipes/drnet_mobilenetv2.py, where its command, its cost and its result stand."""
 
-Command:  python main.py --config=configs/drnet_mobilenetv2.py --config.data.dir=DIR
-          (the other candidates of the paper: --config.resolutions='(224,168,112)' --config.drnet.budget=0.7)
-          (the paper's predictor: --config.drnet.predictor.name=mobile)
-Cost:     70 and 100 epochs of 1.28 million images, 0.73 G multiply-adds forward per image; the predictor adds 1.1 M.
-Result:   the paper reports top-1 72.7 % at 268 M, its predictor included; not run here at this scale.
-"""
+from resjax.recipes.drnet_mobilenetv2 import get_config
 
-from ml_collections import ConfigDict
-
-from configs import drnet_r50
-
-
-def get_config() -> ConfigDict:
-  config = drnet_r50.get_config()
-  config.resolutions = (224, 196, 168)
-  config.model.name = 'mobilenetv2'
-  config.drnet.budget = 0.85
-  config.drnet.predictor.width = 1.0
-  config.drnet.pretrain.learning_rate = 0.05
-  config.optimizer.learning_rate = 0.05
-  config.optimizer.weight_decay = 4e-5
-  return config
+__all__ = ['get_config']

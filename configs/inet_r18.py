@@ -1,16 +1,5 @@
-"""An I-Net: ResNet-18 on ImageNet trained at one resolution alone, what RS-Net is compared with.
+"""The recipe of resjax/recipes/inet_r18.py, where its command, its cost and its result stand."""
 
-Command:  python main.py --config=configs/inet_r18.py --config.resolutions='(160,)' --workdir=runs/inet_r18_160
-Cost:     120 epochs of 1.28 million images, 1.8 G multiply-adds forward per image at 224.
-Result:   the paper reports top-1 71.0/69.8/68.5/66.3/62.6 % at 224/192/160/128/96; not run here at this scale.
-"""
+from resjax.recipes.inet_r18 import get_config
 
-from ml_collections import ConfigDict
-
-from configs import rsnet_r18
-
-
-def get_config() -> ConfigDict:
-  config = rsnet_r18.get_config()
-  config.resolutions = (224,)
-  return config
+__all__ = ['get_config']

@@ -1,17 +1,66 @@
 """One image network, any resolution, any budget, in JAX."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
-from resjax import losses, macs, models
+from resjax import config, losses, macs, models, preprocess, recipes, resize, routing, switchable, unseen
+from resjax.network import Network
+from resjax.preprocess import Preprocessing
+from resjax.routing import Budget
 from resjax.switchable import extract, forward, share, view
 
-__all__ = ['Classifier', 'extract', 'forward', 'losses', 'macs', 'models', 'share', 'view']
+if TYPE_CHECKING:
+  from resjax import trained
+  from resjax.inference import Classifier, Prediction
+  from resjax.training.loop import train_and_evaluate
 
+__version__ = '0.2.0'
 
-def __getattr__(name: str) -> Any:
-  """Imports the classifier, and the data libraries that it needs, only where it is used."""
-  if name == 'Classifier':
-    from resjax.inference import Classifier
+__all__ = [
+  'Budget',
+  'Classifier',
+  'Network',
+  'Prediction',
+  'Preprocessing',
+  'config',
+  'extract',
+  'forward',
+  'losses',
+  'macs',
+  'models',
+  'preprocess',
+  'recipes',
+  'resize',
+  'routing',
+  'share',
+  'switchable',
+  'train_and_evaluate',
+  'trained',
+  'unseen',
+  'view',
+]
 
-    return Classifier
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+# What is imported only where it is used, and the data libraries with it.
+_LATER = {
+  'Classifier': 'resjax.inference.classifier',
+  'Prediction': 'resjax.inference.predictions',
+  'train_and_evaluate': 'resjax.training.loop',
+}
+
+# Modules of version 0.1, and where their names are now.
+_MOVED = {
+  'routers': 'resjax.routing, a class for each router',
+  'dial': 'resjax.routing.dial, and a class for each router in resjax.routing',
+}
+
+if not TYPE_CHECKING:  # to a type checker other names are errors
+
+  def __getattr__(name: str) -> object:
+    """Imports what predicts and what trains; says where names of earlier versions went."""
+    if name in _LATER:
+      return getattr(importlib.import_module(_LATER[name]), name)
+    if name == 'trained':
+      return importlib.import_module('resjax.trained')
+    if name in _MOVED:
+      raise ImportError(f'resjax.{name} is gone since 0.2: see {_MOVED[name]}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,21 +1,22 @@
 """Reading a run's checkpoints: a trained network and its config; damage told from a disk that refuses."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from resjax import config as configuration
-from resjax.data import places
+from resjax import formats, places
 from resjax.switchable import Variables
+
+_T = TypeVar('_T')
 
 # What `read_apart` runs, and how it ends.
 _APART = """
@@ -33,35 +34,43 @@ _CODES = {3: ValueError, 4: OSError}
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
   """Returns what was saved beside the state: `config`, `class_names`, `train_seconds`, `finished`; and its `step`.
 
+  There is also the `format`; without it, it is 0.
+
   Args:
     workdir: The run's folder; only read, also while the run goes on.
     step: One of those saved; None: the latest.
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
-    ValueError: It is damaged.
+    ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
-  return whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta'] | {'step': int(path.name)}
+  meta = whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta']
+  formats.check(meta.get('format', 0), path)
+  return meta | {'step': int(path.name)}
 
 
-def load_variables(
+class Saved(NamedTuple):
+  """What a checkpoint holds for who does not train on."""
+
+  variables: Variables  # `params`, the averaged ones where the run keeps them, and `batch_stats`
+  meta: dict[str, Any]  # see `load_meta`
+
+
+def load(
   workdir: str | pathlib.Path, *, step: int | None = None, sharding: jax.sharding.Sharding | None = None
-) -> tuple[Variables, ConfigDict]:
-  """Returns the variables that a run's evaluation uses, and the run's config; the optimiser's state is not read.
+) -> Saved:
+  """Returns the variables that a run's evaluation uses, and what was saved with them; no optimiser's state is read.
 
   Args:
     workdir: The run's folder; only read, also while the run goes on.
     step: One of those saved; None: the latest.
     sharding: Where the arrays stand; None: on this process's first device.
 
-  Returns:
-    `params`, the averaged ones where the run keeps them, and `batch_stats`; the config that was saved with them.
-
   Raises:
     FileNotFoundError: There is no such checkpoint.
-    ValueError: It is damaged.
+    ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
@@ -69,9 +78,10 @@ def load_variables(
   shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
   loaded = _read(path, {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}, sharding)
+  formats.check(loaded['meta'].get('format', 0), path)
   state = loaded['state']
   variables = {'params': state[averaged], 'batch_stats': state['batch_stats']}
-  return variables, configuration.from_json(loaded['meta']['config'])
+  return Saved(variables, loaded['meta'] | {'step': int(path.name)})
 
 
 def read_all(path: pathlib.Path) -> None:
@@ -93,7 +103,7 @@ def read_apart(path: pathlib.Path) -> None:
     raise OSError(f'{path}: the process that reads it ended with code {done.returncode}: {last[:400]}')
 
 
-def whole(read: Callable[[], Any], path: Any) -> Any:
+def whole(read: Callable[[], _T], path: str | pathlib.Path) -> _T:
   """Returns what a read of a checkpoint gives.
 
   Args:
@@ -105,7 +115,8 @@ def whole(read: Callable[[], Any], path: Any) -> Any:
     OSError: The disk does not let it be read.
   """
   try:
-    return read()
+    with _news_only():
+      return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
     if refusal := _refusal(_root_of(error), path):
       raise OSError(f'{path}: {reason(refusal)}; expected a folder that can be read, and memory for it') from error
@@ -161,7 +172,7 @@ def _root_of(error: BaseException) -> BaseException:
   return error
 
 
-def _refusal(error: BaseException, path: Any) -> BaseException | None:
+def _refusal(error: BaseException, path: str | pathlib.Path) -> BaseException | None:
   """The error that says that the disk did not answer or may not be read, which is no damage; None: there is none.
 
   Orbax takes a folder that may not be looked into for one that is missing, so all folders are looked into.
@@ -175,6 +186,19 @@ def _refusal(error: BaseException, path: Any) -> BaseException | None:
   return next(refusals, None)
 
 
+@contextlib.contextmanager
+def _news_only() -> Iterator[None]:
+  """Inside, nothing is logged that Orbax raises as well."""
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  for logger in loggers:
+    logger.addFilter(_is_news)
+  try:
+    yield
+  finally:
+    for logger in loggers:
+      logger.removeFilter(_is_news)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
   """Whether a log record is no other form of an error that Orbax raises as well, for each array once."""
   text = record.getMessage()
@@ -182,5 +206,8 @@ def _is_news(record: logging.LogRecord) -> bool:
   return not (again or (record.exc_info and 'orbax' in record.pathname))
 
 
-for _name in ('absl', 'asyncio'):
-  logging.getLogger(_name).addFilter(_is_news)
+def __getattr__(name: str) -> NoReturn:
+  """Says where a name of version 0.1 went."""
+  if name == 'load_variables':
+    raise ImportError('resjax.checkpoint.load_variables is gone since 0.2: type resjax.trained.read(workdir)')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

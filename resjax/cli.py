@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 
 # Subcommand: what `resjax --help` says of it. Its module has `add_arguments(parser)` and `run(options)`.
@@ -11,7 +12,10 @@ COMMANDS: dict[str, str] = {
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',
   'report': 'measure a trained network and show what was found as a page',
+  'train': 'train and evaluate a network by a recipe',
 }
+
+_FIELD = re.compile(r'--?(no)?config\.')
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,9 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
       subparser.description, subparser.formatter_class = command.__doc__, argparse.RawDescriptionHelpFormatter
       command.add_arguments(subparser)
   options, fields = parser.parse_known_args(arguments)
-  unknown = [field for field in fields if not field.startswith('--config.')]
-  if unknown or (fields and not hasattr(options, 'config')):
-    parser.error(f'unknown arguments: {" ".join(unknown or fields)}')
+  takes_fields = hasattr(options, 'config')
+  unknown = [field for before, field in zip(['', *fields], fields) if not (takes_fields and _is_field(before, field))]
+  if unknown:
+    hint = '; fields are set as --config.FIELD=VALUE' if takes_fields else ''
+    parser.error(f'unexpected argument {unknown[0]!r}{hint}')
   options.fields = fields
   try:
     command.run(options)
@@ -40,6 +46,12 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(f'error: {error}')
   except KeyboardInterrupt:
     sys.exit(130)
+
+
+def _is_field(before: str, argument: str) -> bool:
+  """Whether an argument sets a field, or is the value of the field that the argument before it names."""
+  value_is_next = _FIELD.match(before) and '=' not in before and not argument.startswith('-')
+  return bool(_FIELD.match(argument) or value_is_next)
 
 
 if __name__ == '__main__':

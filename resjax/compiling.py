@@ -35,7 +35,7 @@ def options(platform: str, purpose: str) -> dict[str, str]:
 
 def keep_compiled_programs() -> None:
   """Turns on the persistent compilation cache, unless the user has chosen one: a second start compiles nothing."""
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     path = os.path.join(root, 'resjax', 'compiled')
     try:

@@ -1,18 +1,17 @@
-"""Checks of a run's config, its JSON form, and what may change between a run and its continuation."""
+"""A run's config: made from a recipe, checked, stored as JSON and read again; what may change when a run goes on."""
 
-import ast
-import importlib.util
 import json
 import math
+import os
 import pathlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import drnet, losses, models, preprocess, switchable
-from resjax.models.predictor import PREDICTORS
+from resjax import formats, losses, macs, models, preprocess, recipes, switchable
+from resjax.models.predictor import PREDICTORS, create_predictor
+from resjax.recipes import default
 
 # Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
 FREE = (
@@ -32,9 +31,8 @@ _CHOICES = {
   'method': ('rsnet', 'drnet'),
   'distillation': losses.DISTILLATIONS,
   'drnet.start': ('scratch', 'pretrain', 'checkpoint'),
-  'drnet.estimator': drnet.ESTIMATORS,
+  'drnet.estimator': ('dense', 'routed', 'supervised'),
   'drnet.predictor.name': tuple(PREDICTORS),
-  'model.name': tuple(models.MODELS),
   'model.dtype': ('float32', 'bfloat16'),
   'data.source': ('tfds', 'folder', 'scaled_digits', 'fake'),
   'data.crop': ('random_resized', 'full'),
@@ -49,6 +47,13 @@ _CHOICES = {
   'parallel': ('shard_map', 'pmap'),
   'memory': ('joint', 'two_pass'),
 }
+
+# Each brings the fields of a stored config, by dotted name, from one format to the next: where fields were renamed or
+# removed, or mean something else. `formats.FORMAT` counts them.
+_UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (lambda fields: _budget_with_predictor(fields),)
+
+# Fields that one method alone reads.
+_OF_METHOD = {'drnet': 'drnet.'}
 
 _Check = tuple[Callable[[Any], bool], str]
 _POSITIVE: _Check = (lambda v: v > 0, 'more than 0')
@@ -101,46 +106,24 @@ def load(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
   """Returns the config of a recipe, checked.
 
   Args:
-    recipe: Its file, such as configs/quickstart.py.
+    recipe: One of `recipes.NAMES`, or a file, as of `recipes.make`.
     fields: What is set on top, as `--config.FIELD=VALUE`.
 
   Raises:
-    FileNotFoundError: There is no such file.
+    FileNotFoundError: There is no such recipe.
     ValueError: It has no such field, or a value does not fit; see `validate`.
   """
-  path = pathlib.Path(recipe)
-  if not path.is_file():
-    raise FileNotFoundError(f'--config: no file {recipe}, expected a recipe such as configs/quickstart.py')
-  root = str(path.absolute().parents[1])  # recipes import each other as `configs.NAME`
-  if root not in sys.path:
-    sys.path.append(root)
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  if spec is None:
-    raise ValueError(f'--config: got {recipe}, expected a Python file with a function get_config')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config()
-  for field in fields:
-    name, equals, text = field.removeprefix('--config.').partition('=')
-    if not equals:
-      raise ValueError(f'{field}: no value, expected --config.FIELD=VALUE')
-    try:
-      value = {'true': True, 'false': False}[text] if text in ('true', 'false') else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-      value = text
-    if name not in flatten(config):
-      raise ValueError(f'{field}: no such field, expected one of configs/default.py')
-    try:
-      config.update_from_flattened_dict({name: value})
-    except TypeError as error:
-      raise ValueError(f'{field}: {error}') from None
+  config = recipes.make(recipe, fields)
   validate(config)
   return config
 
 
 def validate(config: ConfigDict) -> None:
   """Raises ValueError, in one line that names the field, its value and what was expected, if a run can't start so."""
-  flat = flatten(config)
+  flat, known = flatten(config), flatten(default.get_config())
+  for field in flat.keys() ^ known.keys():
+    reason = 'no such field, expected one' if field in flat else 'missing, expected every field'
+    raise ValueError(f'config.{field}: {reason} of resjax/recipes/default.py')
   for field, choices in _CHOICES.items():
     if flat[field] not in choices:
       raise ValueError(f'config.{field}: got {flat[field]!r}, expected one of {", ".join(choices)}')
@@ -149,6 +132,7 @@ def validate(config: ConfigDict) -> None:
       raise ValueError(f'config.{field}: got {flat[field]!r}, expected {expected}')
   resolutions = tuple(config.resolutions)
   try:
+    models.check_name(config.model.name)
     switchable.check_resolutions(resolutions)
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
@@ -202,15 +186,21 @@ def _validate_drnet(config: ConfigDict) -> None:
     raise ValueError("config.drnet.frozen: got False, expected True with drnet.estimator='supervised'")
 
 
-def flatten(config: ConfigDict | dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns the config as one dict of dotted fields."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for name, value in config.items():
-    if isinstance(value, ConfigDict | dict):
+    if isinstance(value, ConfigDict | Mapping):
       flat |= flatten(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = value
   return flat
+
+
+def fields_read(config: ConfigDict, method: str) -> dict[str, Any]:
+  """Returns the fields that a method reads, by dotted name, as JSON values."""
+  others = [prefix for other, prefix in _OF_METHOD.items() if other != method]
+  return {name: value for name, value in flatten(to_json(config)).items() if not name.startswith(tuple(others))}
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
@@ -218,7 +208,7 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(values: dict[str, Any]) -> ConfigDict:
+def from_json(values: Mapping[str, Any]) -> ConfigDict:
   """Returns a config from what `to_json` gave: lists become tuples."""
 
   def convert(value: Any) -> Any:
@@ -229,14 +219,57 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
   return ConfigDict(convert(values))
 
 
-def differences(saved: dict[str, Any], config: ConfigDict) -> list[str]:
-  """Returns one line for each field that differs from a saved config and is not free to.
+def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> ConfigDict:
+  """Returns the config of a stored run as this version has it: upgraded, and with defaults where fields came later.
+
+  Args:
+    stored: What was saved with the run: `config`, as `to_json` gave it, and its `format`; without one it is 0.
+    place: What messages call it.
+
+  Returns:
+    A config with the fields of the default. Of format 0, fields of a recipe's own are left out: nothing read them.
+
+  Raises:
+    ValueError: A newer version wrote it.
+  """
+  number = stored.get('format', 0)
+  formats.check(number, place)
+  config = default.get_config()
+  fields = flatten(config) | flatten(from_json(stored['config']))
+  for upgrade in _UPGRADES[number:]:
+    fields = upgrade(fields)
+  unknown = sorted(fields.keys() - flatten(config).keys())
+  if unknown and number:
+    raise ValueError(
+      f'{place}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
+    )
+  with config.ignore_type():
+    config.update_from_flattened_dict({name: value for name, value in fields.items() if name not in unknown})
+  return config
+
+
+def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
+  """From format 0 to 1: a budget counts the predictor's own multiply-adds, which it had left out."""
+  if fields['method'] != 'drnet':
+    return fields
+  budget, size = fields['drnet.budget'], fields['drnet.predictor.size']
+  name = fields['drnet.predictor.name']
+  count, width = len(fields['resolutions']), fields['drnet.predictor.width']
+  own = macs.of_model(create_predictor(name, resolutions=count, width=width), size or PREDICTORS[name][1])
+  classes, channels = fields['model.num_classes'], fields['model.width']
+  network = models.create(fields['model.name'], num_classes=classes, width=channels)
+  largest = macs.of_model(network, fields['resolutions'][0])
+  return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + own}
+
+
+def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
+  """Returns one line for each field that differs from a saved config, is read by the method, and is not free to.
 
   Args:
     saved: As `to_json` gave it when the run started.
     config: Of the run that wants to go on.
   """
-  old, new = flatten(saved), flatten(to_json(config))
+  old, new = fields_read(from_json(saved), config.method), fields_read(config, config.method)
   lines = []
   for field in sorted(old.keys() | new.keys()):
     free = any(field == name or field.startswith(name + '.') for name in FREE)
@@ -245,9 +278,18 @@ def differences(saved: dict[str, Any], config: ConfigDict) -> list[str]:
   return lines
 
 
-def check_same(saved: dict[str, Any], config: ConfigDict, place: str) -> None:
-  """Raises ValueError that names every difference, if a run in `place` was started with another config."""
-  different = differences(saved, config)
+def check_same(stored: Mapping[str, Any], config: ConfigDict, place: str) -> None:
+  """Refuses to go on with a run that was started with another config.
+
+  Args:
+    stored: As of `complete`.
+    config: Of the run that wants to go on.
+    place: What messages call the stored run.
+
+  Raises:
+    ValueError: Fields differ, and all are named; or a newer version wrote it.
+  """
+  different = differences(to_json(complete(stored, place)), config)
   if different:
     raise ValueError(
       f'{place} holds a run with another config ({"; ".join(different)}): give its config, or another --workdir'

@@ -4,6 +4,7 @@ Zhu et al., "Dynamic Resolution Network", NeurIPS 2021. The backbone is the swit
 lives beside it in `params['predictor']` and `batch_stats['predictor']`, with a plain BatchNorm of its own.
 """
 
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,34 +15,13 @@ from jax import Array
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from resjax import estimators, gumbel, losses, macs, preprocess, rsnet, switchable
-from resjax.models.predictor import PREDICTORS, Predictor, create_predictor
+from resjax import estimators, gumbel, losses, macs, models, preprocess, rsnet, switchable
+from resjax.models.predictor import from_config as predictor_of
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import log_odds
 from resjax.routing.oracle import smallest_right
 
 Batch = dict[str, Any]
-
-# 'supervised' learns from labels, the smallest resolution at which the frozen backbone is right.
-ESTIMATORS = ('dense', 'routed', 'supervised')
-
-
-def predictor_of(config: ConfigDict, axis_name: str | None = None) -> Predictor:
-  """Returns the predictor of a config.
-
-  Args:
-    config: Reads `resolutions`, `model.dtype` and `drnet.predictor`.
-    axis_name: The named axis over which its BatchNorm normalises in training; None: each device by itself.
-  """
-  options = config.drnet.predictor
-  model = create_predictor(
-    options.name,
-    resolutions=len(config.resolutions),
-    width=options.width,
-    dtype=config.model.dtype,
-    axis_name=axis_name,
-  )
-  return Predictor(model, options.size or PREDICTORS[options.name][1])
 
 
 def variables_of_predictor(variables: switchable.Variables) -> switchable.Variables:
@@ -60,6 +40,37 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
   variables = rsnet.init(model, config, key)
   own = predictor_of(config).init(jax.random.fold_in(key, 1))
   return {kind: variables[kind] | {'predictor': own[kind]} for kind in ('params', 'batch_stats')}
+
+
+def pretraining(config: ConfigDict) -> ConfigDict | None:
+  """Returns the config of the run that trains the network alone first, where `drnet.start='pretrain'` asks for it."""
+  if config.drnet.start != 'pretrain':
+    return None
+  first = config.copy_and_resolve_references()
+  first.method = 'rsnet'
+  first.epochs = config.drnet.pretrain.epochs
+  for name in ('learning_rate', 'step_epochs', 'warmup_epochs'):
+    first.optimizer[name] = config.drnet.pretrain[name]
+  return first
+
+
+def backbone(config: ConfigDict, first: pathlib.Path) -> str | pathlib.Path | None:
+  """Returns the workdir of the RS-Net run whose network training starts from, or None where it starts from scratch.
+
+  Args:
+    config: Reads `drnet.start` and `drnet.checkpoint`.
+    first: The workdir of the run that `pretraining` describes.
+  """
+  return {'scratch': None, 'pretrain': first, 'checkpoint': config.drnet.checkpoint}[config.drnet.start]
+
+
+def rates(config: ConfigDict) -> dict[str, float]:
+  """Returns the learning rates of the entries of `params` as factors; 0: it stays. `network` stands for all others."""
+  return {
+    'network': 0.0 if config.drnet.frozen else 1.0,
+    'predictor': config.drnet.learning_rate_factor,
+    'alpha': 0.0,
+  }
 
 
 def costs_of(model: nn.Module, resolutions: Sequence[int]) -> tuple[int, ...]:
@@ -128,32 +139,15 @@ def make_loss_fn(
     axis_name: The named axis of the devices, or None for one device.
 
   Raises:
-    ValueError: The budget is below the cheapest resolution's cost.
+    ValueError: The budget is below the cheapest resolution's cost, or the network is to be trained and takes no mask.
   """
   options, resolutions = config.drnet, tuple(config.resolutions)
+  if not options.frozen:
+    models.check_mask(model, config.model.name)
   costs = costs_of(model, resolutions)
   budget = budget_of(config, costs)
   predictor = predictor_of(config, axis_name if config.sync_batch_norm else None)
-
-  def learn(variables: Any, images: Any, batch: Batch, choice: Array) -> Any:
-    """Class loss through the choice, new batch_stats, and metrics."""
-    train, overflow = not options.frozen, jnp.zeros(())
-    if options.estimator == 'dense':
-      logits, batch_stats = estimators.dense(model, variables, images, resolutions, choice, train=train)
-      ran = choice.argmax(-1)
-    else:
-      room = estimators.capacities(choice.shape[0], costs, budget, options.margin)
-      logits, batch_stats, ran = estimators.routed(model, variables, images, resolutions, choice, room, train=train)
-      overflow = (ran != choice.argmax(-1)).mean()
-    counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
-    batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
-    each = losses.cross_entropy(logits[:, None], batch['label'][:, None], config.label_smoothing)
-    loss = each.mean()
-    right = (logits.argmax(-1) == batch['label']).mean()
-    metrics = {'loss_class': loss, 'top1': right, 'overflow': overflow}
-    if options.estimator == 'routed':
-      loss += estimators.credit(choice, each, ran, axis_name)
-    return loss, batch_stats, metrics
+  learn = _make_class_loss(model, config, costs, budget, axis_name)
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
     if options.frozen:
@@ -181,6 +175,34 @@ def make_loss_fn(
     return loss, (kept | {'predictor': predictor_stats}, metrics)
 
   return loss_fn
+
+
+def _make_class_loss(
+  model: nn.Module, config: ConfigDict, costs: Sequence[int], budget: float, axis_name: str | None
+) -> Callable[..., Any]:
+  """Returns `learn(variables, images, batch, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
+  options, resolutions = config.drnet, tuple(config.resolutions)
+
+  def learn(variables: Any, images: Any, batch: Batch, choice: Array) -> Any:
+    train, overflow = not options.frozen, jnp.zeros(())
+    if options.estimator == 'dense':
+      logits, batch_stats = estimators.dense(model, variables, images, resolutions, choice, train=train)
+      ran = choice.argmax(-1)
+    else:
+      room = estimators.capacities(choice.shape[0], costs, budget, options.margin)
+      logits, batch_stats, ran = estimators.routed(model, variables, images, resolutions, choice, room, train=train)
+      overflow = (ran != choice.argmax(-1)).mean()
+    counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
+    batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
+    each = losses.cross_entropy(logits[:, None], batch['label'][:, None], config.label_smoothing)
+    loss = each.mean()
+    right = (logits.argmax(-1) == batch['label']).mean()
+    metrics = {'loss_class': loss, 'top1': right, 'overflow': overflow}
+    if options.estimator == 'routed':
+      loss += estimators.credit(choice, each, ran, axis_name)
+    return loss, batch_stats, metrics
+
+  return learn
 
 
 def _label_loss(

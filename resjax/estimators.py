@@ -71,7 +71,7 @@ def routed(
   size = choice.shape[0]
   ran = assign(choice.argmax(-1), capacities)
   batch_stats = variables['batch_stats']
-  every = None
+  every: Array | None = None
   for j, (resolution, capacity) in enumerate(zip(resolutions, capacities, strict=True)):
     rows = jnp.nonzero(ran == j, size=capacity, fill_value=size)[0]
     inputs = jnp.take(images[j], rows, axis=0, mode='fill', fill_value=0)
@@ -83,9 +83,9 @@ def routed(
       train=train,
       mask=[rows < size] if train else None,
     )
-    if every is None:
-      every = jnp.zeros((size, logits.shape[-1]), logits.dtype)
-    every = every.at[rows].set(logits[0], mode='drop')
+    before = jnp.zeros((size, logits.shape[-1]), logits.dtype) if every is None else every
+    every = before.at[rows].set(logits[0], mode='drop')
+  assert every is not None
   return every, batch_stats, ran
 
 
@@ -122,7 +122,7 @@ def assign(wanted: Array, capacities: Sequence[int]) -> Array:
   """
   ran = jnp.full(wanted.shape, -1, jnp.int32)
   waiting = jnp.zeros(wanted.shape, bool)
-  room = []
+  room: list[Array | int] = []
   for j in reversed(range(len(capacities))):
     ran, waiting, left = _fill(ran, wanted == j, waiting, j, capacities[j])
     room.insert(0, left)

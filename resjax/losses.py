@@ -104,7 +104,17 @@ def rsnet_loss(
 
   Returns:
     The total, and `cross_entropy` `[R]`, `ensemble` `[]` and `distillation` `[R]`, which add up to it.
+
+  Raises:
+    ValueError: A shape or type is not that, such as one-hot labels; or the kind is unknown.
   """
+  if logits.ndim != 3:
+    raise ValueError(f'logits: got the shape {logits.shape}, expected [resolutions, batch, classes]')
+  if labels.shape != logits.shape[1:2] or not jnp.issubdtype(labels.dtype, jnp.integer):
+    got = f'{labels.dtype} {labels.shape}'
+    raise ValueError(f'labels: got {got}, expected the numbers of the classes, integers of shape {logits.shape[1:2]}')
+  if alpha.shape != logits.shape[:1]:
+    raise ValueError(f'alpha: got the shape {alpha.shape}, expected {logits.shape[:1]}, a number for each resolution')
   ensemble = ensemble_logits(logits, alpha)
   terms = {
     'cross_entropy': cross_entropy(logits, labels, label_smoothing),

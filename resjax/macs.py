@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resjax.resolution import Resolution, sides
+
 # How often their bodies run, or on how much of the data, is not to be seen from the jaxpr alone.
 _UNKNOWN = ('while', 'shard_map', 'pallas_call')
 
@@ -32,7 +34,7 @@ def count(fn: Callable, *args) -> int:
   return _of_jaxpr(jax.make_jaxpr(fn)(*args))
 
 
-def of_model(model: nn.Module, resolution: int | tuple[int, int]) -> int:
+def of_model(model: nn.Module, resolution: Resolution) -> int:
   """Returns the multiply-adds of `model.apply(..., train=False)` for one image.
 
   Args:
@@ -42,10 +44,7 @@ def of_model(model: nn.Module, resolution: int | tuple[int, int]) -> int:
   Raises:
     ValueError: resolution is not a positive integer, nor two of them.
   """
-  sides = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-  if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-    raise ValueError(f'resolution: expected a positive integer (px) or (height, width), got {resolution!r}')
-  images = jax.ShapeDtypeStruct((1, *sides, 3), jnp.float32)
+  images = jax.ShapeDtypeStruct((1, *sides(resolution), 3), jnp.float32)
 
   def init(images):
     return model.init(jax.random.key(0), images, train=False)

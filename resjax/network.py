@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from resjax import macs, switchable, unseen
+from resjax.apply import Apply, run
 from resjax.models.predictor import Predictor
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, sides
@@ -25,7 +26,7 @@ class Network:
   Made by `resjax.trained.load` from a workdir, or by hand from any Flax module and variables that `share` returned.
 
   Attributes:
-    model: A plain network, called as `model.apply(view, images, train=False)`.
+    model: A plain network: a Flax (linen) module, called as `model(images, train=...)`, or an `apply.Apply` function.
     variables: As `switchable.share` returns them; with a predictor also `params['predictor']` and
       `batch_stats['predictor']`.
     resolutions: That it was trained at, in pixels, highest first; squares, or (height, width).
@@ -34,7 +35,7 @@ class Network:
     predictor: DRNet's, or None.
   """
 
-  model: nn.Module
+  model: nn.Module | Apply
   variables: Variables
   resolutions: tuple[Resolution, ...]
   preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
@@ -117,7 +118,7 @@ class Network:
       return self
     if dtype not in ('float32', 'bfloat16'):
       raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'bfloat16'")
-    if not hasattr(self.model, 'dtype'):
+    if not isinstance(self.model, nn.Module) or not hasattr(self.model, 'dtype'):
       raise ValueError(f'dtype: got {dtype!r}, expected none: {type(self.model).__name__} has no attribute dtype')
     return self.replace(model=self.model.clone(dtype=dtype))
 
@@ -127,7 +128,7 @@ class Network:
 
   def _apply(self, view: Variables, images: jax.Array) -> jax.Array:
     """The plain network."""
-    return self.model.apply(view, images, train=False)
+    return run(self.model, view, images, train=False)[0]
 
   def _logits(self, resolution: Resolution) -> jax.ShapeDtypeStruct:
     """The logits of one image, as a shape."""

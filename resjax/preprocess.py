@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
 from resjax import resize
+from resjax.resolution import Resolution
 
 # Mean and standard deviation per channel, of values in [0, 1].
 NORMALIZATIONS = {
@@ -54,8 +56,8 @@ class Preprocessing:
 
 
 def prepare(
-  images: Sequence[Array],
-  resolutions: Sequence[int | tuple[int, int]],
+  images: Sequence[Array | np.ndarray],
+  resolutions: Sequence[Resolution],
   normalize: str,
   flips: Array | None = None,
   interpolation: str = 'bilinear',
@@ -73,8 +75,8 @@ def prepare(
   if len(images) == 1:
     images = resize.pyramid(images[0], resolutions, interpolation)
   inputs = []
-  for i, sized in enumerate(images):
-    sized = sized.astype(jnp.float32)
+  for i, image in enumerate(images):
+    sized = jnp.asarray(image, jnp.float32)
     if flips is not None:
       sized = jnp.where(flips[i][:, None, None, None], sized[:, :, ::-1], sized)
     inputs.append((sized - mean) / std)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resjax.resolution import Resolution, sides
+
 __all__ = ['KERNELS', 'pyramid', 'resize']
 
 
@@ -39,7 +41,7 @@ def _weights(old: int, new: int, interpolation: str) -> np.ndarray:
   return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def resize(images: jax.Array, size: int | tuple[int, int], interpolation: str = 'bilinear') -> jax.Array:
+def resize(images: jax.Array | np.ndarray, size: Resolution, interpolation: str = 'bilinear') -> jax.Array:
   """Resizes images as PIL's `Image.resize` does, without its rounding.
 
   Every image is resized by itself, so the result for one does not depend on its batch. On 0..255
@@ -56,9 +58,9 @@ def resize(images: jax.Array, size: int | tuple[int, int], interpolation: str = 
     passed through.
 
   Raises:
-    ValueError: `images` has not four axes, or a size is not positive.
+    ValueError: `images` has not four axes, or the size is not one or two positive integers.
   """
-  height, width = size if isinstance(size, tuple) else (size, size)
+  height, width = sides(size, 'size')
   if images.ndim != 4:
     raise ValueError(f'images: shape {images.shape}, expected [batch, height, width, channels]')
   if min(height, width) < 1:
@@ -78,7 +80,7 @@ def resize(images: jax.Array, size: int | tuple[int, int], interpolation: str = 
 
 
 def pyramid(
-  images: jax.Array, resolutions: Sequence[int | tuple[int, int]], interpolation: str = 'bilinear'
+  images: jax.Array | np.ndarray, resolutions: Sequence[Resolution], interpolation: str = 'bilinear'
 ) -> tuple[jax.Array, ...]:
   """Makes every resolution of a batch from one size of it.
 

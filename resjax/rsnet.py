@@ -4,6 +4,7 @@ Wang et al., ECCV 2020. With one resolution this trains an ordinary network (an 
 parallel training.
 """
 
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,22 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
   )
   params = variables['params'] | {'alpha': jnp.ones(len(resolutions))}
   return variables | {'params': params}
+
+
+def pretraining(config: ConfigDict) -> None:
+  """Returns None: no run comes first."""
+  del config
+
+
+def backbone(config: ConfigDict, first: pathlib.Path) -> None:
+  """Returns None: training starts from scratch."""
+  del config, first
+
+
+def rates(config: ConfigDict) -> dict[str, float]:
+  """Returns no factors: one learning rate for all of `params`."""
+  del config
+  return {}
 
 
 def make_loss_fn(

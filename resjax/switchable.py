@@ -1,11 +1,12 @@
 """Resolution switching, stated on the variables of a plain network.
 
-Convolutions and the classifier are shared; every module that keeps batch statistics is private to each resolution.
-No model knows of it: `share` gives every resolution its own normalisers, `view` hands one resolution's ordinary
-variables to the ordinary network.
+What is private to a resolution, as a rule its normalisers, exists once per resolution; all else is shared. No model
+knows of it: `share` gives every resolution its own copies, `view` hands one resolution's ordinary variables to the
+ordinary network.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,70 +15,133 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-Variables = dict[str, Any]
-Resolution = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
+from resjax.apply import Apply, run
+from resjax.resolution import Resolution, sides
+from resjax.resolution import name as key_of
 
-# The one set of normalisers of a network whose BatchNorm is shared by all resolutions (an ablation).
+Variables = dict[str, Any]
+
+# The one private set of a network whose normalisers are shared by all resolutions (an ablation).
 SHARED_SET = 'all'
 
 
-def share(variables: Variables, resolutions: Sequence[int], *, shared_batch_norm: bool = False) -> Variables:
-  """Returns the variables of a switchable network: every resolution starts with its own copy of the normalisers.
+def share(
+  variables: Any,
+  resolutions: Sequence[int],
+  *,
+  private: Callable[[str, Any], bool] | None = None,
+  shared_batch_norm: bool = False,
+) -> Variables:
+  """Returns the variables of a switchable network: every resolution starts with its own copy of what is private.
 
-  Private are the parameters of every module that keeps batch statistics, whatever its name: any Flax model with
-  BatchNorm works. The copies alias the same buffers: build a state that will be donated inside `jax.jit`.
+  Without `private`, the variables are those of any Flax (linen) network with BatchNorm, `{'params': ...,
+  'batch_stats': ...}`, and private are the parameters of every module that keeps batch statistics, whatever its name.
+  With it, they are any pytree of arrays. The copies alias the same buffers: build a state that will be donated inside
+  `jax.jit`.
 
   Args:
-    variables: Of a plain network: `{'params': ..., 'batch_stats': ...}`.
+    variables: Of a plain network.
     resolutions: Input sizes in pixels; their order does not matter here.
-    shared_batch_norm: One set of normalisers for all resolutions instead (the paper's ablation).
+    private: `private(path, leaf)` says whether a leaf is private; `path` is such as 'params/block1/norm/scale'.
+    shared_batch_norm: One private set for all resolutions instead (the paper's ablation).
 
   Returns:
-    `{'params': {'shared': ..., 'private': {'224': ...}}, 'batch_stats': {'224': ...}}`.
+    `{'params': {'shared': ..., 'private': {'224': ...}}, 'batch_stats': {'224': ...}}`; with `private` given,
+    `{'shared': tree, 'private': {'224': tree}}`, each tree as it was, with None in place of the other's leaves.
 
   Raises:
-    ValueError: The network keeps no batch statistics, or a resolution is repeated or no positive integer.
+    ValueError: Nothing would be private; without `private`, there are other collections than those two; the variables
+      are shared already; or a resolution is repeated or no positive integer.
   """
-  if not variables.get('batch_stats'):
-    raise ValueError(
-      'variables: no batch_stats, expected a network with BatchNorm (nothing would be private to a resolution)'
-    )
+  if is_shared(variables):
+    raise ValueError("variables: shared already, expected a plain network's (resjax.extract takes one out)")
   check_resolutions(resolutions)
+  keys = [SHARED_SET] if shared_batch_norm else [str(r) for r in resolutions]
+  if private is not None:
+    mask = jax.tree.map_with_path(lambda path, leaf: bool(private(path_text(path), leaf)), variables)
+    if not any(jax.tree.leaves(mask)):
+      raise ValueError('private: true for no leaf, expected one or more that are private to a resolution')
+    own = jax.tree.map(lambda leaf, chosen: leaf if chosen else None, variables, mask)
+    rest = jax.tree.map(lambda leaf, chosen: None if chosen else leaf, variables, mask)
+    return {'shared': rest, 'private': {key: own for key in keys}}
+  _check_batch_norm(variables)
   statistics = flatten_dict(variables['batch_stats'])
   normalisers = {path[:-1] for path in statistics}
-  shared, private = {}, {}
+  shared: dict[Any, Any] = {}
+  normal: dict[Any, Any] = {}
   for path, value in flatten_dict(variables['params']).items():
-    (private if path[:-1] in normalisers else shared)[path] = value
-  keys = [SHARED_SET] if shared_batch_norm else [str(r) for r in resolutions]
+    (normal if path[:-1] in normalisers else shared)[path] = value
   return {
     'params': {
       'shared': unflatten_dict(shared),
-      'private': {key: unflatten_dict(private) for key in keys},
+      'private': {key: unflatten_dict(normal) for key in keys},
     },
     'batch_stats': {key: unflatten_dict(statistics) for key in keys},
   }
 
 
+def path_text(path: tuple[Any, ...]) -> str:
+  """Returns a leaf's place in a tree as a string: 'params/norm/scale'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _check_batch_norm(variables: Any) -> None:
+  """Raises ValueError unless these are params and batch_stats, and nothing else."""
+  if not isinstance(variables, dict) or not variables.get('batch_stats'):
+    raise ValueError(
+      'variables: no batch_stats, expected a network with BatchNorm, or private=..., which says what is private'
+    )
+  others = sorted(variables.keys() - {'params', 'batch_stats'})
+  if others:
+    raise ValueError(
+      f'variables: got the collections {", ".join(others)} too, expected params and batch_stats alone, or private=..., '
+      'which says what is private'
+    )
+
+
 def check_resolutions(resolutions: Sequence[int]) -> None:
   """Raises ValueError unless the resolutions are distinct positive integers, at least one."""
-  ok = all(isinstance(r, int) and r > 0 for r in resolutions)
+  ok = all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in resolutions)
   if not resolutions or not ok or len(set(resolutions)) != len(resolutions):
     raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more distinct positive integers')
 
 
-def key_of(resolution: Resolution) -> str:
-  """Returns what a resolution's own normalisers are called: '160', or '128x160' for height x width."""
-  height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-  return str(height) if height == width else f'{height}x{width}'
+def is_shared(variables: Any) -> bool:
+  """Whether these are variables as `share` returns them, entries of other names beside them or not."""
+  if not isinstance(variables, dict):
+    return False
+  if 'params' not in variables:
+    private = variables.get('private')
+    return 'shared' in variables and isinstance(private, dict) and all(map(_is_key, private))
+  params, statistics = variables['params'], variables.get('batch_stats', {})
+  if not isinstance(params, dict) or not {'shared', 'private'} <= params.keys():
+    return False
+  return all(map(_is_key, params['private'])) and params['private'].keys() <= statistics.keys()
+
+
+def _is_key(key: Any) -> bool:
+  """Whether a dict's key names a private set."""
+  return isinstance(key, str) and (key == SHARED_SET or key.replace('x', '', 1).isdigit())
+
+
+def sets_of(variables: Variables) -> dict[str, Any]:
+  """Returns what is private to each resolution, by its name; of BatchNorm networks the statistics alone.
+
+  Raises:
+    ValueError: The variables are not shared.
+  """
+  if not is_shared(variables):
+    raise ValueError("variables: a plain network's, expected what resjax.share returns")
+  return variables['batch_stats'] if 'params' in variables else variables['private']
 
 
 def set_of(variables: Variables, resolution: Resolution) -> str:
-  """Returns the key of the normalisers that serve a resolution.
+  """Returns the key of the private set that serves a resolution.
 
   Raises:
-    ValueError: The network has no normalisers for this resolution.
+    ValueError: The variables are not shared, or have no private set for this resolution.
   """
-  known = variables['batch_stats']
+  known = sets_of(variables)
   if SHARED_SET in known:
     return SHARED_SET
   key = key_of(resolution)
@@ -87,65 +151,107 @@ def set_of(variables: Variables, resolution: Resolution) -> str:
   return key
 
 
-def view(variables: Variables, resolution: Resolution) -> Variables:
+def view(variables: Variables, resolution: Resolution) -> Any:
   """Returns the ordinary variables of the ordinary network at one resolution, sharing the arrays.
 
   `model.apply(view(variables, 224), images, train=False)` is the whole of switching.
 
   Raises:
-    ValueError: The network has no normalisers for this resolution.
+    ValueError: The variables are not shared, or have no private set for this resolution.
   """
   key = set_of(variables, resolution)
+  if 'params' not in variables:
+    return _where_none(variables['shared'], variables['private'][key])
   params = variables['params']
   flat = flatten_dict(params['shared']) | flatten_dict(params['private'][key])
   return {'params': unflatten_dict(flat), 'batch_stats': variables['batch_stats'][key]}
 
 
-def extract(variables: Variables, resolution: Resolution) -> Variables:
+def with_view(variables: Variables, resolution: Resolution, plain: Any) -> Variables:
+  """Returns the variables, changed to what the network left of one resolution's `view`.
+
+  Of BatchNorm networks only the statistics are taken; of other trees every leaf, so a shared one changes for all
+  resolutions.
+  """
+  key = set_of(variables, resolution)
+  if 'params' in variables:
+    return variables | {'batch_stats': variables['batch_stats'] | {key: plain['batch_stats']}}
+  own = variables['private']
+  return variables | {
+    'shared': _at_leaves_of(variables['shared'], plain),
+    'private': own | {key: _at_leaves_of(own[key], plain)},
+  }
+
+
+def _where_none(tree: Any, other: Any) -> Any:
+  """The leaves of a tree; where it has None, those of another."""
+  return jax.tree.map(lambda a, b: b if a is None else a, tree, other, is_leaf=lambda x: x is None)
+
+
+def _at_leaves_of(tree: Any, other: Any) -> Any:
+  """Another tree's leaves where a tree has leaves, None where it has None."""
+  return jax.tree.map(lambda a, b: None if a is None else b, tree, other, is_leaf=lambda x: x is None)
+
+
+def extract(variables: Variables, resolution: Resolution) -> Any:
   """Returns a copy of one resolution as a plain network's variables; changing it leaves the original as it is.
 
   Raises:
-    ValueError: The network has no normalisers for this resolution.
+    ValueError: The variables are not shared, or have no private set for this resolution.
   """
   return jax.tree.map(jnp.array, view(variables, resolution))
 
 
 def forward(
-  model: nn.Module,
+  model: nn.Module | Apply,
   variables: Variables,
   images: Sequence[Array],
-  resolutions: Sequence[int],
+  resolutions: Sequence[Resolution],
   *,
   train: bool,
-  mask: Sequence[Array] | None = None,
-) -> tuple[Array, Variables]:
-  """Runs the network once per resolution, each with its own normalisers.
+  mask: Sequence[Array] | Array | None = None,
+) -> tuple[Array, Any]:
+  """Runs the network once per resolution, each with what is its own.
 
   Args:
-    model: A plain network, called as `model(images, train=...)`, with `mask=` too where a mask is given.
+    model: A Flax (linen) module, called as `model(images, train=...)`, with `mask=` too where a mask is given; or a
+      function, see `resjax.apply.Apply`.
     variables: As `share` returns them; other entries are left alone.
     images: One `[B, r, r, C]` per resolution.
-    resolutions: In the order of `images`.
+    resolutions: Highest first, in the order of `images`.
     train: Normalise by the batch and update the running statistics, or normalise by the running statistics.
     mask: `[B]` per resolution: the samples that count in the batch statistics. None: all do.
 
   Returns:
-    Logits `[R, B, K]` in the order of `resolutions`, and the new batch_stats (the same ones when not training).
+    Logits `[R, B, K]` in the order of `resolutions`, and the new batch_stats; of a tree that was shared with `private=`
+    the new variables, all of them. When not training, these are the same ones.
 
   Raises:
-    ValueError: Images and resolutions do not pair up, or a resolution has no normalisers.
+    ValueError: Images, masks and resolutions do not pair up or are not highest first, or a resolution has no private
+      set.
   """
-  if len(images) != len(resolutions):
-    raise ValueError(f'images: got {len(images)} sizes, expected one for each of the resolutions {tuple(resolutions)}')
-  statistics = dict(variables['batch_stats'])
-  logits = []
+  _check_order(images, resolutions, mask)
+  new, logits = variables, []
   for i, (inputs, resolution) in enumerate(zip(images, resolutions, strict=True)):
-    current = view(variables | {'batch_stats': statistics}, resolution)
-    options = {'train': train} if mask is None else {'train': train, 'mask': mask[i]}
+    out, plain = run(model, view(new, resolution), inputs, train, None if mask is None else mask[i])
     if train:
-      out, updates = model.apply(current, inputs, **options, mutable=['batch_stats'])
-      statistics[set_of(variables, resolution)] = updates['batch_stats']
-    else:
-      out = model.apply(current, inputs, **options)
+      new = with_view(new, resolution, plain)
     logits.append(out)
-  return jnp.stack(logits), statistics
+  return jnp.stack(logits), new['batch_stats'] if 'params' in variables else new
+
+
+def _check_order(
+  images: Sequence[Array], resolutions: Sequence[Resolution], mask: Sequence[Array] | Array | None
+) -> None:
+  """Raises ValueError unless images and masks pair up with resolutions, highest first."""
+  for field, given in (('images', images), ('mask', mask)):
+    if given is not None and len(given) != len(resolutions):
+      wanted = f'one for each of the resolutions {tuple(resolutions)}'
+      raise ValueError(f'{field}: got {len(given)} sizes, expected {wanted}')
+  shapes = [sides(resolution) for resolution in resolutions]
+  areas = [height * width for height, width in shapes]
+  if not areas or any(high <= low for high, low in itertools.pairwise(areas)):
+    raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more, the highest first')
+  got = [image.shape[1:3] for image in images]
+  if got != shapes:
+    raise ValueError(f'images: got the sizes {got}, expected {shapes}, those of the resolutions')

@@ -4,9 +4,12 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint, drnet, models
+from resjax import checkpoint, models
+from resjax import config as configuration
+from resjax.models import predictor
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
 from resjax.switchable import Variables
@@ -20,28 +23,34 @@ class Trained:
     network: As the run's evaluation uses it.
     config: Of the run: where its data are, and how it was trained.
     step: Of the checkpoint.
+    finished: Whether the run had reached its end.
   """
 
   network: Network
   config: ConfigDict
   step: int
+  finished: bool
 
 
-def read(workdir: str | pathlib.Path, *, step: int | None = None) -> Trained:
+def read(
+  workdir: str | pathlib.Path, *, step: int | None = None, sharding: jax.sharding.Sharding | None = None
+) -> Trained:
   """Returns a run's network, with the run's config.
 
   Args:
     workdir: The run's folder; only read, also while the run goes on.
     step: One of those saved; None: the latest.
+    sharding: Where the arrays stand; None: on this process's first device.
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
-    ValueError: It is damaged.
+    ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
-  meta = checkpoint.load_meta(workdir, step=step)
-  variables, config = checkpoint.load_variables(workdir, step=meta['step'])
-  return Trained(of_config(config, variables, meta.get('class_names') or ()), config, meta['step'])
+  variables, meta = checkpoint.load(workdir, step=step, sharding=sharding)
+  config = configuration.complete(meta, workdir)
+  network = of_config(config, variables, meta.get('class_names') or ())
+  return Trained(network, config, meta['step'], meta['finished'])
 
 
 def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:
@@ -64,5 +73,5 @@ def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[st
     resolutions=tuple(config.resolutions),
     preprocessing=Preprocessing.of_config(config),
     class_names=tuple(class_names),
-    predictor=drnet.predictor_of(config) if config.method == 'drnet' else None,
+    predictor=predictor.from_config(config) if config.method == 'drnet' else None,
   )

@@ -5,7 +5,8 @@ own; `view` then serves it like any other. Every function says in one line what 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from resjax.switchable import SHARED_SET, Resolution, Variables, key_of, set_of, view
+from resjax.apply import Apply, run
+from resjax.resolution import Resolution, name, sides
+from resjax.switchable import SHARED_SET, Variables, path_text, set_of, sets_of, view, with_view
 
 WAYS = ('interpolate', 'nearest')
 
@@ -22,7 +25,8 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
   """Returns variables that serve one more resolution, and what was done.
 
   An input that is not square gets the normalisers of the square with its area. A resolution that has normalisers keeps
-  them, and so does a network whose BatchNorm is one for all sizes. All square sizes in the tree count as trained.
+  them, and so does a network whose BatchNorm is one for all sizes. All square sizes in the tree count as trained. In a
+  tree that was shared with `private=`, all that is private is the normalisers; what is not floating is never mixed.
 
   Args:
     variables: As `share` returns them; all else in them is passed through. New entries may alias old ones.
@@ -32,35 +36,36 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
       of the trained size nearest in pixels, of two equally near the larger one.
 
   Returns:
-    The variables, with `params['private']` and `batch_stats` of this resolution, bit for bit a trained set where it is
-    one's; and a line such as '136 px: BatchNorm interpolated between 128 and 160 px'.
+    The variables, with what is private to this resolution, bit for bit a trained set where it is one's; and a line such
+    as '136 px: BatchNorm interpolated between 128 and 160 px'.
 
   Raises:
     ValueError: The resolution is not one or two positive integers, or there is no such way.
   """
-  height, width = _sides(resolution)
+  height, width = sides(resolution)
   if how not in WAYS:
     raise ValueError(f'how: got {how!r}, expected one of {", ".join(WAYS)}')
-  key, known = key_of(resolution), variables['batch_stats']
+  key, known = name(resolution), sets_of(variables)
   if SHARED_SET in known:
     return variables, f'{key} px: the BatchNorm of all sizes'
   if key in known:
     return variables, f'{key} px: its own BatchNorm'
   side = math.sqrt(height * width)
   low, high = _neighbours([int(k) for k in known if k.isdigit()], side, how)
-  params = variables['params']
-  private = _between(params['private'], low, high, side)
-  statistics = _between(known, low, high, side)
   source = f'of {low} px' if low == high else f'interpolated between {low} and {high} px'
   area = '' if height == width else f' (in area {side:.0f}x{side:.0f})'
-  return variables | {
-    'params': params | {'private': params['private'] | {key: private}},
-    'batch_stats': known | {key: statistics},
-  }, f'{key} px{area}: BatchNorm {source}'
+  new = known | {key: _between(known, low, high, side)}
+  if 'params' not in variables:
+    added = {'private': new}
+  else:
+    params = variables['params']
+    private = params['private'] | {key: _between(params['private'], low, high, side)}
+    added = {'params': params | {'private': private}, 'batch_stats': new}
+  return variables | added, f'{key} px{area}: BatchNorm {source}'
 
 
 def recalibrate(
-  model: nn.Module, variables: Variables, resolution: Resolution, batches: Iterable[Array]
+  model: nn.Module | Apply, variables: Variables, resolution: Resolution, batches: Iterable[Array]
 ) -> tuple[Variables, str]:
   """Returns variables whose statistics at one resolution are those of the given images, and what was done.
 
@@ -69,9 +74,11 @@ def recalibrate(
   Batches should be about as large as in training. No labels are needed.
 
   Args:
-    model: A plain network, called as `model(images, train=True)`; any momentum below 1.
-    variables: With normalisers for this resolution, see `add`. Where BatchNorm is one for all sizes, that one changes,
-      and the result is meant for this resolution alone.
+    model: A plain network, called as `model(images, train=True)`; any momentum below 1. Or a function, see
+      `resjax.apply.Apply`: the leaves that it does not return as they came are its running statistics, each
+      `momentum * old + (1 - momentum) * batch`, and play no part in training's logits.
+    variables: With normalisers for this resolution, see `add`. Where the statistics are one for all sizes, those
+      change, and the result is meant for this resolution alone.
     resolution: In pixels, of a square, or (height, width).
     batches: Of normalised images, floating `[B, height, width, 3]`; they need not be equally large.
 
@@ -79,35 +86,36 @@ def recalibrate(
     The variables, and a line such as '136 px: BatchNorm statistics from 512 images'.
 
   Raises:
-    ValueError: The resolution has no normalisers; there are no images, or of another shape or type; or a statistic is
-      not finite or not a running average.
+    ValueError: The resolution has no normalisers; there are no images, or of another shape or type; the network keeps
+      no statistics, or changes what is none, such as a counter; or a statistic is not finite or not a running average.
   """
-  sides, key, plain = _sides(resolution), set_of(variables, resolution), view(variables, resolution)
-  moments = jax.jit(lambda plain, images: _moments(model, plain, images))
+  height, width = sides(resolution)
+  key, plain = set_of(variables, resolution), view(variables, resolution)
+  leaves, structure = jax.tree.flatten(plain)
+  names = [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain)]
+
+  def update(leaves: Sequence[Array], images: Array) -> Sequence[Array]:
+    return jax.tree.leaves(run(model, jax.tree.unflatten(structure, leaves), images, True)[1])
+
+  moments = jax.jit(lambda leaves, images: _moments(update, names, leaves, images))
   found, sizes = [], []
   for images in batches:
     images = jnp.asarray(images)
-    if images.ndim != 4 or images.shape[1:3] != sides or not jnp.issubdtype(images.dtype, jnp.floating):
+    if images.ndim != 4 or images.shape[1:3] != (height, width) or not jnp.issubdtype(images.dtype, jnp.floating):
       got = f'{images.dtype} {images.shape}'
-      raise ValueError(f'batches: got {got}, expected normalised images, floating [B, {sides[0]}, {sides[1]}, 3]')
-    found.append(jax.device_get(moments(plain, images)))
+      raise ValueError(f'batches: got {got}, expected normalised images, floating [B, {height}, {width}, 3]')
+    found.append(jax.device_get(moments(leaves, images)))
     sizes.append(len(images))
   if not sum(sizes):
     raise ValueError('batches: got no images, expected at least one batch')
-  means = jax.tree.map(lambda *leaves: np.average(leaves, axis=0, weights=sizes), *found)
-  if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(means)):
+  means = {place: np.average([batch[place] for batch in found], axis=0, weights=sizes) for place in found[0]}
+  if not means:
+    raise ValueError('model: returns every variable as it came, expected one that updates running statistics')
+  if not all(np.isfinite(mean).all() for mean in means.values()):
     raise ValueError(f'batches: statistics at {key} px are not finite, expected finite images and a momentum below 1')
-  statistics = jax.tree.map(lambda mean, old: jnp.asarray(mean, old.dtype), means, plain['batch_stats'])
-  changed = variables | {'batch_stats': variables['batch_stats'] | {key: statistics}}
-  return changed, f'{key_of(resolution)} px: BatchNorm statistics from {sum(sizes)} images'
-
-
-def _sides(resolution: Resolution) -> tuple[int, int]:
-  """Height and width; ValueError unless they are positive integers."""
-  sides = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-  if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-    raise ValueError(f'resolution: got {resolution!r}, expected a positive integer or (height, width)')
-  return sides
+  new = [jnp.asarray(means[place], old.dtype) if place in means else old for place, old in enumerate(leaves)]
+  line = f'{name(resolution)} px: BatchNorm statistics from {sum(sizes)} images'
+  return with_view(variables, resolution, jax.tree.unflatten(structure, new)), line
 
 
 def _neighbours(trained: list[int], side: float, how: str) -> tuple[int, int]:
@@ -124,19 +132,47 @@ def _between(sets: Variables, low: int, high: int, side: float) -> Variables:
   if low == high:
     return sets[str(low)]
   share = (side - low) / (high - low)
-  return jax.tree.map(lambda a, b: (1 - share) * a + share * b, sets[str(low)], sets[str(high)])
+
+  def mix(a: Array, b: Array) -> Array:
+    return (1 - share) * a + share * b if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+  return jax.tree.map(mix, sets[str(low)], sets[str(high)])
 
 
-def _moments(model: nn.Module, plain: Variables, images: Array) -> Variables:
-  """What each running statistic would be if it held this batch alone.
+def _moments(
+  update: Callable[..., Sequence[Array]], names: Sequence[str], leaves: Sequence[Array], images: Array
+) -> dict[int, Array]:
+  """What each running statistic would be if it held this batch alone, by its place among the leaves.
 
-  An update is new = momentum * old + (1 - momentum) * batch, so its derivative by the old value is the momentum.
+  An update is new = momentum * old + (1 - momentum) * batch. From old = 0 it gives the batch's part; from a power of
+  two beside which that part vanishes, it gives the momentum. (A derivative would not: NNX stops gradients here.)
   """
+  kept = _passed_on(jax.make_jaxpr(update)(leaves, images).jaxpr)
+  places = [i for i in range(len(leaves)) if kept[i] != i]
+  for i in places:
+    if not jnp.issubdtype(leaves[i].dtype, jnp.floating):
+      raise ValueError(f'model: changes {names[i]}, {leaves[i].dtype}, expected only running averages to change')
 
-  def update(statistics):
-    return model.apply(plain | {'batch_stats': statistics}, images, train=True, mutable=['batch_stats'])[1]
+  def updated(statistics: Sequence[Array]) -> Sequence[Array]:
+    changed = dict(zip(places, statistics))
+    new = update([changed.get(i, x) for i, x in enumerate(leaves)], images)
+    return [new[i] for i in places]
 
-  old = plain['batch_stats']
-  zeros, ones = jax.tree.map(jnp.zeros_like, old), jax.tree.map(jnp.ones_like, old)
-  new, momentum = jax.jvp(update, (zeros,), (ones,))
-  return jax.tree.map(lambda x, m: x / (1 - m), new['batch_stats'], momentum['batch_stats'])
+  found = {}
+  large = [2.0 ** (3 * jnp.finfo(leaves[i].dtype).maxexp // 4) for i in places]
+  pairs = [jnp.stack([jnp.zeros_like(leaves[i]), jnp.full_like(leaves[i], huge)]) for i, huge in zip(places, large)]
+  for i, huge, new in zip(places, large, jax.vmap(updated)(pairs)):  # the network itself runs once
+    momentum = new[1] / huge
+    found[i] = jnp.where((momentum > -0.5) & (momentum < 1), new[0] / (1 - momentum), jnp.nan)
+  return found
+
+
+def _passed_on(jaxpr: Any) -> list[int | None]:
+  """For each output of a jaxpr the place of the input that it is, also through a function that was jitted; or None."""
+  origin: dict[int, int] = {id(variable): place for place, variable in enumerate(jaxpr.invars)}
+  for equation in jaxpr.eqns:
+    if equation.primitive.name in ('jit', 'pjit'):
+      for out, place in zip(equation.outvars, _passed_on(equation.params['jaxpr'].jaxpr)):
+        if place is not None and id(equation.invars[place]) in origin:
+          origin[id(out)] = origin[id(equation.invars[place])]
+  return [origin.get(id(variable)) for variable in jaxpr.outvars]

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import default
 from resjax import config as configuration
-from resjax import models
+from resjax import drnet, models
 from resjax.training import backbone, loop, run
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
@@ -167,7 +167,7 @@ def test_a_network_that_does_not_fit_is_found_before_a_state_is_made(tmp_path):
   config = from_checkpoint(tmp_path / 'nowhere')
   fresh = lambda: pytest.fail('compiled a state for nothing')
   with pytest.raises(FileNotFoundError, match='config.drnet.checkpoint: no checkpoints in '):
-    backbone.start(fresh, config, tmp_path, Devices())
+    backbone.start(fresh, config, drnet.backbone(config, tmp_path), Devices())
 
 
 def test_a_folder_without_a_run_is_refused_and_left_alone(tmp_path):
@@ -178,7 +178,7 @@ def test_a_folder_without_a_run_is_refused_and_left_alone(tmp_path):
 
 def test_the_first_stages_config_is_rsnets_with_its_own_schedule():
   config = tiny(**{'drnet.pretrain.learning_rate': 0.3, 'drnet.pretrain.warmup_epochs': 2.0})
-  first = backbone.pretraining(config)
+  first = drnet.pretraining(config)
   assert (first.method, first.epochs) == ('rsnet', 0.5)
   assert (first.optimizer.learning_rate, first.optimizer.warmup_epochs) == (0.3, 2.0)
   assert config.method == 'drnet' and config.epochs == 1.0

@@ -1,6 +1,8 @@
 """Checkpoints come back bit for bit, on other devices too; the latest and the best are kept; damage is set aside."""
 
 import errno
+import gc
+import logging
 import os
 import pathlib
 import subprocess
@@ -197,13 +199,13 @@ def test_variables_are_read_without_the_optimiser_and_nothing_is_written(tmp_pat
   (tmp_path / 'checkpoints' / '7.orbax-checkpoint-tmp').mkdir()  # a run that is saving right now
   before = sorted(tmp_path.rglob('*'))
   expected = make(devices, 5)
-  variables, config = checkpoint.load_variables(tmp_path)
+  variables, meta = checkpoint.load(tmp_path)
   same(variables, {'params': expected.ema, 'batch_stats': expected.batch_stats})
   assert {leaf.sharding.device_set.pop() for leaf in jax.tree.leaves(variables)} == {jax.devices()[0]}
-  assert config.resolutions == (8, 4)
+  assert meta['config']['resolutions'] == [8, 4] and meta['step'] == 5
   assert checkpoint.load_meta(tmp_path, step=3)['finished'] is False
   eight = Devices()
-  placed, _ = checkpoint.load_variables(tmp_path, step=3, sharding=eight.replicated)
+  placed, _ = checkpoint.load(tmp_path, step=3, sharding=eight.replicated)
   assert {leaf.sharding for leaf in jax.tree.leaves(placed)} == {eight.replicated}
   assert sorted(tmp_path.rglob('*')) == before
 
@@ -213,23 +215,36 @@ def test_variables_of_a_run_without_an_average_are_its_parameters(tmp_path):
   fresh = devices.create(lambda: state.create(VARIABLES, TX))
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(fresh, {'config': {}}, None)
-  same(checkpoint.load_variables(tmp_path)[0]['params'], fresh.params)
+  same(checkpoint.load(tmp_path)[0]['params'], fresh.params)
 
 
 @abandoned
 def test_what_is_not_there_to_read_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='no checkpoints in .*, expected the workdir of a run'):
-    checkpoint.load_variables(tmp_path / 'nowhere')
+    checkpoint.load(tmp_path / 'nowhere')
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(FileNotFoundError, match='no complete checkpoint in .* yet'):
-    checkpoint.load_variables(tmp_path)
+    checkpoint.load(tmp_path)
   save(tmp_path, 3, 5)
   with pytest.raises(FileNotFoundError, match='no checkpoint of step 4 in .*, expected one of 3, 5'):
-    checkpoint.load_variables(tmp_path, step=4)
+    checkpoint.load(tmp_path, step=4)
   truncate(arrays(tmp_path, 5))
   with pytest.raises(ValueError, match='checkpoints/5: .*; expected a whole checkpoint') as error:
-    checkpoint.load_variables(tmp_path)
+    checkpoint.load(tmp_path)
   assert '\n' not in str(error.value)
+
+
+@abandoned
+def test_what_is_raised_is_not_logged_too_and_other_records_are_afterwards(tmp_path, caplog):
+  save(tmp_path, 3)
+  truncate(arrays(tmp_path, 3))
+  caplog.clear()
+  with pytest.raises(ValueError, match='OUT_OF_RANGE'):
+    checkpoint.load(tmp_path)
+  gc.collect()
+  assert caplog.records == []
+  logging.getLogger('absl').warning('Failed to get metadata, says somebody else')
+  assert len(caplog.records) == 1
 
 
 def test_a_workdir_that_cannot_be_made_is_named(tmp_path):

@@ -32,6 +32,8 @@ def command(monkeypatch):
 def test_a_subcommand_gets_its_options_and_the_fields_of_a_config(command):
   cli.main(['trial', '--config=a.py', '--config.batch_size=8'])
   assert command.seen.config == 'a.py' and command.seen.fields == ['--config.batch_size=8']
+  cli.main(['trial', '--config=a.py', '--config.batch_size', '8', '--noconfig.drnet.frozen'])
+  assert command.seen.fields == ['--config.batch_size', '8', '--noconfig.drnet.frozen']
 
 
 def test_bad_input_is_one_line(command):
@@ -39,7 +41,9 @@ def test_bad_input_is_one_line(command):
     cli.main(['trial', '--fail=size: 3, expected 4'])
 
 
-@pytest.mark.parametrize('arguments', [['trial', '--other=1'], ['trial', 'other'], ['none'], []])
+@pytest.mark.parametrize(
+  'arguments', [['trial', '--other=1'], ['trial', 'other'], ['trial', '--config.size=8', 'other'], ['none'], []]
+)
 def test_what_is_not_known_is_refused(command, arguments, capsys):
   with pytest.raises(SystemExit) as error:
     cli.main(arguments)
@@ -62,9 +66,11 @@ def test_a_recipe_and_fields_on_top():
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    (['--config.batch_sise=64'], 'batch_sise'),
+    (['--config.batch_sise=64'], r'--config\.batch_sise: no such field\. Did you mean "batch_size" instead of'),
+    (['--config.nothing.size=64'], r'--config\.nothing\.size: no such field, expected one of resjax/recipes'),
     (['--config.batch_size=many'], 'many'),
     (['--config.batch_size=0'], r'config\.batch_size: got 0, expected more than 0'),
+    (['--config.drnet.frozen', 'word'], "unexpected argument 'word': fields are set as"),
   ],
 )
 def test_a_field_that_does_not_fit_is_named(fields, message):

@@ -1,74 +1,10 @@
-import io
-import itertools
+"""The loader's batches: what is in them, their order, their shares for hosts and devices."""
 
 import numpy as np
 import pytest
-from PIL import Image
+from numbered import Numbered, equal, evaluate, jpeg, make_config, rows_of, take, train
 
-from configs import default
 from resjax.data import loader, sources
-
-
-class Numbered:
-  """Images that carry their own number in every pixel; some can't be read."""
-
-  num_classes = 7
-  class_names = tuple('abcdefg')
-  needed = None
-
-  def __init__(self, size, bad=(), side=8):
-    self.size, self.bad, self.side = size, frozenset(bad), side
-
-  def __len__(self):
-    return self.size
-
-  def __getitem__(self, index):
-    if index in self.bad:
-      return {'image': b'no image', 'label': 0}
-    pixels = np.full((self.side, self.side, 3), index % 256, np.uint8)
-    return {'image': pixels, 'label': index % 7}
-
-  def name_of(self, index):
-    return f'numbered {index}'
-
-
-def make_config(**fields):
-  config = default.get_config()
-  config.resolutions = (8, 4)
-  config.model.num_classes = 7
-  config.batch_size = 16
-  config.eval.batch_size = 16
-  config.eval.crop_fraction = 1.0
-  config.data.crop = 'full'
-  config.data.threads = 2
-  for name, value in fields.items():
-    config.update_from_flattened_dict({name.replace('__', '.'): value})
-  return config
-
-
-def take(batches, count):
-  with_end = list(itertools.islice(batches, count))
-  batches.close()
-  return with_end
-
-
-def train(source, config, count, start=0, host=0, hosts=1, devices=1):
-  sharding = {'process_index': host, 'process_count': hosts, 'local_devices': devices}
-  return take(loader.train_batches(source, config, start, **sharding), count)
-
-
-def evaluate(source, config, host=0, hosts=1, devices=1):
-  return list(loader.eval_batches(source, config, process_index=host, process_count=hosts, local_devices=devices))
-
-
-def equal(a, b):
-  assert len(a) == len(b)
-  for x, y in zip(a, b, strict=True):
-    assert x.keys() == y.keys()
-    for key in x.keys() - {'images'}:
-      np.testing.assert_array_equal(x[key], y[key])
-    for p, q in zip(x['images'], y['images'], strict=True):
-      np.testing.assert_array_equal(p, q)
 
 
 def test_what_is_in_a_batch():
@@ -137,10 +73,6 @@ def test_resuming_is_the_uninterrupted_stream(start):
   equal(train(source, config, 9)[start:], train(source, config, 9 - start, start))
 
 
-def rows_of(batches, key):
-  return [b['images'][0] if key == 'images' else b[key] for b in batches]
-
-
 @pytest.mark.parametrize(('hosts', 'devices'), [(1, 4), (2, 1), (2, 4), (4, 2)])
 def test_devices_get_strided_slices_of_the_global_batch(hosts, devices):
   config = make_config(data__crop='random_resized')
@@ -187,91 +119,6 @@ def test_an_evaluation_batch_grows_to_a_multiple_of_the_devices():
     assert [len(batch['index']) for batch in found] == [8, 8, 8]
     seen += [i for batch in found for i in batch['index'].tolist() if i >= 0]
   assert sorted(seen) == list(range(40))
-
-
-def test_bad_images_in_training_are_replaced_and_counted(caplog):
-  source, config = Numbered(40, bad=(3, 4, 39)), make_config(data__max_bad_images=3)
-  batches = loader.train_batches(source, config, local_devices=1)
-  index = np.concatenate([next(batches)['index'] for _ in range(5)])
-  assert batches.bad == {f'numbered {i}': 'not an image file (8 bytes)' for i in (3, 4, 39)}
-  batches.close()
-  clean = np.concatenate([b['index'] for b in train(Numbered(40), config, 5)])
-  np.testing.assert_array_equal(index, [{3: 5, 4: 5, 39: 0}.get(i, i) for i in clean.tolist()])
-  lines = [r.message for r in caplog.records if 'unreadable' in r.message]
-  assert sorted(lines) == sorted(
-    f'unreadable image {name}: {why} ({n} of at most {batches._max_bad})'
-    for n, (name, why) in enumerate(batches.bad.items(), 1)
-  )
-  # Resuming and other hosts give the same.
-  equal(train(source, config, 5)[2:], train(source, config, 3, start=2))
-  halves = [train(source, config, 5, host=h, hosts=2) for h in (0, 1)]
-  np.testing.assert_array_equal(np.stack([np.concatenate(rows_of(h, 'index')) for h in halves], 1).ravel(), index)
-
-
-def test_too_many_bad_images_stop_the_run():
-  batches = loader.train_batches(Numbered(40, bad=(3, 4, 39)), make_config(data__max_bad_images=2))
-  with pytest.raises(ValueError) as error:
-    take(batches, 5)
-  message = str(error.value)
-  assert message.startswith('config.data.max_bad_images: 2, but 3 unreadable: ')
-  assert all(f'numbered {i}: not an image file' in message for i in (3, 4, 39))
-  with pytest.raises(ValueError, match='max_bad_images: 0, but 1 unreadable'):
-    take(loader.train_batches(Numbered(40, bad=[7]), make_config()), 3)
-  with pytest.raises(ValueError, match='max_bad_images: 5, but .* unreadable'):
-    take(loader.train_batches(Numbered(40, bad=range(40)), make_config(data__max_bad_images=5)), 1)
-  with pytest.raises(ValueError, match='numbered 0 and the 39 others: no readable image'):
-    take(loader.train_batches(Numbered(40, bad=range(40)), make_config(data__max_bad_images=99)), 1)
-
-
-def test_bad_images_in_evaluation_are_masked_and_counted():
-  config = make_config(data__max_bad_images=2)
-  batches = loader.eval_batches(Numbered(20, bad=(3, 17)), config, local_devices=1)
-  first, second = batches
-  assert list(batches.bad) == ['numbered 3', 'numbered 17']
-  np.testing.assert_array_equal(first['mask'], [1, 1, 1, 0] + [1] * 12)
-  np.testing.assert_array_equal(first['index'], np.arange(16))
-  np.testing.assert_array_equal(second['mask'], [1, 0, 1, 1] + [0] * 12)
-  with pytest.raises(ValueError, match='max_bad_images: 1, but 2 unreadable: numbered 3: .*; numbered 17'):
-    list(loader.eval_batches(Numbered(20, bad=(3, 17)), make_config(data__max_bad_images=1)))
-
-
-def jpeg(seed):
-  buffer = io.BytesIO()
-  pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
-  Image.fromarray(pixels).save(buffer, 'JPEG')
-  return buffer.getvalue()
-
-
-def test_corrupt_files_of_a_folder(tmp_path):
-  for i in range(16):
-    path = tmp_path / 'train' / 'ab'[i % 2] / f'{i:02}.jpg'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(jpeg(i))
-  lost, cut = tmp_path / 'train/a/00.jpg', tmp_path / 'train/b/05.jpg'
-  cut.write_bytes(jpeg(5)[:-200])
-  config = make_config(data__source='folder', data__dir=str(tmp_path), data__max_bad_images=2)
-  config.model.num_classes = 2
-  source = sources.create(config, 'train')
-  lost.unlink()
-  batches = loader.train_batches(source, config, local_devices=1)
-  assert 0 not in next(batches)['index']
-  assert set(batches.bad) == {str(lost), str(cut)}
-  assert batches.bad[str(lost)] == 'No such file or directory'
-  batches.close()
-  config.data.max_bad_images = 1
-  with pytest.raises(ValueError, match='max_bad_images: 1, but 2 unreadable') as error:
-    take(loader.train_batches(source, config), 1)
-  assert str(lost) in str(error.value) and str(cut) in str(error.value)
-
-
-def test_label_outside_the_classes():
-  config = make_config()
-  config.model.num_classes = 6
-  message = r'^numbered \d+: label 6, expected 0 to 5 \(config.model.num_classes = 6\)$'
-  with pytest.raises(ValueError, match=message):
-    take(loader.train_batches(Numbered(40), config), 5)
-  with pytest.raises(ValueError, match=message):
-    list(loader.eval_batches(Numbered(40), config))
 
 
 def test_an_end_is_an_end():

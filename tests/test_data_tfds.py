@@ -2,7 +2,6 @@ import io
 import json
 import pickle
 import shutil
-import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,10 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 from bucket import bucket
 from PIL import Image
+from tfrecord_files import write_tfrecord
 
 from resjax.data.decode import BadImage
 from resjax.data.tfds import TfdsSource
-from resjax.data.tfrecord import Part, TFRecords
 
 CLASSES = ['dark', 'bright', 'red']
 TRAIN, VALIDATION = 40, 7
@@ -53,28 +52,6 @@ class TinyPhotos(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, first, last):
     for i in range(first, last):
       yield i, {'photo': io.BytesIO(jpeg(i)), 'mask': io.BytesIO(b'no image'), 'kind': CLASSES[i % 3]}
-
-
-def crc32c(data):
-  """Bit by bit, as in RFC 3720 appendix B.4, to judge the table in the code."""
-  crc = 0xFFFFFFFF
-  for byte in data:
-    crc ^= byte
-    for _ in range(8):
-      crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-  return crc ^ 0xFFFFFFFF
-
-
-def masked(data):
-  crc = crc32c(data)
-  return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def write_tfrecord(path, records):
-  with open(path, 'wb') as file:
-    for record in records:
-      length = struct.pack('<Q', len(record))
-      file.write(length + masked(length) + record + masked(record))
 
 
 @pytest.fixture(scope='module')
@@ -199,37 +176,6 @@ def test_damaged_record_is_a_bad_image(tfrecord_dir, tmp_path):
   with pytest.raises(BadImage, match='the record is damaged'):
     source[0]
   assert source[1]['image'] in {jpeg(i) for i in range(100, 100 + VALIDATION)}
-
-
-def test_tfrecord_golden_checksum(tmp_path):
-  # RFC 3720: the checksum of '123456789' is E3069283; so the test's own one is right.
-  assert crc32c(b'123456789') == 0xE3069283
-  records = [b'', b'a', bytes(70_000), b'last']
-  write_tfrecord(tmp_path / 'file', records)
-  reader = TFRecords([Part(str(tmp_path / 'file'), 0, 4, 4)])
-  assert [reader[i] for i in range(4)] == records
-  reader = TFRecords([Part(str(tmp_path / 'file'), 1, 2, 4), Part(str(tmp_path / 'file'), 3, 1, 4)])
-  assert [reader[i] for i in range(len(reader))] == records[1:]
-
-
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    (lambda data: data[:-1], 'truncated'),
-    (lambda data: data + data[:5], 'damaged, at byte 76'),
-    (lambda data: b'\0' + data[1:], 'damaged, at byte 0'),
-    (lambda data: b'plain text, no records at all', 'no TFRecord file'),
-    (lambda data: data + data, '4 records, expected 2'),
-    (lambda data: b'', '0 records, expected 2'),
-  ],
-)
-def test_broken_tfrecord_files_are_refused(tmp_path, change, message):
-  path = tmp_path / 'file'
-  write_tfrecord(path, [b'x' * 20, b'y' * 24])
-  path.write_bytes(change(path.read_bytes()))
-  with pytest.raises(ValueError, match=message) as error:
-    TFRecords([Part(str(path), 0, 2, 2)])
-  assert str(error.value).startswith(f'{path}: ')
 
 
 def test_other_kinds_of_data_sets_are_refused(tmp_path):

@@ -8,56 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from tiny_drnet import RESOLUTIONS, batches, fresh, make_config, model
 
-from configs import default
 from resjax import drnet, gumbel, losses, models, preprocess, rsnet, switchable
-from resjax.routing.oracle import smallest_right
 from resjax.training import optimizer, state, step
 from resjax.training.devices import Devices
 
-RESOLUTIONS = (16, 8)
-BATCH = 32
 COSTS = (4.11, 2.52, 1.09)
 # Sums in another order, over three steps at a learning rate of 0.1.
 TOLERANCE = 2e-5
-
-
-def make_config(**fields):
-  config = default.get_config()
-  config.method = 'drnet'
-  config.resolutions = RESOLUTIONS
-  config.batch_size = BATCH
-  config.data.flip = 'independent'
-  config.drnet.predictor.size = 8
-  config.drnet.predictor.width = 0.5
-  config.drnet.budget = 22_538.0  # half of the network's multiply-adds at 16 px, 13,834, and the predictor's, 8,704
-  config.drnet.eta = 0.5
-  config.drnet.tau = 2.0
-  config.drnet.tau_end = 0.5
-  config.update_from_flattened_dict(fields)
-  return config
-
-
-@functools.cache
-def model(axis_name=None):
-  return models.create('resnet_small', num_classes=5, width=0.25, stages=(), axis_name=axis_name)
-
-
-def batches(count=3):
-  rng = np.random.default_rng(0)
-  return [
-    {
-      'images': (rng.integers(0, 256, (BATCH, 16, 16, 3), np.uint8),),
-      'label': rng.integers(0, 5, BATCH).astype(np.int32),
-      'index': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.int32),
-    }
-    for i in range(count)
-  ]
-
-
-@functools.cache
-def fresh():
-  return jax.device_get(jax.jit(lambda key: drnet.init(model(), make_config(), key))(jax.random.key(0)))
 
 
 @pytest.mark.usefixtures('x64')
@@ -194,7 +153,7 @@ class Setup:
   def __init__(self, config, count, parallel='shard_map'):
     network = model(step.AXIS if config.sync_batch_norm else None)
     self.devices = Devices(parallel, jax.devices()[:count])
-    tx = optimizer.create(config, 10, 100)
+    tx = optimizer.create(config, 10, 100, drnet.rates(config))
     loss_fn = drnet.make_loss_fn(network, config, total_steps=10, axis_name=step.AXIS)
     self.train = self.devices.train(step.make_train_step(loss_fn, tx, seed=0, parallel=self.devices.parallel))
     self.eval = self.devices.eval(drnet.make_eval_fn(network, config))
@@ -249,7 +208,7 @@ def test_the_predictor_has_its_own_learning_rate():
   moves = []
   for factor in (0.1, 1.0):
     config = make_config(**{'drnet.learning_rate_factor': factor, 'optimizer.momentum': 0.0})
-    tx = optimizer.create(config, 10, 100)
+    tx = optimizer.create(config, 10, 100, drnet.rates(config))
     params = fresh()['params']
     gradient = jax.tree.map(np.ones_like, params)
     updates, _ = jax.jit(tx.update)(gradient, tx.init(params), params)
@@ -259,111 +218,3 @@ def test_the_predictor_has_its_own_learning_rate():
     jax.tree.map(np.testing.assert_array_equal, small[name], large[name])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(10 * a, b, rtol=1e-5), small['predictor'], large['predictor'])
   assert float(np.abs(large['alpha']).max()) == 0
-
-
-def test_the_right_answers_are_labels_by_the_stated_rules():
-  right = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool).T
-  for array in (right.T, jnp.asarray(right.T)):
-    np.testing.assert_array_equal(smallest_right(array, otherwise=0), [2, 1, 0, 0, 2, 2, 1])
-
-
-@functools.cache
-def frozen_logits():
-  """A batch, its logits as at evaluation `[R, B, K]`, and the scores of the predictor in training `[B, R]`."""
-  variables, batch = fresh(), batches(1)[0] | {'step': np.int32(0)}
-  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
-
-  @jax.jit
-  def run():
-    logits, _ = switchable.forward(model(), variables, images, RESOLUTIONS, train=False)
-    own = drnet.variables_of_predictor(variables)
-    return logits, drnet.predictor_of(make_config()).scores(own, images[0], train=True)[0]
-
-  return batch, *jax.device_get(run())
-
-
-def frozen_gradient(estimator):
-  config = make_config(**{'drnet.frozen': True, 'drnet.estimator': estimator, 'data.flip': 'none'})
-  loss_fn = drnet.make_loss_fn(model(), config, total_steps=10)
-  statistics, batch = fresh()['batch_stats'], frozen_logits()[0]
-  run = jax.jit(jax.grad(lambda p: loss_fn(p, statistics, batch, jax.random.key(0)), has_aux=True))
-  gradient, (statistics, metrics) = run(fresh()['params'])
-  assert set(statistics) == {'predictor'}
-  assert all((leaf == 0).all() for leaf in jax.tree.leaves({**gradient, 'predictor': {}}))
-  assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradient['predictor']))
-  return metrics
-
-
-def test_the_supervised_predictor_learns_the_smallest_right_resolution():
-  batch, logits, scores = frozen_logits()
-  right = logits.argmax(-1) == batch['label']
-  assert right.any() and not right.all()
-  expected = losses.cross_entropy(scores, np.where(right[1], 1, 0))
-  assert float(frozen_gradient('supervised')['loss_label']) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_a_frozen_network_is_run_as_at_evaluation():
-  """With its running statistics, not those of the batch."""
-  batch, logits, scores = frozen_logits()
-  chosen = (scores + np.asarray(gumbel.draw(jax.random.key(0), batch['index'], 2))).argmax(-1)
-  expected = losses.cross_entropy(logits[chosen, np.arange(BATCH)], batch['label'])
-  assert float(frozen_gradient('dense')['loss_class']) == pytest.approx(float(expected), rel=1e-5)
-
-
-@pytest.fixture(scope='module')
-def evaluated():
-  """One compiled evaluation; a predictor that sends all images to one place, for each place."""
-  eval_fn = jax.jit(drnet.make_eval_fn(model(), make_config()))
-  variables, batch = fresh(), batches(1)[0]
-  found = []
-  for place in range(2):
-    head = {'kernel': np.zeros_like(variables['params']['predictor']['head']['kernel']), 'bias': np.eye(2)[place] * 9.0}
-    predictor = variables['params']['predictor'] | {'head': jax.tree.map(np.float32, head)}
-    forced = variables | {'params': variables['params'] | {'predictor': predictor}}
-    found.append(jax.device_get(eval_fn(forced, batch)))
-  return eval_fn, found
-
-
-def test_all_to_one_is_the_static_network_bit_for_bit_at_evaluation(evaluated):
-  _, found = evaluated
-  static = jax.jit(rsnet.make_eval_fn(model(), make_config()))(fresh(), batches(1)[0])['ranks']
-  for place, table in enumerate(found):
-    choice = table['scores'].argmax(-1)
-    assert (choice == place).all()
-    np.testing.assert_array_equal(np.take_along_axis(table['ranks'], choice[:, None], 1)[:, 0], static[:, place])
-
-
-def test_evaluation_has_no_noise(evaluated):
-  """The choice is the argmax of the scores, whatever an image's number; the scores are those of an undisturbed run."""
-  eval_fn, _ = evaluated
-  batch = batches(1)[0]
-  first, second = (eval_fn(fresh(), batch | {'index': batch['index'] + shift}) for shift in (0, 7))
-  jax.tree.map(np.testing.assert_array_equal, first, second)
-  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
-  own = drnet.variables_of_predictor(fresh())
-  scores, _ = jax.jit(lambda: drnet.predictor_of(make_config()).scores(own, images[0], train=False))()
-  np.testing.assert_allclose(first['scores'], scores, rtol=0, atol=1e-5)
-
-
-def test_evaluation_says_how_sure_the_network_is_in_log_odds(evaluated):
-  eval_fn, _ = evaluated
-  batch = batches(1)[0]
-  images = preprocess.prepare(batch['images'], RESOLUTIONS, 'imagenet')
-  logits, _ = jax.jit(lambda: switchable.forward(model(), fresh(), images, RESOLUTIONS, train=False))()
-  probability = jax.nn.softmax(logits).max(-1).T
-  found = eval_fn(fresh(), batch)['odds']
-  assert found.shape == (BATCH, 2) and found.dtype == np.float32
-  np.testing.assert_allclose(found, np.log(probability / (1 - probability)), rtol=0, atol=1e-4)
-
-
-def test_shortcuts_have_their_own_normalisers():
-  """Changing a shortcut's BatchNorm at one resolution changes that one's logits, and no bit of the other's."""
-  network = models.create('resnet_small', num_classes=5, width=0.25, stages=(1, 1))
-  variables = jax.device_get(jax.jit(lambda key: rsnet.init(network, make_config(), key))(jax.random.key(0)))
-  images = preprocess.prepare(batches(1)[0]['images'], RESOLUTIONS, 'imagenet')
-  run = jax.jit(lambda v: switchable.forward(network, v, images, RESOLUTIONS, train=False)[0])
-  changed = jax.tree.map(np.copy, variables)
-  changed['params']['private']['8']['stage2_block1']['downsample_bn']['scale'] *= 2
-  before, after = run(variables), run(changed)
-  np.testing.assert_array_equal(before[0], after[0])
-  assert (np.abs(before[1] - after[1]) > 1e-4).any()

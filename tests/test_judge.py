@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from resjax.measuring import judge
-from resjax.report import gallery
+from resjax.report.gallery import gallery, sent
+from resjax.routing import judge
 from resjax.routing.cascade import Cascade
 from resjax.routing.dial import dialled, mean_cost
 from resjax.training import evaluate
@@ -139,7 +139,7 @@ def test_the_gallery_shows_what_went_where(tmp_path):
   found, needed = table()
   found['scores'][:, 1] = -9  # nothing goes to 16
   numbers = np.arange(COUNT) * 2
-  rows = judge.sent(found | {'needed': needed}, numbers, RESOLUTIONS)
+  rows = sent(found | {'needed': needed}, numbers, RESOLUTIONS)
   assert [(row['kind'], row['pixels']) for row in rows] == [('sent', 32), ('sent', 16), ('sent', 8)]
   assert [len(row['images']) for row in rows] == [10, 0, 10]
   assert [row['count'] for row in rows] == np.bincount(found['scores'].argmax(1), minlength=3).tolist()
@@ -148,7 +148,7 @@ def test_the_gallery_shows_what_went_where(tmp_path):
       i = image['number'] // 2
       assert found['scores'][i].argmax() == place
       assert image['caption'] == f'needs {needed[i]}' and image['right'] == (found['ranks'][i, place] == 0)
-  assert {image['caption'] for row in judge.sent(found, numbers, RESOLUTIONS) for image in row['images']} == {''}
+  assert {image['caption'] for row in sent(found, numbers, RESOLUTIONS) for image in row['images']} == {''}
   images = {image['number']: np.full((32, 32, 3), 90, np.uint8) for row in rows for image in row['images']}
   gallery(images, rows, tmp_path / 'gallery.png')
   assert (tmp_path / 'gallery.png').read_bytes().startswith(b'\x89PNG')

@@ -179,22 +179,6 @@ def test_an_error_in_evaluation_does_not_cost_the_training_before_it(tmp_path, m
     assert checkpoints.latest == 4 and not checkpoints.meta()['finished']
 
 
-def test_summary_counts_every_readable_image_once():
-  ranks = np.array([[0, 1, 0], [4, 5, 9], [-1, -1, -1], [0, 0, 2]], np.int32)
-
-  class Source:
-    digit_size = np.array([8, 8, 16, 16])
-
-  summary = evaluate.summarise(ranks, (16, 8), Source())
-  assert summary['unreadable'] == 1
-  assert summary['resolutions']['16'] == {'top1': 2 / 3, 'top5': 1.0, 'images': 3}
-  assert summary['resolutions']['8'] == {'top1': 1 / 3, 'top5': 2 / 3, 'images': 3}
-  assert summary['ensemble'] == {'top1': 1 / 3, 'top5': 2 / 3}
-  assert summary['groups'] == {'8 px': {'16': 0.5, '8': 0.0}, '16 px': {'16': 1.0, '8': 1.0}}
-  metrics = evaluate.metrics(summary)
-  assert metrics['eval/top1_mean'] == pytest.approx(0.5) and metrics['eval/top5_ensemble'] == pytest.approx(2 / 3)
-
-
 class Record:
   """Stands for the writer and the progress bar: keeps what it is told."""
 

@@ -128,3 +128,19 @@ def test_label_smoothing_is_cross_entropy_with_a_smoothed_target(x64):
 def test_unknown_distillation_is_refused():
   with pytest.raises(ValueError, match=r"distillation: got 'chain', expected one of full, vanilla, none"):
     losses.rsnet_loss(jnp.zeros((2, 1, 3)), jnp.zeros(1, int), jnp.ones(2), kind='chain')
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'logits': jnp.zeros((4, 3))}, r'logits: got the shape \(4, 3\), expected \[resolutions, batch, classes\]'),
+    ({'labels': jnp.zeros((4, 3))}, r'labels: got float32 \(4, 3\), expected the numbers .*, integers of shape \(4,\)'),
+    ({'labels': jnp.zeros(4)}, r'labels: got float32 \(4,\), expected the numbers'),
+    ({'labels': jnp.zeros(1, int)}, r'labels: got int32 \(1,\), expected the numbers'),
+    ({'alpha': jnp.ones(1)}, r'alpha: got the shape \(1,\), expected \(2,\), a number for each resolution'),
+  ],
+)
+def test_shapes_that_do_not_fit_are_refused_in_one_line(change, message):
+  arguments = {'logits': jnp.zeros((2, 4, 3)), 'labels': jnp.zeros(4, int), 'alpha': jnp.ones(2)}
+  with pytest.raises(ValueError, match=f'^{message}'):
+    losses.rsnet_loss(**arguments | change)

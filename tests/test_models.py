@@ -122,7 +122,7 @@ def test_width(name, width, stem, last):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'name': 'resnet19'}, "model.name: unknown model 'resnet19', expected one of resnet18, resnet34,"),
+    ({'name': 'resnet19'}, "model.name: got 'resnet19', expected one of resnet18, resnet34,"),
     ({'num_classes': 0}, 'model.num_classes: expected a positive integer, got 0'),
     ({'width': 0}, 'model.width: expected a positive number, got 0'),
     ({'dtype': 'float16'}, "model.dtype: expected 'float32' or 'bfloat16', got 'float16'"),

@@ -78,6 +78,19 @@ def check_against_torch(c, make):
     np.testing.assert_allclose(params['w'], w.detach().numpy(), rtol=0, atol=1e-6)
 
 
+def test_entries_have_rates_of_their_own_and_zero_stays():
+  c = config(schedule='constant', learning_rate=0.5, momentum=0.0, weight_decay=0.0)
+  tx = optimizer.create(c, 1, 10, {'network': 1.0, 'predictor': 0.25, 'alpha': 0.0})
+  params = {name: jnp.ones(1) for name in ('shared', 'private', 'predictor', 'alpha')}
+  updates, _ = tx.update(params, tx.init(params), params)
+  assert {name: float(u[0]) for name, u in updates.items()} == {
+    'shared': -0.5,
+    'private': -0.5,
+    'predictor': -0.125,
+    'alpha': 0.0,
+  }
+
+
 @pytest.mark.parametrize('nesterov', [False, True])
 def test_sgd_is_torchs(nesterov):
   c = config(schedule='constant', learning_rate=0.3, weight_decay=0.01, decay='all', nesterov=nesterov)

@@ -2,27 +2,15 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+import resjax
 
-# A module may import those before it, and its own folder.
-ORDER = [
-  {'compiling', 'losses', 'macs', 'models', 'resize', 'routers', 'report'},
-  {'dial', 'preprocess', 'switchable'},
-  {'gumbel', 'rsnet', 'unseen'},
-  {'estimators'},
-  {'drnet'},
-  {'config', 'data'},
-  {'checkpoint'},
-  {'training', 'inference'},
-  {'measuring'},
-  {'commands'},
-  {'cli'},
-]
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def loaded_after(code):
@@ -41,12 +29,39 @@ def test_importing_resjax_loads_no_data_library():
   }
 
 
+def test_importing_parses_no_flags_and_changes_no_logger():
+  code = """
+import logging
+loggers = [logging.getLogger(name) for name in (None, 'absl', 'asyncio', 'jax', 'orbax')]
+state = lambda: [(l.level, list(l.handlers), list(l.filters)) for l in loggers]
+before = state()
+import pytest
+
+import resjax
+assert state() == before, state()
+import resjax.checkpoint, resjax.commands.train
+assert [l.filters for l in loggers] == [[]] * len(loggers)
+from absl import flags
+assert not flags.FLAGS.is_parsed() and 'config' not in flags.FLAGS
+"""
+  assert loaded_after(code)
+
+
+def test_what_trains_and_predicts_is_imported_where_it_is_used():
+  names = '[name.split(".")[0] for name in sys.modules]'
+  code = f'import resjax, sys; assert "grain" not in {names}; assert resjax.train_and_evaluate and resjax.Classifier'
+  assert 'grain' in loaded_after(code)
+  with pytest.raises(AttributeError, match="module 'resjax' has no attribute 'Clasifier'"):
+    resjax.Clasifier  # noqa: B018
+
+
 def test_training_loads_no_tensorflow():
   loaded = loaded_after('import resjax.training.loop, resjax.data.tfds')
   assert 'tensorflow_datasets' in loaded and not loaded & {'tensorflow', 'clu'}
 
 
 def imports_of(path):
+  """The rooms of resjax that a file imports from."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module and node.module.split('.')[0] == 'resjax':
       parts = node.module.split('.')[1:]
@@ -55,11 +70,33 @@ def imports_of(path):
       yield from (a.name.split('.')[1] for a in node.names if a.name.startswith('resjax.'))
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'resjax').rglob('*.py')), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_run_one_way(path):
-  parts = path.relative_to(ROOT / 'resjax').with_suffix('').parts
-  if parts[0] == '__init__':
-    return
-  level = next(i for i, names in enumerate(ORDER) if parts[0] in names)
-  allowed = {parts[0]}.union(*ORDER[:level])
-  assert set(imports_of(path)) <= allowed
+def floors():
+  """The rooms, modules and folders of resjax, by floor: one above the highest of those that they import."""
+  rooms = {}
+  for path in sorted((ROOT / 'resjax').rglob('*.py')):
+    room = path.relative_to(ROOT / 'resjax').with_suffix('').parts[0]
+    rooms.setdefault(room, set()).update(set(imports_of(path)) - {room})
+  del rooms['__init__']
+
+  def floor(room, above=()):
+    assert room not in above, f'a circle of imports: {" -> ".join([*above, room])}'
+    return 1 + max((floor(other, (*above, room)) for other in rooms[room] & rooms.keys()), default=-1)
+
+  found = {}
+  for room in sorted(rooms):
+    found.setdefault(floor(room), []).append(room)
+  return found
+
+
+def test_imports_run_one_way_and_the_picture_of_them_is_true():
+  found = floors()
+  picture = '\n'.join(f'{number}  {"  ".join(found[number])}' for number in sorted(found, reverse=True))
+  text = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+  (shown,) = re.findall(r'<!-- floors -->\n```\n(.*?)\n```\n<!-- end of floors -->', text, re.DOTALL)
+  assert shown == picture
+
+
+def test_training_and_inference_know_nothing_of_each_other():
+  for here, there in (('training', 'inference'), ('inference', 'training')):
+    files = sorted((ROOT / 'resjax' / here).rglob('*.py'))
+    assert not [path for path in files if there in imports_of(path)]

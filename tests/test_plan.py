@@ -1,21 +1,17 @@
-"""The plan: names of topologies, the bytes of collectives, the search, and one real compilation for TPUs."""
+"""The plan: what a step needs, the search, the command, and one real compilation for TPUs."""
 
 import importlib.util
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 from resjax import cli, macs, models, rsnet
 from resjax import config as configuration
 from resjax.data import loader, sources
-from resjax.training import plan, topology
+from resjax.planning import needs, topology
 
-GIB = 2**30
 TINY = ['--config.model.width=0.25', '--config.resolutions=(16,8)', '--config.data.size=64']
 
 
@@ -23,79 +19,7 @@ def tiny(*fields):
   return configuration.load('configs/quickstart.py', [*TINY, *fields])
 
 
-# --- topologies ---
-
-
-@pytest.mark.parametrize(
-  ('name', 'libtpu', 'chips', 'memory'),
-  [
-    ('v5e-8', 'v5e:2x4', 8, 15.75),
-    ('v5e-256', 'v5e:16x16', 256, 15.75),
-    ('v5p-8', 'v5p:2x2x1', 4, 95.74),
-    ('v5p-512', 'v5p:4x8x8', 256, 95.74),  # 512 TensorCores
-    ('v6e-16', 'v6e:4x4', 16, 31.25),
-  ],
-)
-def test_names_of_topologies(name, libtpu, chips, memory):
-  assert topology.NAMES[name] == libtpu
-  assert topology.chips_of(name) == chips
-  assert topology.chip_of(name).memory == round(memory * GIB)
-
-
-@pytest.mark.parametrize('name', ['v5e-12', 'v5p-4', 'v5e', '', 'v4-8'])
-def test_an_unknown_topology_is_one_line_with_the_known(name):
-  with pytest.raises(ValueError, match=rf"^--topology: got '{name}', expected one of v5e-4, v5e-8, .*v5p-512") as error:
-    topology.devices_of(name)
-  assert '\n' not in str(error.value)
-
-
-def test_without_libtpu_one_line_says_how_to_get_it(monkeypatch, capsys):
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  monkeypatch.delenv('TPU_LIBRARY_PATH', raising=False)
-  with pytest.raises(SystemExit) as error:
-    cli.main(['plan', '--config=configs/quickstart.py', '--topology=v5e-8', '--batch=64'])
-  assert error.value.code == ("error: libtpu: not installed, expected XLA's compiler for TPUs: pip install -e '.[tpu]'")
-
-
-# --- what a program says ---
-
-
-def test_a_compiled_program_tells_what_it_reduces():
-  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
-
-  def body(x, y):
-    return jax.lax.pmean(x, 'data'), jax.lax.all_gather(y, 'data'), jax.lax.psum(y.astype(jnp.int8), 'data')
-
-  mapped = jax.shard_map(body, mesh=mesh, in_specs=P('data'), out_specs=(P(), P('data'), P()))
-  shapes = [jax.ShapeDtypeStruct((8, *s), jnp.float32) for s in [(3, 5), (7,)]]
-  found = plan.collectives(jax.jit(mapped).lower(*shapes).compile().as_text())
-  assert found['all-gather'] == 8 * 7 * 4
-  assert found['all-reduce'] in (3 * 5 * 4 + 7, 3 * 5 * 4 + 7 * 4)  # the CPU adds int8 as int8 or as int32
-
-
-@pytest.mark.parametrize(
-  ('line', 'expected'),
-  [
-    ('  %r = f32[3,64]{1,0:T(8,128)} all-reduce(%a), channel_id=1, to_apply=%add', {'all-reduce': 768}),
-    (
-      '  %r = (f32[1]{0:T(128)}, bf16[64]{0:T(128)S(1)}, /*index=2*/pred[5]{0}) all-reduce-start(%a, %b, %c)',
-      {'all-reduce': 4 + 128 + 5},
-    ),
-    ('  %g = (f32[2]{0}, f32[16]{0}) all-gather-start(f32[2]{0} %a), dimensions={0}', {'all-gather': 64}),
-    (
-      '  %g = ((f32[2]{0}, f32[3,8]{1,0:T(8,128)}), (f32[16]{0}, /*index=1*/f32[24,8]{1,0:T(8,128)})) '
-      'all-gather-start(%a, %b), dimensions={0}',
-      {'all-gather': 4 * (16 + 24 * 8)},
-    ),
-    ('  %d = f32[16]{0} all-gather-done(%g)', {}),
-    ('  %p = (u32[4]{0}, u32[4]{0}, u32[], u32[]) collective-permute-start(%a)', {'collective-permute': 16}),
-    ('  %s = f8e4m3fn[10]{0} reduce-scatter(%a), dimensions={0}', {'reduce-scatter': 10}),
-    ('  %t = f32[1]{0} get-tuple-element(%all-reduce.213), index=0, metadata={op_name="x/all-reduce"}', {}),
-    ('  %u = f32[] all-reduce(%a)', {'all-reduce': 4}),
-  ],
-)
-def test_bytes_of_collectives(line, expected):
-  assert plan.collectives(line) == expected
+# --- what a step needs ---
 
 
 def test_the_batch_is_the_loaders():
@@ -106,27 +30,7 @@ def test_the_batch_is_the_loaders():
     batch = next(batches)
     batches.close()
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-    assert plan.batch_of(config, 16) == shapes
-
-
-@pytest.mark.parametrize(
-  ('message', 'expected'),
-  [
-    (  # as libtpu 0.0.42 says it
-      'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (32.00G) exceeds '
-      'available HBM (15.75G).',
-      32 * GIB,
-    ),
-    ('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded', 17.5 * GIB),
-    ('RESOURCE_EXHAUSTED: too much', 0),
-    ('INVALID_ARGUMENT: Used 17.50G of 15.75G hbm', None),
-  ],
-)
-def test_what_does_not_fit(message, expected):
-  assert plan.refused(message) == expected
-
-
-# --- what a step needs ---
+    assert needs.batch_of(config, 16) == shapes
 
 
 @pytest.mark.parametrize(
@@ -139,7 +43,7 @@ def test_what_does_not_fit(message, expected):
 )
 def test_what_a_step_needs(memory, names, least, most):
   config = tiny(f'--config.memory={memory}')
-  need = plan.need(config, jax.devices(), 2)
+  need = needs.need(config, jax.devices(), 2)
   assert [program.name for program in need.programs] == names
   variables = jax.eval_shape(lambda key: rsnet.init(models.from_config(config), config, key), jax.random.key(0))
   params, statistics = (sum(x.size for x in jax.tree.leaves(variables[kind])) for kind in ('params', 'batch_stats'))
@@ -157,15 +61,15 @@ def test_what_a_step_needs(memory, names, least, most):
 def test_what_is_held_beside_a_program_has_to_fit_too():
   """The compiler sees one program at a time; a device holds the rest of the state as well."""
   config = tiny('--config.memory=two_pass', '--config.resolutions=(8,)', '--config.distillation=none')
-  need = plan.need(config, jax.devices(), 2)
+  need = needs.need(config, jax.devices(), 2)
   dearest = max(need.programs, key=lambda program: program.memory)
   room = dearest.memory - dearest.held
-  assert need.fits and dearest.held > 0 and not plan.need(config, jax.devices(), 2, room).fits
+  assert need.fits and dearest.held > 0 and not needs.need(config, jax.devices(), 2, room).fits
 
 
 def test_pmap_has_no_plan():
   with pytest.raises(ValueError, match=r"^config\.parallel: got 'pmap', expected 'shard_map' for a plan$"):
-    plan.need(tiny('--config.parallel=pmap'), jax.devices(), 2)
+    needs.need(tiny('--config.parallel=pmap'), jax.devices(), 2)
 
 
 @pytest.mark.parametrize('memory', ['joint', 'two_pass'])
@@ -173,7 +77,7 @@ def test_multiply_adds(memory):
   config = tiny('--config.data.pyramid=host', f'--config.memory={memory}')
   model = models.from_config(config)
   costs = [macs.of_model(model, r) for r in (16, 8)]
-  forward, step = plan.multiply_adds(config, 4)
+  forward, step = needs.multiply_adds(config, 4)
   ensemble = 4 * 2 * 10  # the logits of two resolutions, weighed
   assert 0 <= forward - 4 * sum(costs) <= 4 * ensemble
   assert step == 3 * forward + (4 * costs[1] if memory == 'two_pass' else 0)
@@ -182,14 +86,14 @@ def test_multiply_adds(memory):
 # --- the search ---
 
 
-def compiler(state, each, memory):
+def straight(state, each, memory):
   """A step whose memory is a straight line, and the batches that it was compiled for."""
   asked = []
 
   def measure(images):
     asked.append(images)
     need = state + each * images
-    return plan.Need(images, state, 0, need, need <= memory, ())
+    return needs.Need(images, state, 0, need, need <= memory, ())
 
   return measure, asked
 
@@ -210,10 +114,10 @@ def compiler(state, each, memory):
 )
 def test_the_search_ends_between_neighbours(first, each, fits, refused):
   memory = 1000 if each > 25 else 940
-  measure, asked = compiler(100, each, memory)
+  measure, asked = straight(100, each, memory)
   if each == 25:
     fits, refused = 32, 40  # 40 was measured, and does not fit
-  found = plan.largest(measure, measure(first), memory)
+  found = needs.largest(measure, measure(first), memory)
   assert found[:2] == (fits, refused)
   assert [need.per_chip for need in found[2]] == asked
   assert len(asked) == len(set(asked)) <= 4
@@ -222,12 +126,20 @@ def test_the_search_ends_between_neighbours(first, each, fits, refused):
 def test_the_search_does_not_trust_a_line():
   def measure(images):
     need = 500 + 10 * images + 2 ** (images // 64)
-    return plan.Need(images, 100, 0, need, need <= 2000, ())
+    return needs.Need(images, 100, 0, need, need <= 2000, ())
 
-  assert plan.largest(measure, measure(8), 2000)[:2] == (128, 192)
+  assert needs.largest(measure, measure(8), 2000)[:2] == (128, 192)
 
 
 # --- the command ---
+
+
+def test_without_libtpu_one_line_says_how_to_get_it(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.delenv('TPU_LIBRARY_PATH', raising=False)
+  with pytest.raises(SystemExit) as error:
+    cli.main(['plan', '--config=configs/quickstart.py', '--topology=v5e-8', '--batch=64'])
+  assert error.value.code == ("error: libtpu: not installed, expected XLA's compiler for TPUs: pip install -e '.[tpu]'")
 
 
 def test_the_command_prints_and_writes_its_plan(monkeypatch, capsys, tmp_path):
@@ -266,8 +178,8 @@ def test_a_step_compiled_for_tpus():
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip("needs XLA's compiler for TPUs: pip install -e '.[tpu]'")
   config = tiny('--config.model.dtype=bfloat16')
-  need = plan.need(config, topology.devices_of('v5e-8'), 4)
-  on_cpu = plan.need(config, jax.devices(), 4)
+  need = needs.need(config, topology.devices_of('v5e-8'), 4)
+  on_cpu = needs.need(config, jax.devices(), 4)
   assert need.fits and need.state == on_cpu.state
   (program,) = need.programs
   assert program.code > 0 and program.arguments + program.held >= need.state  # what is so small needs no room beside

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from resjax import formats
 from resjax.report import plot, results, table
 from resjax.routing import ROUTERS
 
@@ -58,6 +59,15 @@ def test_results_read_back_as_written_highest_resolution_first(tmp_path):
 
 def test_no_results_are_none(tmp_path):
   assert results.read(tmp_path) is None
+
+
+def test_a_result_of_a_newer_version_is_refused_in_one_line_and_not_to_be_deleted(tmp_path):
+  (tmp_path / 'results.json').write_text(json.dumps({'format': formats.FORMAT + 1}))
+  with pytest.raises(
+    ValueError, match=r'results\.json: got format 2, expected at most 1: a newer resjax wrote it'
+  ) as e:
+    results.read(tmp_path)
+  assert 'delete' not in str(e.value) and '\n' not in str(e.value)
 
 
 def test_numbers_of_numpy_and_jax_are_written_as_numbers(tmp_path):

@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from configs import default
 from resjax import models, rsnet
-from resjax.training import optimizer, plan, state, step
+from resjax.planning import compiler
+from resjax.training import optimizer, state, step
 from resjax.training.devices import Devices
 
 RESOLUTIONS = (16, 8)
@@ -164,7 +165,7 @@ def test_gradients_and_statistics_are_exchanged_once():
   batch = setup.devices.put(batches(1)[0])
   text = setup.train.lower(setup.state, batch).compile().as_text()
   size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-  exchanged = plan.collectives(text)['all-reduce'] - size((setup.state.params, setup.state.batch_stats))
+  exchanged = compiler.collectives(text)['all-reduce'] - size((setup.state.params, setup.state.batch_stats))
   assert 0 <= exchanged < 200  # the rest are metrics, scalars
 
 

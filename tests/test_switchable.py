@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import resjax
 from resjax import models
+from resjax.apply import linen
 
 RESOLUTIONS = (16, 12, 8)
 
@@ -27,6 +29,18 @@ class Inner(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     return nn.BatchNorm(use_running_average=not train, use_scale=False, name='bare')(nn.Conv(5, (1, 1))(x))
+
+
+class Layered(nn.Module):
+  """No statistics: LayerNorm, and one collection that is neither params nor batch_stats."""
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    x = nn.LayerNorm(name='calm')(nn.Dense(4, name='look')(images))
+    seen = self.variable('seen', 'images', jnp.zeros, ())
+    if train:
+      seen.value += len(images)
+    return nn.Dense(3, name='say')(x.mean((1, 2)) ** 2)
 
 
 class Unnormalised(nn.Module):
@@ -91,13 +105,13 @@ def test_forward_is_one_plain_network_per_resolution(network, images):
 
 
 def test_the_order_of_resolutions_is_the_callers(network, images):
-  """Under jit, dict keys are sorted as strings ('12' before '8', '16' before '8'): it must not matter."""
+  """Under jit, dict keys are sorted as strings ('12' before '16' before '8'): it must not matter."""
   model, _, variables = network
   run = jax.jit(lambda v, x, r: resjax.forward(model, v, x, r, train=False)[0], static_argnums=2)
-  down = run(variables, images, RESOLUTIONS)
-  up = run(variables, images[::-1], RESOLUTIONS[::-1])
-  np.testing.assert_array_equal(down, up[::-1])
-  assert not np.allclose(down[0], down[1], atol=1e-3)
+  together = run(variables, images, RESOLUTIONS)
+  for i, r in enumerate(RESOLUTIONS):
+    np.testing.assert_array_equal(together[i], run(variables, images[i : i + 1], (r,))[0])
+  assert not np.allclose(together[0], together[1], atol=1e-3)
 
 
 def test_a_set_of_normalisers_acts_on_its_resolution_alone(network, images):
@@ -179,13 +193,104 @@ def test_mask_chooses_the_samples_of_each_resolutions_statistics(images):
   assert equal(got['8'], variables['batch_stats']['8'])
 
 
+@pytest.fixture(scope='module')
+def layered():
+  """A network without statistics, plain and shared, its LayerNorm private and different at each resolution."""
+  plain = Layered().init(jax.random.key(0), jnp.ones((1, 16, 16, 3)), train=False)
+  shared = resjax.share(plain, RESOLUTIONS, private=lambda path, leaf: 'calm' in path.split('/'))
+  for i, r in enumerate(RESOLUTIONS):
+    shared['private'][str(r)] = jax.tree.map(lambda x, i=i: x + 0.2 * i, shared['private'][str(r)])
+  return plain, shared
+
+
+def test_a_predicate_shares_any_tree(layered):
+  plain, shared = layered
+  none = {'kernel': None, 'bias': None}
+  assert set(shared) == {'shared', 'private'} and set(shared['private']) == {'16', '12', '8'}
+  assert shared['shared']['params']['calm'] == {'scale': None, 'bias': None}
+  for own in shared['private'].values():
+    assert own['params']['look'] == own['params']['say'] == none and own['seen'] == {'images': None}
+  seen = []
+  resjax.share(plain, (8,), private=lambda path, leaf: seen.append((path, leaf.shape)) or True)
+  assert ('params/calm/scale', (4,)) in seen and ('seen/images', ()) in seen and len(seen) == 7
+
+
+@pytest.mark.parametrize('tree', ['dict', 'nested', 'nnx'])
+def test_a_view_gives_back_every_tree_as_it_was(tree):
+  trees = {
+    'dict': {'shared': jnp.arange(2), 'private': {'kernel': jnp.ones(3)}, 'none': None},  # not a shared tree itself
+    'nested': [jnp.ones(2), (jnp.zeros(()), {'a': jnp.arange(3), 'b': None}), []],
+    'nnx': nnx.split(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))[1],
+  }
+  plain, places = trees[tree], iter(range(99))
+  shared = resjax.share(plain, (16, 8), private=lambda path, leaf: next(places) % 2 == 0)
+  assert equal(resjax.view(shared, 8), plain) and equal(resjax.extract(shared | {'alpha': jnp.ones(2)}, 16), plain)
+  alone = resjax.share(plain, (16, 8), private=lambda path, leaf: True, shared_batch_norm=True)
+  assert list(alone['private']) == ['all'] and equal(resjax.view(alone, 16), plain)
+
+
+def test_forward_of_a_tree_gives_back_all_of_it(layered, images):
+  _, shared = layered
+  logits, same = resjax.forward(Layered(), shared, images, RESOLUTIONS, train=False)
+  assert equal(same, shared)
+  for i, r in enumerate(RESOLUTIONS):
+    np.testing.assert_array_equal(logits[i], Layered().apply(resjax.view(shared, r), images[i], train=False))
+  _, new = resjax.forward(Layered(), shared | {'alpha': jnp.ones(3)}, images, RESOLUTIONS, train=True)
+  assert new['shared']['seen']['images'] == 12 and set(new) == {'shared', 'private', 'alpha'}  # each size's 4 images
+  assert equal(new['private'], shared['private'])
+
+
+def test_a_function_stands_where_a_module_does(network, images):
+  model, _, variables = network
+  ours, theirs = (resjax.forward(m, variables, images, RESOLUTIONS, train=True) for m in (model, linen(model)))
+  assert equal(ours, theirs)
+  masks = []
+
+  def apply(variables, images, train, mask=None):
+    masks.append(mask)
+    return linen(model)(variables, images, train)
+
+  resjax.forward(apply, variables, images[:1], RESOLUTIONS[:1], train=False, mask=[jnp.ones(4)])
+  resjax.forward(apply, variables, images[:1], RESOLUTIONS[:1], train=False)
+  assert masks[0].shape == (4,) and masks[1] is None
+  for wrong in (lambda v, x, train: jnp.ones((2, 3)), lambda v, x, train: (jnp.ones((4, 3)), v['params'])):
+    with pytest.raises(ValueError, match='^model: returned something else, expected .logits, variables., these struct'):
+      resjax.forward(wrong, variables, images, RESOLUTIONS, train=True)
+
+
+def test_trees_that_can_not_be_shared_or_viewed(layered, network):
+  plain, shared = layered
+  _, ordinary, variables = network
+  for twice, options in ((variables, {}), (shared, {'private': lambda path, leaf: True})):
+    with pytest.raises(ValueError, match="^variables: shared already, expected a plain network's"):
+      resjax.share(twice, RESOLUTIONS, **options)
+  for unshared in (plain, ordinary, [jnp.ones(2)]):
+    with pytest.raises(ValueError, match="^variables: a plain network's, expected what resjax.share returns"):
+      resjax.view(unshared, 16)
+  with pytest.raises(ValueError, match='^private: true for no leaf, expected one or more'):
+    resjax.share(plain, RESOLUTIONS, private=lambda path, leaf: False)
+  with pytest.raises(ValueError, match='^variables: got the collections seen too, expected params and batch_stats'):
+    resjax.share(ordinary | {'seen': plain['seen']}, RESOLUTIONS)
+
+
+def test_an_order_that_is_not_highest_first_is_refused(network, images):
+  model, _, variables = network
+  for order in ((16, 8, 12), (8, 12, 16), (16, 16, 8)):
+    with pytest.raises(ValueError, match=r'^resolutions: got .*, expected one or more, the highest first$'):
+      resjax.forward(model, variables, images, order, train=False)
+  with pytest.raises(ValueError, match=r'^images: got the sizes \[\(8, 8\), .*, expected \[\(16, 16\), '):
+    resjax.forward(model, variables, images[::-1], RESOLUTIONS, train=False)
+  with pytest.raises(ValueError, match='^mask: got 2 sizes, expected one for each of the resolutions'):
+    resjax.forward(model, variables, images, RESOLUTIONS, train=False, mask=jnp.ones((2, 4)))
+
+
 def test_bad_input_is_refused_in_one_line(images):
   model = Unnormalised()
   plain = model.init(jax.random.key(0), images[0], train=False)
   with pytest.raises(ValueError, match='variables: no batch_stats, expected a network with BatchNorm'):
     resjax.share(plain, RESOLUTIONS)
   good = Foreign().init(jax.random.key(0), images[0], train=False)
-  for wrong in ((), (16, 16), (16, 0), (16.0,)):
+  for wrong in ((), (16, 16), (16, 0), (16.0,), (True,)):
     with pytest.raises(ValueError, match='resolutions: got .* expected one or more distinct positive integers'):
       resjax.share(good, wrong)
   variables = resjax.share(good, RESOLUTIONS)

@@ -253,5 +253,5 @@ def test_multiply_adds_of_an_input_that_is_not_square():
   assert macs.of_model(Slow(), (12, 20)) == 12 * 20 * 4 * 27 + 4 * 3
   assert macs.of_model(Slow(), (16, 16)) == macs.of_model(Slow(), 16)
   for wrong in ((12,), (12, 0), (12, 20, 3), (12.0, 20)):
-    with pytest.raises(ValueError, match=r'^resolution: expected a positive integer \(px\) or \(height, width\), got'):
+    with pytest.raises(ValueError, match=r'^resolution: got .*, expected a positive integer or \(height, width\)$'):
       macs.of_model(Slow(), wrong)

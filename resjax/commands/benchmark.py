@@ -1,7 +1,7 @@
 """Measures images per second and latency, at one resolution and routed, and how much of the saving is real.
 
 resjax benchmark --workdir=runs/drnet_quickstart --budget=0.6
-resjax benchmark --config=configs/rsnet_r18.py --resolutions=224,160,96 --mix=0.4,0.3,0.3
+resjax benchmark --config=rsnet_r18 --resolutions=224,160,96 --mix=0.4,0.3,0.3
 
 With --workdir, a trained and calibrated network with its routers. With --config, a freshly initialised one: the mix
 says how many images run at each resolution, and where the figures are end to end, a predictor runs on every image and
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--workdir', help='of the run that trained the network')
-  which.add_argument('--config', help='a recipe, such as configs/rsnet_r18.py; --config.FIELD=VALUE besides')
+  which.add_argument('--config', help='a recipe: a name, such as rsnet_r18, or a file; --config.FIELD=VALUE besides')
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--budget', help='with --workdir: mean cost of an image, as for resjax predict (0.6)')
   parser.add_argument('--routers', help='with --workdir: some of ' + ','.join(DIALLED) + '; default: all it has')

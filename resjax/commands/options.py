@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress, track
 
+from resjax.resolution import Resolution, name, parse
+
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
@@ -39,12 +41,12 @@ def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
   return Classifier(found.network, workdir=options.workdir, **options_of_engine), found.config
 
 
-def resolution(text: str) -> int | tuple[int, int]:
+def resolution(text: str) -> Resolution:
   """Reads `160` or `128x192` (height x width), in pixels."""
-  sides = tuple(int(side) if side.isdecimal() else 0 for side in text.split('x'))
-  if not 1 <= len(sides) <= 2 or min(sides) < 1:
-    raise argparse.ArgumentTypeError(f'got {text!r}, expected pixels such as 160, or 128x192')
-  return sides[0] if len(sides) == 1 else sides
+  try:
+    return parse(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:
@@ -54,9 +56,9 @@ def positive(text: str) -> int:
   return int(text)
 
 
-def pixels(resolution: int | tuple[int, int] | None) -> str:
+def pixels(resolution: Resolution | None) -> str:
   """Shows a resolution as `resolution` reads it."""
-  return 'x'.join(map(str, resolution)) if isinstance(resolution, tuple) else str(resolution or '')
+  return '' if resolution is None else name(resolution)
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -86,4 +88,4 @@ def bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 def progress(rows: Iterable[Any], total: int, what: str) -> Iterator[Any]:
   """Yields the rows, with a bar on standard error where that is a terminal."""
   console = Console(stderr=True)
-  return track(rows, what, total=total, console=console, disable=not console.is_terminal, transient=True)
+  yield from track(rows, what, total=total, console=console, disable=not console.is_terminal, transient=True)

@@ -16,24 +16,24 @@ from typing import Any
 
 import jax
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from resjax import config as configuration
 from resjax import report
+from resjax.planning import needs, topology
 from resjax.report.table import macs_text
-from resjax.training import plan, topology
 
 EPILOG = """\
-  resjax plan --config=configs/rsnet_r18.py --topology=v5e-256 --batch=8192 --config.model.dtype=bfloat16
+  resjax plan --config=rsnet_r18 --topology=v5e-256 --batch=8192 --config.model.dtype=bfloat16
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds what the command takes; `--config.FIELD=VALUE` besides."""
   parser.epilog = EPILOG
-  parser.add_argument('--config', required=True, help='a recipe, such as configs/rsnet_r18.py')
+  parser.add_argument('--config', required=True, help='a recipe: a name, such as rsnet_r18, or a file')
   parser.add_argument('--topology', required=True, help=f'one of {", ".join(topology.NAMES)}')
   parser.add_argument('--batch', type=int, help="images of a step over all chips; by default the recipe's")
   parser.add_argument(
@@ -84,12 +84,12 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
   devices, begin = topology.devices_of(options.topology), time.monotonic()
   versions = report.versions() | {'libtpu': libtpu_version()}
 
-  def measure(per_chip: int) -> plan.Need:
+  def measure(per_chip: int) -> needs.Need:
     Console(stderr=True).print(f'compiling for {per_chip} images on each chip ...', style='dim')
-    return plan.need(config, devices, per_chip, chip.memory)
+    return needs.need(config, devices, per_chip, chip.memory)
 
   first = measure(batch // chips)
-  forward, step = plan.multiply_adds(config, first.per_chip)
+  forward, step = needs.multiply_adds(config, first.per_chip)
   result = {
     'topology': options.topology,
     'chips': chips,
@@ -102,7 +102,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     'quick': options.quick,
   }
   if options.search or (options.search is None and options.batch is None):
-    fits, refused, measured = plan.largest(measure, first, chip.memory)
+    fits, refused, measured = needs.largest(measure, first, chip.memory)
     memory = {str(n.per_chip): n.memory for n in sorted(measured, key=lambda n: n.per_chip)}
     result['largest'] = {'per_chip': fits, 'refused': refused, 'memory': memory}
   return result | {
@@ -120,7 +120,7 @@ def libtpu_version() -> str:
     return os.environ.get('TPU_LIBRARY_PATH', 'unknown')
 
 
-def _program(program: plan.Program) -> dict[str, Any]:
+def _program(program: needs.ProgramNeed) -> dict[str, Any]:
   """A program's fields and its memory in all."""
   return dataclasses.asdict(program) | {'memory': program.memory}
 
@@ -133,7 +133,7 @@ def render(result: dict[str, Any]) -> Group:
     f'{config["model"]["dtype"]}, on {result["topology"]}: {result["chips"]} chips, '
     f'{need["per_chip"]} images on each, {result["batch_size"]:,} in a step'
   )
-  parts = [Text(), Text(title, style='bold')]
+  parts: list[RenderableType] = [Text(), Text(title, style='bold')]
   if need['programs']:
     parts.append(_memory(result))
     parts.append(Text(_collectives(result)))

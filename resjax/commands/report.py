@@ -14,8 +14,6 @@ from typing import Any
 from resjax.commands import options as shared
 from resjax.routing import Budget
 
-DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs' / 'default.py'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
@@ -63,12 +61,13 @@ def say(line: str) -> None:
 def made(options: argparse.Namespace, classifier: Any, config: Any) -> dict[str, Any]:
   """What the page was made with."""
   from resjax import config as configuration
+  from resjax import recipes
   from resjax.report import results
 
   values = configuration.to_json(config)
   fields = configuration.flatten(values)
-  default = configuration.flatten(configuration.to_json(configuration.load(DEFAULTS))) if DEFAULTS.is_file() else None
-  changed = {k: v for k, v in fields.items() if default is not None and default.get(k) != v}
+  default = configuration.flatten(configuration.to_json(recipes.make('default')))
+  changed = {k: v for k, v in fields.items() if default.get(k) != v}
   given = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
            if name not in ('command', 'fields') and value is not None]  # fmt: skip
   identity = classifier.engines.engine.runtime.identity
@@ -81,7 +80,7 @@ def made(options: argparse.Namespace, classifier: Any, config: Any) -> dict[str,
     'dtype': identity.dtype,
     'versions': results.versions(),
     'config': fields,
-    'changed': None if default is None else changed,
+    'changed': changed,
   }
 
 

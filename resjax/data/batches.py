@@ -54,7 +54,7 @@ class TrainBatch(Maker):
 
   def __call__(self, step: int) -> Batch:
     """Returns `images`, `label`, `index`, and `bad`: names and reasons of unreadable images."""
-    bad = []
+    bad: list[tuple[str, str]] = []
     positions = (step * self.batch_size + self.rows).tolist()
     examples = [self._example(position, bad) for position in positions]
     images, labels, indices = zip(*examples)
@@ -83,7 +83,7 @@ class EvalBatch(Maker):
 
   def __call__(self, step: int) -> Batch:
     """Returns what training batches have, and `mask`."""
-    bad = []
+    bad: list[tuple[str, str]] = []
     indices = step * self.batch_size + self.rows
     indices = np.where(indices < len(self.source), indices, -1)
     examples = [self._example(index, bad) for index in indices.tolist()]
@@ -102,7 +102,7 @@ class EvalBatch(Maker):
     return self.blank(), 0, 0.0
 
 
-def _stack(images: Sequence[tuple[np.ndarray, ...]], **numbers: Sequence[int]) -> Batch:
+def _stack(images: Sequence[tuple[np.ndarray, ...]], **numbers: Sequence[int] | np.ndarray) -> Batch:
   """One batch of many examples."""
   stacked = tuple(np.stack(size) for size in zip(*images))
   return {'images': stacked} | {k: np.asarray(v, np.int32) for k, v in numbers.items()}

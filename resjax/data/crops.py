@@ -10,6 +10,7 @@ from PIL import Image
 
 from resjax.data.decode import BadImage, decode, dimensions
 from resjax.preprocess import Preprocessing
+from resjax.resolution import Resolution, sides
 
 __all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train_crops']
 
@@ -17,6 +18,9 @@ __all__ = ['Region', 'centre_crops', 'evaluation_crops', 'random_region', 'train
 # photographs the result then lies within 0.5 grey levels of the full decode's in the mean (of the worst
 # image 1.3): less than what resizing in two steps, as the device's pyramid does, changes.
 _LEFT = 1.5
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
 
 
 class Region(NamedTuple):
@@ -96,6 +100,7 @@ def train_crops(
   regions = [Region(0, 0, height, width)] * len(sizes)
   if crop == 'random_resized':
     draws = 1 if crops == 'same' else len(sizes)
+    assert rng is not None  # random crops draw
     regions = [random_region(rng, height, width, area, ratio) for _ in range(draws)]
     regions *= len(sizes) // draws
   spare = min(min(region[2:]) / size for region, size in zip(regions, sizes)) / _LEFT
@@ -108,7 +113,7 @@ def train_crops(
 
 def centre_crops(
   image: bytes | np.ndarray,
-  sizes: Sequence[int | tuple[int, int]],
+  sizes: Sequence[Resolution],
   crop_fraction: float,
   max_pixels: int,
   interpolation: str = 'bilinear',
@@ -132,10 +137,10 @@ def centre_crops(
     BadImage: The image can't be decoded, or is refused.
   """
   height, width = dimensions(image, max_pixels)
-  sizes = [size if isinstance(size, tuple) else (size, size) for size in sizes]
+  wanted = [sides(size, 'size') for size in sizes]
   shapes = []
-  for size in sizes:
-    h, w = (int(side / crop_fraction) for side in size)
+  for rows, columns in wanted:
+    h, w = int(rows / crop_fraction), int(columns / crop_fraction)
     h, w = (h, int(h * width / height)) if h * width >= w * height else (int(w * height / width), w)
     if h * w > max_pixels:
       raise BadImage(
@@ -144,14 +149,14 @@ def centre_crops(
     shapes.append((h, w))
   resize = _resizer(decode(image), interpolation=interpolation)
   results = []
-  for (rows, columns), (h, w) in zip(sizes, shapes):
+  for (rows, columns), (h, w) in zip(wanted, shapes):
     top, left = round((h - rows) / 2), round((w - columns) / 2)
     results.append(resize(h, w)[top : top + rows, left : left + columns])
   return tuple(results)
 
 
 def evaluation_crops(
-  preprocessing: Preprocessing, sizes: Sequence[int | tuple[int, int]]
+  preprocessing: Preprocessing, sizes: Sequence[Resolution]
 ) -> Callable[..., tuple[np.ndarray, ...]]:
   """Returns `centre_crops` with all but the image given: how images are cropped where a network is not trained.
 
@@ -168,7 +173,7 @@ def evaluation_crops(
   )
 
 
-def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, tuple[float, ...] | None]:
+def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, Box | None]:
   """The part of a `shrink` times smaller image that holds a region, and the region's box in it."""
   top, left = region.top // shrink, region.left // shrink
   bottom = -(-(region.top + region.height) // shrink)
@@ -181,7 +186,7 @@ def _cut(pixels: np.ndarray, region: Region, shrink: int) -> tuple[np.ndarray, t
 
 
 def _resizer(
-  pixels: np.ndarray, box: tuple[float, ...] | None = None, interpolation: str = 'bilinear'
+  pixels: np.ndarray, box: Box | None = None, interpolation: str = 'bilinear'
 ) -> Callable[[int, int], np.ndarray]:
   """Returns a function that makes `[height, width, 3]` of pixels or a box in them, as PIL does."""
   picture = functools.cache(lambda: Image.fromarray(pixels))

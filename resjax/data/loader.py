@@ -194,7 +194,9 @@ def _end_with_parent(*_: int) -> None:
   """Makes a worker end when the main process is gone, also where that was killed."""
 
   def watch() -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # workers have one
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
   threading.Thread(target=watch, daemon=True).start()

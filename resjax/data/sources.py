@@ -1,12 +1,10 @@
 """Where images come from. A source is a sequence of encoded images and labels that can be pickled.
 
-Every source has `len(source)`; `source[i]`, a dict of `image` (the bytes of a file, or uint8
-`[H, W, 3]`) and `label` (int); `source.name_of(i)`, what messages call the example;
-`source.num_classes`; `source.class_names`; and `source.needed`, int32 `[N]` of the resolution that
-each image needs, or None where nobody knows it.
+A new source is a file with a class like the others', and an entry in `SOURCES`.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -15,53 +13,93 @@ from ml_collections import ConfigDict
 
 from resjax.data.cache import cached
 from resjax.data.decode import SUFFIXES
-from resjax.data.places import place
+from resjax.places import place
 
-__all__ = ['FakeSource', 'FolderSource', 'create']
+__all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
 
 
-def create(config: ConfigDict, split: str) -> Any:
+class Source(Protocol):
+  """Images with labels.
+
+  Attributes:
+    num_classes: How many labels there are.
+    class_names: By label.
+    needed: int32 `[N]`, the resolution that each image needs, or None where nobody knows it.
+  """
+
+  num_classes: int
+  class_names: tuple[str, ...]
+
+  @property
+  def needed(self) -> np.ndarray | None:
+    """See the class."""
+
+  def __len__(self) -> int:
+    """How many images there are."""
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """`image`, the bytes of a file or uint8 `[H, W, 3]`, and `label`, int."""
+
+  def name_of(self, index: int) -> str:
+    """What messages call the example."""
+
+
+def create(config: ConfigDict, split: str) -> Source:
   """Opens one split of the data that a config names.
 
   Args:
-    config: As in configs/default.py; read: data, resolutions and model.num_classes.
+    config: A run's; read: data, resolutions and model.num_classes.
     split: As the source calls it: a folder's name, a TFDS split such as 'train[:90%]', or a
       split of scaled_digits. 'validation' finds a folder 'val', too.
-
-  Returns:
-    A source, see the module's docstring.
 
   Raises:
     ValueError: The data do not fit `config.model.num_classes` or are not as they should be.
     FileNotFoundError: The data are not there.
   """
   data, classes = config.data, config.model.num_classes
-  cache = data.get('cache', '')  # configs of older checkpoints have no such field
-  if cache and data.source in ('fake', 'scaled_digits'):
-    raise ValueError(f"config.data.cache: got {cache!r}, expected '' with data.source={data.source!r}, made in memory")
-  if data.source == 'fake':
-    return FakeSource(split, data.size or 1_000, classes, max(config.resolutions))
-  if data.source == 'tfds':
-    from resjax.data.tfds import TfdsSource  # with its imports, only where it is used
-
-    source = TfdsSource(data.name, data.dir, split)
-    fits = source.num_classes <= classes
-  elif data.source == 'folder':
-    source = FolderSource(data.dir, split, (data.train_split, data.eval_split))
-    fits = source.num_classes == classes
-  elif data.source == 'scaled_digits':
-    from resjax.data.scaled_digits import ScaledDigits
-
-    source = ScaledDigits(split, data.size if split == 'train' else 0)
-    fits = source.num_classes == classes
-  else:
-    raise ValueError(f'config.data.source: {data.source!r}, expected one of tfds, folder, scaled_digits, fake')
+  if data.source not in SOURCES:
+    raise ValueError(f'config.data.source: {data.source!r}, expected one of {", ".join(SOURCES)}')
+  if data.cache and data.source in ('fake', 'scaled_digits'):
+    raise ValueError(
+      f"config.data.cache: got {data.cache!r}, expected '' with data.source={data.source!r}, made in memory"
+    )
+  source = SOURCES[data.source](config, split)
+  fits = source.num_classes <= classes if data.source == 'tfds' else source.num_classes == classes
   if not fits:
     raise ValueError(
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '
       f'the classes of {data.source} {data.dir if data.source == "folder" else data.name}'
     )
-  return cached(source, cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
+  return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
+
+
+def _tfds(config: ConfigDict, split: str) -> Source:
+  from resjax.data.tfds import TfdsSource  # with its imports, only where it is used
+
+  return TfdsSource(config.data.name, config.data.dir, split)
+
+
+def _folder(config: ConfigDict, split: str) -> Source:
+  return FolderSource(config.data.dir, split, (config.data.train_split, config.data.eval_split))
+
+
+def _scaled_digits(config: ConfigDict, split: str) -> Source:
+  from resjax.data.scaled_digits import ScaledDigits
+
+  return ScaledDigits(split, config.data.size if split == 'train' else 0)
+
+
+def _fake(config: ConfigDict, split: str) -> Source:
+  return FakeSource(split, config.data.size or 1_000, config.model.num_classes, max(config.resolutions))
+
+
+# By name: opens a split of the data that a config describes.
+SOURCES: dict[str, Callable[[ConfigDict, str], Source]] = {
+  'tfds': _tfds,
+  'folder': _folder,
+  'scaled_digits': _scaled_digits,
+  'fake': _fake,
+}
 
 
 class FolderSource:
@@ -73,7 +111,7 @@ class FolderSource:
     needed: None.
   """
 
-  needed = None
+  needed: np.ndarray | None = None
 
   def __init__(self, root: str, split: str, splits: tuple[str, ...] = ()):
     """Lists the files.
@@ -123,7 +161,7 @@ class FakeSource:
     needed: None.
   """
 
-  needed = None
+  needed: np.ndarray | None = None
 
   def __init__(self, split: str, size: int, num_classes: int, resolution: int):
     """Makes a source.

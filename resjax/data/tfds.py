@@ -6,8 +6,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from resjax.data.decode import BadImage
-from resjax.data.places import is_remote, place
 from resjax.data.tfrecord import Part, TFRecords
+from resjax.places import is_remote, place
 
 __all__ = ['TfdsSource']
 

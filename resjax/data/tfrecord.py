@@ -75,15 +75,15 @@ def _index(part: Part) -> np.ndarray:
       offsets.append(offset + _HEADER.itemsize)
       headers.append(header)
       offset += _HEADER.itemsize + int(header['length'][0]) + _FOOTER
-  headers = np.concatenate(headers) if headers else np.zeros(0, _HEADER)
-  wrong = np.flatnonzero(_masked_crc32c(headers['length']) != headers['checksum'])
+  found = np.concatenate(headers) if headers else np.zeros(0, _HEADER)
+  wrong = np.flatnonzero(_masked_crc32c(found['length']) != found['checksum'])
   if wrong.size:
     raise ValueError(f'{part.path}: no TFRecord file, or damaged, at byte {offsets[wrong[0]] - 12}')
   if offset != size:
     raise ValueError(f'{part.path}: truncated, {size} bytes, expected {offset}')
-  if len(headers) != part.records:
-    raise ValueError(f'{part.path}: {len(headers)} records, expected {part.records}')
-  places = np.stack([np.array(offsets, np.int64), headers['length'].astype(np.int64)], axis=1)
+  if len(found) != part.records:
+    raise ValueError(f'{part.path}: {len(found)} records, expected {part.records}')
+  places = np.stack([np.array(offsets, np.int64), found['length'].astype(np.int64)], axis=1)
   return places[part.skip : part.skip + part.take]
 
 

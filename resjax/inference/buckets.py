@@ -106,7 +106,8 @@ class Planner:
     run, seconds = self._images_at(counts, promote)
     own = np.split(order, np.cumsum(counts)[:-1])
     ran = np.empty(len(choice), int)
-    groups, carried = [], order[:0]
+    groups: list[Group] = []
+    carried = order[:0]
     for place in reversed(range(len(own))):
       waiting = np.concatenate([own[place], carried])
       here, carried = np.split(waiting, [run[place]])

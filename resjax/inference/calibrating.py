@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from resjax import formats
 from resjax.inference.engines import Engines
 from resjax.network import Network
 from resjax.routing import Budget, Columns, Dialled
 from resjax.routing.dial import dialled, mean_cost, reachable
 
 FILE = 'dial.npz'
-FORMAT = 1  # of the file; those before the first had no number
 
 # What is kept of a calibration's columns.
 KEPT = ('odds', 'energy', 'scores')
@@ -88,7 +88,7 @@ def write(workdir: pathlib.Path, digest: str, columns: Columns) -> None:
   path = workdir / FILE
   part = path.with_suffix('.part')
   with part.open('wb') as file:
-    np.savez_compressed(file, network=np.array(digest), format=np.array(FORMAT), **columns)
+    np.savez_compressed(file, **{'network': np.array(digest), 'format': np.array(formats.FORMAT), **columns})  # type: ignore[arg-type]
   part.replace(path)
 
 
@@ -109,8 +109,7 @@ def read(workdir: pathlib.Path, digest: str) -> dict[str, np.ndarray]:
     made_for, number = str(columns.pop('network', '')), int(columns.pop('format', np.array(0)))
   except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
-  if number > FORMAT:
-    raise ValueError(f'{path}: of format {number}, written by a newer resjax, expected at most {FORMAT}; {advice}')
+  formats.check(number, path)
   if made_for != digest:
     raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {advice}')
   return columns

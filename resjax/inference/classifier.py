@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from resjax.inference.calibrating import Calibration
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, items
-from resjax.inference.predictions import Prediction, predictions
+from resjax.inference.predictions import Asked, Prediction, predictions
 from resjax.inference.runtime import Makes
 from resjax.inference.runtimes.xla import XlaRuntime
 from resjax.network import Network
@@ -92,16 +92,12 @@ class Classifier:
 
   @classmethod
   def load(cls, workdir: str | pathlib.Path, *, step: int | None = None, **options: Any) -> 'Classifier':
-    """Returns the classifier of a run: the network as it was evaluated.
+    """Returns the classifier of a run: the network as it was evaluated; errors as of `trained.load`.
 
     Args:
       workdir: The run's folder; only read, but for the calibration and cost tables.
       step: One of those saved; None: the latest.
       **options: See the class.
-
-    Raises:
-      FileNotFoundError: There is no such checkpoint.
-      ValueError: It is damaged.
     """
     return cls(trained.load(workdir, step=step), workdir=workdir, **options)
 
@@ -130,7 +126,7 @@ class Classifier:
     """What the engine of all trained resolutions has done so far: promotions, padding, batches at one resolution."""
     return self.engines.engine.counts if 'engines' in self.__dict__ else Counts()
 
-  def predict(self, images: Any, **options: Any) -> list[Prediction]:
+  def predict(self, images: Any, **options: Unpack[Asked]) -> list[Prediction]:
     """Returns a prediction for each image, in their order.
 
     Args:
@@ -183,14 +179,15 @@ class Classifier:
     if resolution is not None:
       return self._at_one(wanted, square(resolution), unseen_by)
     allowed = None if budget is None else Budget.parse(budget)
-    rule: Dialled | Follower = self.router(router, allowed)
+    rule = self.router(router, allowed)
+    runner: Dialled | Follower = rule
     if follow and allowed is not None:
-      columns, target = self.calibrated, allowed.target(max(self.network.macs))
-      rule = Follower(rule, rule.read(columns), target)
+      runner = Follower(rule, rule.read(self.calibrated), allowed.target(max(self.network.macs)))
     promote = None if allowed is not None and allowed.timed else False
 
     def run(crops: np.ndarray) -> Routed:
-      return rule.run(self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count)))
+      images = self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count))
+      return runner.run(images)
 
     return predictions(self.cropped(wanted, self.resolutions[0]), self.resolutions, run, self.class_names)
 
@@ -257,7 +254,8 @@ class Classifier:
     Returns:
       The columns of `Engines.columns` for the images that could be read; and which those are, bool `[N]`.
     """
-    parts, readable = [], []
+    parts: list[dict[str, np.ndarray]] = []
+    readable: list[bool] = []
     for chunk in self.cropped(items(images), self.resolutions[0]):
       readable.extend(error is None for error in chunk.errors)
       seen(len(chunk.names))

@@ -1,8 +1,9 @@
 """From what a user names, files, folders or arrays, to crops in batches; what can't be read is told, not dropped."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +44,10 @@ def items(images: Any) -> list[Item]:
     path = pathlib.Path(images).expanduser()
     if not path.is_dir():
       return [Item(str(images), path)]
-    found = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
+    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
       raise ValueError(f'images: {images} holds no image files, expected files named {", ".join(SUFFIXES)}')
-    return [Item(str(p), p) for p in found]
+    return [Item(str(p), p) for p in files]
   if isinstance(images, bytes):
     return [Item('0', images)]
   if isinstance(images, np.ndarray) or hasattr(images, '__array__'):
@@ -64,7 +65,7 @@ def items(images: Any) -> list[Item]:
 def of_source(source: Any, numbers: Iterable[int] | None = None) -> list[Item]:
   """Returns one item for each image of a data source, or for those of these numbers; read when their turn comes."""
   numbers = range(len(source)) if numbers is None else numbers
-  return [Item(source.name_of(i), lambda i=i: source[i]['image']) for i in numbers]
+  return [Item(source.name_of(i), functools.partial(lambda i: source[i]['image'], i)) for i in numbers]
 
 
 def chunks(wanted: Iterable[Item], crop: Crop, *, size: int, threads: int) -> Iterator[Chunk]:
@@ -90,17 +91,17 @@ def chunks(wanted: Iterable[Item], crop: Crop, *, size: int, threads: int) -> It
       return error.strerror or str(error)
 
   with ThreadPoolExecutor(threads) as pool:
-    ahead: list[tuple[list[Item], list[Any]]] = []
+    ahead: list[tuple[list[Item], list[Future[np.ndarray | str]]]] = []
     for start in range(0, len(wanted), size):
       part = wanted[start : start + size]
       ahead.append((part, [pool.submit(read, item) for item in part]))
       if len(ahead) == 2:
         yield _chunk(*ahead.pop(0))
-    for part in ahead:
-      yield _chunk(*part)
+    for last in ahead:
+      yield _chunk(*last)
 
 
-def _chunk(part: list[Item], futures: list[Any]) -> Chunk:
+def _chunk(part: list[Item], futures: list[Future[np.ndarray | str]]) -> Chunk:
   """The images of a chunk when all are read."""
   found = [future.result() for future in futures]
   readable = [image for image in found if not isinstance(image, str)]

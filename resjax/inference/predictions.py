@@ -2,12 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from resjax.inference.images import Chunk
 from resjax.resolution import Resolution
-from resjax.routing import Routed
+from resjax.routing import Budget, Routed
+
+
+class Asked(TypedDict, total=False):
+  """What may be asked for images, see `Classifier.stream`."""
+
+  resolution: Resolution | None
+  budget: Budget | float | str | None
+  router: str | None
+  follow: bool
+  unseen_by: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +52,7 @@ def predictions(
     found = run(chunk.crops) if len(chunk.crops) else None
     row = 0
     for name, error in zip(chunk.names, chunk.errors):
-      if error is not None:
+      if error is not None or found is None:
         yield Prediction(name, error=error)
         continue
       logits = found.logits[row].astype(float)

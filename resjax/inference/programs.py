@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from resjax import preprocess
+from resjax.apply import run
 from resjax.network import Network, digest_of
 from resjax.resolution import Resolution, sides
 
@@ -52,7 +53,7 @@ def of_network(network: Network) -> tuple[Program, ...]:
   def forward_at(resolution: Resolution) -> Forward:
     def forward(variables: Any, crops: jax.Array) -> jax.Array:
       (inputs,) = preprocess.prepare((crops,), (resolution,), normalize, interpolation=interpolation)
-      return network.model.apply(variables, inputs, train=False).astype(jnp.float32)
+      return run(network.model, variables, inputs, train=False)[0].astype(jnp.float32)
 
     return forward
 
@@ -83,7 +84,8 @@ def of_predictor(network: Network) -> tuple[Program]:
 
   def forward(variables: Any, crops: jax.Array) -> jax.Array:
     (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
-    return predictor.model.apply(variables, inputs, train=False).astype(jnp.float32)
+    scores: Any = predictor.model.apply(variables, inputs, train=False)
+    return scores.astype(jnp.float32)
 
   program = Program(
     forward=forward,

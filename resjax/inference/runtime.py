@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from resjax.inference.programs import Program
@@ -50,21 +51,10 @@ class Runtime(Protocol):
     compiled: How many programs it has compiled so far; after `compile` it stays as it is.
   """
 
-  @property
-  def resolutions(self) -> tuple[Resolution, ...]:
-    """See the class."""
-
-  @property
-  def shape(self) -> tuple[int, int, int]:
-    """See the class."""
-
-  @property
-  def num_classes(self) -> int:
-    """See the class."""
-
-  @property
-  def multiple(self) -> int:
-    """See the class."""
+  resolutions: tuple[Resolution, ...]
+  shape: tuple[int, int, int]
+  num_classes: int
+  multiple: int
 
   @property
   def identity(self) -> Identity:
@@ -77,7 +67,7 @@ class Runtime(Protocol):
   def compile(self, buckets: Sequence[int]) -> None:
     """Makes the program of every resolution and bucket."""
 
-  def put(self, images: np.ndarray) -> Any:
+  def put(self, images: np.ndarray | jax.Array) -> Any:
     """Returns crops, uint8 `[N, H, W, 3]`, N at most the largest bucket, where `dispatch` takes rows from them."""
 
   def dispatch(self, batch: Any, place: int, bucket: int, rows: np.ndarray) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from resjax import formats
 from resjax.inference.runtime import Runtime
 
 REPEATS = 3
@@ -105,19 +106,26 @@ def _call(runtime, crops, place, bucket):
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The tables of a file; none where it is not there, or not for this user."""
+  """The tables of a file; none where it is not there, not for this user, or of a version that kept others."""
   try:
     text = path.read_text()
   except OSError:
     return []
   try:
-    tables = json.loads(text)
+    stored = json.loads(text)
+    if isinstance(stored, list):  # of version 0.1, whose tables say less of what they are of
+      return []
+    formats.check(stored['format'], path)
+    tables = stored['tables']
     for table in tables:
       shape = [len(table['of']['resolutions']), len(table['of']['buckets'])]
       if not list(np.shape(table['seconds'])) == list(np.shape(table['measured'])) == shape:
-        raise ValueError
+        raise ValueError('a table of another shape')
   except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f'{path}: not a file of cost tables, expected one written by resjax; delete it') from error
+    reason = f'{type(error).__name__}: {error}'
+    raise ValueError(
+      f'{path}: not a file of cost tables ({reason}), expected one written by resjax; delete it'
+    ) from error
   return tables
 
 
@@ -126,7 +134,7 @@ def _write(path: pathlib.Path, tables: list[dict[str, Any]]) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(json.dumps(tables, indent=1))
+    part.write_text(json.dumps({'format': formats.FORMAT, 'tables': tables}, indent=1))
     part.replace(path)
   except OSError as error:
     logging.getLogger(__name__).warning('cost table not kept: %s', error)

@@ -72,7 +72,7 @@ def by_mix(engines: Engines, mix: Sequence[float], scope: str, count: int) -> Wa
   end_to_end = scope != 'network'
 
   def run(batch: Any, slots: np.ndarray) -> None:
-    if end_to_end:
+    if end_to_end and engines.scorer is not None:
       engines.scorer.run(batch, np.zeros(len(slots), int))
     engines.engine.run(batch, choice[slots])
 
@@ -132,9 +132,10 @@ def timed(ways: Sequence[Way], pool: Pool, engine: Engine, *, batch: int, rounds
 
 def _call(way: Way, pool: Pool, engine: Engine, slots: np.ndarray) -> tuple[float, float]:
   """Wall and CPU seconds of one batch."""
-  batch = None if way.scope == 'encoded' else pool.crops[pool.rows(slots)]
-  if way.scope == 'network':
-    batch = jax.block_until_ready(engine.put(batch))
+  batch: Any = None
+  if way.scope != 'encoded':
+    crops = pool.crops[pool.rows(slots)]
+    batch = jax.block_until_ready(engine.put(crops)) if way.scope == 'network' else crops
   wall, cpu = time.perf_counter(), time.process_time()
   way.run(pool.decoded(slots) if batch is None else batch, slots)
   return time.perf_counter() - wall, time.process_time() - cpu

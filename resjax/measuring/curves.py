@@ -70,9 +70,11 @@ def recovered(
     best: Those of the oracle.
   """
   floor, ceiling = ({p['target']: p['top1'] for p in curve} for curve in (chance, best))
-  shares = []
+  shares: list[float | None] = []
   for entry in points:
     low, high = floor.get(entry['target']), ceiling.get(entry['target'])
-    known = low is not None and high is not None and high > low
-    shares.append((entry['top1'] - low) / (high - low) if known else None)
+    if low is None or high is None or high <= low:
+      shares.append(None)
+    else:
+      shares.append((entry['top1'] - low) / (high - low))
   return shares

@@ -1,5 +1,6 @@
 """All that the result page tells of a trained network, from images with labels: measured here, drawn elsewhere."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from resjax.inference import calibrating
 from resjax.inference.classifier import Classifier
 from resjax.inference.engines import Engines
 from resjax.inference.images import Item, items, of_source
-from resjax.measuring import curves, diagnosis, gallery, speed
+from resjax.measuring import curves, diagnosis, speed
+from resjax.report.gallery import row as gallery_row
 from resjax.routing import Budget, Columns, Dialled
 from resjax.routing.fixed import Fixed
 from resjax.routing.known import Known
@@ -71,13 +73,12 @@ def study(
   wanted = sample(len(source), images)
   say(f'{len(wanted):,} images at {len(classifier.resolutions)} resolutions')
   scored, unreadable = score(classifier, source, wanted)
-  halved = reference is None
-  if halved:
+  if halved := reference is None:
     reference, scored = scored.take(slice(1, None, 2)).table, scored.take(slice(0, None, 2))
   engines, right = classifier.engines, scored.table['right']
   router, setting = _setting(classifier, reference, scored, budget)
   choice = router.choose(router.read(scored.table))
-  found = {
+  found: dict[str, Any] = {
     'resolutions': _resolutions(classifier, scored.table),
     'images': {'scored': len(right), 'of': len(source), 'unreadable': unreadable, 'seed': 0},
     'calibration': {'images': len(reference['energy']), 'halved': halved},
@@ -153,7 +154,7 @@ def score(classifier: Classifier, source: Any, numbers: list[int]) -> tuple[Scor
     labels[row] = example['label']
     return example['image']
 
-  wanted = [Item(source.name_of(n), lambda row=row: read(row)) for row, n in enumerate(numbers)]
+  wanted = [Item(source.name_of(n), functools.partial(read, row)) for row, n in enumerate(numbers)]
   table, readable = classifier.columns(wanted)
   if not readable.any():
     raise ValueError(f'images: none of {len(numbers)} could be read, expected some to score')
@@ -195,7 +196,7 @@ def _curves(engines: Engines, reference: Columns, scored: Scored) -> dict[str, l
     shares = curves.recovered(found[name], found['random'], found['oracle'])
     found[name] = [point | {'recovered': share} for point, share in zip(found[name], shares)]
   if 'needed' in scored.table:
-    known = Known(tuple(map(float, engines.macs)), engines.engine.resolutions)
+    known = Known(tuple(map(float, engines.macs)), tuple(engines.engine.resolutions))
     if known.knows(scored.table['needed']):
       found['known'] = [curves.point(known, scored.table, curves.names_of(engines))]
   return found
@@ -243,7 +244,7 @@ def _gallery(classifier: Classifier, source: Any, scored: Scored, choice: np.nda
   def row(kind: str, place: int, inside: np.ndarray) -> dict[str, Any]:
     """The surest of some images at a resolution."""
     pixels = classifier.resolutions[place]
-    return gallery.row(kind, place, pixels, inside, -table['odds'][:, place], ROW, describe)
+    return gallery_row(kind, place, pixels, inside, -table['odds'][:, place], ROW, describe)
 
   found = [row('smallest', place, smallest == place) for place in range(lowest, -1, -1)]
   found.append(row('never', 0, smallest < 0))
@@ -284,6 +285,6 @@ def _contenders(found: dict[str, Any], engines: Engines, reference: Columns) -> 
       contenders.append(speed.Contender(name, point['top1'], router, target=point['target']))
   distinct = {point['macs']: point for point in reversed(found['oracle'])}  # where all is bought, more buys nothing
   for point in reversed(distinct.values()):
-    router = Oracle(costs, point['target'])
-    contenders.append(speed.Contender('oracle', point['top1'], router, target=point['target']))
+    oracle = Oracle(costs, point['target'])
+    contenders.append(speed.Contender('oracle', point['top1'], oracle, target=point['target']))
   return contenders

@@ -14,7 +14,8 @@ def seconds(ways: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int 
     rounds: That count.
     warm_up: Rounds before those.
   """
-  names, found = list(ways), {name: [] for name in ways}
+  names = list(ways)
+  found: dict[str, list[float]] = {name: [] for name in names}
   for number in range(-warm_up, rounds):
     turn = number % len(names)
     for name in names[turn:] + names[:turn]:

@@ -3,14 +3,26 @@
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 from ml_collections import ConfigDict
 
+from resjax.models import own
 from resjax.models.mobilenetv2 import MobileNetV2
 from resjax.models.resnet import BasicBlock, Bottleneck, ResNet
 
-__all__ = ['MODELS', 'BasicBlock', 'Bottleneck', 'MobileNetV2', 'ResNet', 'create', 'from_config']
+__all__ = [
+  'MODELS',
+  'BasicBlock',
+  'Bottleneck',
+  'MobileNetV2',
+  'ResNet',
+  'check_mask',
+  'check_name',
+  'create',
+  'from_config',
+]
 
 _basic = functools.partial(ResNet, block=BasicBlock)
 _bottleneck = functools.partial(ResNet, block=Bottleneck)
@@ -29,6 +41,15 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+def check_name(name: str) -> None:
+  """Raises ValueError unless this is a key of MODELS, or 'package.module:factory' that can be imported."""
+  if name in MODELS:
+    return
+  if not isinstance(name, str) or ':' not in name:
+    raise ValueError(f'model.name: got {name!r}, expected one of {", ".join(MODELS)}, or package.module:factory')
+  own.find(name)
+
+
 def create(
   name: str,
   *,
@@ -37,12 +58,15 @@ def create(
   zero_init_last_gamma: bool = False,
   dtype: str = 'float32',
   axis_name: str | None = None,
-  **options,
+  **options: Any,
 ) -> nn.Module:
-  """Returns the network of this name; its attributes are described at ResNet and MobileNetV2.
+  """Returns the network of this name; attributes of ours are described at ResNet and MobileNetV2.
+
+  A factory of yours, 'package.module:factory', is called with those of these keywords that its signature takes; one
+  that it does not take must have its default.
 
   Args:
-    name: a key of MODELS.
+    name: a key of MODELS, or 'package.module:factory'.
     num_classes: length of the logits.
     width: multiplies the channels of every layer.
     zero_init_last_gamma: residual blocks start as the identity.
@@ -53,41 +77,36 @@ def create(
   Raises:
     ValueError: one of them is not what the network takes; names it.
   """
-  if name not in MODELS:
-    raise ValueError(f'model.name: unknown model {name!r}, expected one of {", ".join(MODELS)}')
+  check_name(name)
   if not isinstance(num_classes, int) or num_classes < 1:
     raise ValueError(f'model.num_classes: expected a positive integer, got {num_classes!r}')
   if not width > 0:
     raise ValueError(f'model.width: expected a positive number, got {width!r}')
   if dtype not in ('float32', 'bfloat16'):
     raise ValueError(f"model.dtype: expected 'float32' or 'bfloat16', got {dtype!r}")
+  given = {'width': width, 'zero_init_last_gamma': zero_init_last_gamma, 'dtype': dtype, 'axis_name': axis_name}
+  if name not in MODELS:
+    return own.create(name, num_classes=num_classes, given=given, options=options)
   known = set(inspect.signature(MODELS[name]).parameters) - {'parent', 'name'}
   for option in options:
     if option not in known:
       expected = ', '.join(sorted(known))
       raise ValueError(f'model.{option}: {name} has no such option, expected one of {expected}')
-  return MODELS[name](
-    num_classes=num_classes,
-    width=width,
-    zero_init_last_gamma=zero_init_last_gamma,
-    dtype=dtype,
-    axis_name=axis_name,
-    **options,
-  )
+  return MODELS[name](num_classes=num_classes, **given, **options)
 
 
 def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
   """Returns the network that `config.model` describes.
 
   Args:
-    config: As in configs/default.py; only `model` is read.
+    config: As in configs/default.py; reads `model`, and `resolutions` to check a network that is not ours.
     axis_name: As in `create`.
 
   Raises:
-    ValueError: A field is not what the network takes; names it.
+    ValueError: A field is not what the network takes, or the network is not one that can be trained; names it.
   """
   fields = config.model
-  return create(
+  model = create(
     fields.name,
     num_classes=fields.num_classes,
     width=fields.width,
@@ -95,3 +114,15 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
     dtype=fields.dtype,
     axis_name=axis_name,
   )
+  if fields.name not in MODELS:
+    own.check(model, fields.name, num_classes=fields.num_classes, resolution=config.resolutions[0], axis_name=axis_name)
+  return model
+
+
+def check_mask(model: nn.Module, name: str) -> None:
+  """Raises ValueError unless a network can count some images alone, as DRNet asks while it trains the network."""
+  if not own.takes(model, 'mask'):
+    raise ValueError(
+      f"model.name: {name} takes no mask, expected model(images, *, train, mask=None) with method='drnet', "
+      'or drnet.frozen=True'
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from resjax import macs, resize
 from resjax.models import layers
@@ -151,6 +152,25 @@ class Predictor:
     """
     small = resize.resize(images, self.size)
     if not train:
-      return self.model.apply(variables, small, train=False), variables['batch_stats']
+      scores: Any = self.model.apply(variables, small, train=False)
+      return scores, variables['batch_stats']
     scores, updates = self.model.apply(variables, small, train=True, mutable=['batch_stats'])
     return scores, updates['batch_stats']
+
+
+def from_config(config: ConfigDict, axis_name: str | None = None) -> Predictor:
+  """Returns the predictor of a config.
+
+  Args:
+    config: Reads `resolutions`, `model.dtype` and `drnet.predictor`.
+    axis_name: The named axis over which its BatchNorm normalises in training; None: each device by itself.
+  """
+  options = config.drnet.predictor
+  model = create_predictor(
+    options.name,
+    resolutions=len(config.resolutions),
+    width=options.width,
+    dtype=config.model.dtype,
+    axis_name=axis_name,
+  )
+  return Predictor(model, options.size or PREDICTORS[options.name][1])

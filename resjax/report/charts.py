@@ -141,7 +141,7 @@ def _svg(figure: mpl_figure.Figure, name: str, description: str) -> Markup:
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name, 'font.family': 'sans-serif'}):
     figure.savefig(out, format='svg', metadata=nothing)
   text = out.getvalue()
-  box = re.search(r'viewBox="[^"]+"', text)[0]
+  box = next(iter(re.findall(r'viewBox="[^"]+"', text)))
   inside = text[text.index('>', text.index('<svg')) + 1 :]
   inside = re.sub(r'<g id="[^"]+"', '<g', inside).replace(_INK, 'currentColor')
   inside = re.sub(r'font:[^;\"]*?([0-9.]+px)[^;\"]*', r'font-size: \1; font-family: inherit', inside)

@@ -1,13 +1,64 @@
-"""A picture of images by the resolution that a router sent them to."""
+"""Which images stand for a group of many, and a picture of images by the resolution that a router sent them to."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from resjax.resolution import Resolution
+
+_COLUMNS = 10  # images of each resolution
 _RIGHT, _WRONG, _GREY = '#2e8b6f', '#c8443c', '#5c6570'
+
+
+def row(
+  kind: str,
+  place: int,
+  pixels: Resolution,
+  inside: np.ndarray,
+  order: np.ndarray,
+  most: int,
+  describe: Callable[[int, int], dict[str, Any]],
+) -> dict[str, Any]:
+  """Returns `{'kind', 'pixels', 'count', 'images': [...]}`: the first images of a group, and how many it has.
+
+  Args:
+    kind: What the group is, for who draws it.
+    place: Of the resolution that it is about, 0 for the highest.
+    pixels: That resolution.
+    inside: bool `[N]`, the group.
+    order: `[N]`, the lowest come first.
+    most: Images in the row.
+    describe: Of an image's number among the N, and `place`; with `number` in the source, and `right`.
+  """
+  rows = np.flatnonzero(inside)
+  rows = rows[np.argsort(order[rows], kind='stable')][:most]
+  images = [describe(int(i), place) for i in rows]
+  return {'kind': kind, 'pixels': pixels, 'count': int(inside.sum()), 'images': images}
+
+
+def sent(table: Mapping[str, np.ndarray], numbers: np.ndarray, resolutions: Sequence[int]) -> list[dict[str, Any]]:
+  """Returns rows of a gallery: a few images of each resolution that the predictor sent there, drawn at random.
+
+  Args:
+    table: Of N images: `scores` and `ranks` `[N, R]`, and `needed` `[N]` pixels where that is known.
+    numbers: `[N]`, the images' numbers in their source.
+    resolutions: Highest first.
+  """
+  choice = table['scores'].argmax(1)
+  order = np.random.default_rng(0).permutation(len(choice)).argsort()
+  needed = table.get('needed')
+
+  def describe(i: int, place: int) -> dict[str, Any]:
+    caption = '' if needed is None else f'needs {needed[i]}'
+    return {'number': int(numbers[i]), 'caption': caption, 'right': bool(table['ranks'][i, place] == 0)}
+
+  return [
+    row('sent', place, resolution, choice == place, order, _COLUMNS, describe)
+    for place, resolution in enumerate(resolutions)
+  ]
 
 
 def gallery(images: Mapping[int, np.ndarray], rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -15,7 +66,7 @@ def gallery(images: Mapping[int, np.ndarray], rows: Sequence[dict[str, Any]], pa
 
   Args:
     images: uint8 `[H, W, 3]` by number.
-    rows: As `resjax.measuring.gallery.row` makes them, with a `caption` for each image; a row may be empty.
+    rows: As `row` makes them, with a `caption` for each image; a row may be empty.
     path: File to write; its ending chooses the format.
   """
   columns = max(1, *(len(row['images']) for row in rows))

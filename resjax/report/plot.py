@@ -77,7 +77,7 @@ def _draw_others(axes: mpl_axes.Axes, results: dict[str, Any]) -> list[float]:
   if curve := results.get('cascade_curve'):
     axes.plot([x for x, _ in curve], [100 * y for _, y in curve], ':', color=_GREY, linewidth=1, zorder=1)
   for name, entry in routers.items():
-    color, marker = ROUTERS[name].style
+    color, marker = ROUTERS[name].style if name in ROUTERS else (_GREY, 'H')
     axes.plot(entry['macs'], 100 * entry['top1'], marker, color=color, markersize=8, zorder=4, label=name)
     macs.append(entry['macs'])
   if routers:

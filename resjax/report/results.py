@@ -1,15 +1,15 @@
 """`results.json`: what a run found, what it cost, and what it was made with.
 
 ```
-{'method': 'rsnet',
+{'format': 1, 'method': 'rsnet',
  'resolutions': {'224': {'macs': 1814073344, 'top1': 0.731, 'top5': 0.91, 'images': 50000}, ...},
  'ensemble': {'top1': ..., 'top5': ...},
  'params': 11727917, 'train_seconds': ..., 'versions': {...}, 'config': {...}}
 ```
 
-Resolutions stand highest first. `macs` are multiply-adds of one image, top-1 and top-5 fractions
-of 0..1. There may be more: `unreadable`, images that could not be scored; `groups` {group of
-images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}.
+`format` is that of `resjax.formats`; where it is missing, 0. Resolutions stand highest first. `macs` are multiply-adds
+of one image, top-1 and top-5 fractions of 0..1. There may be more: `unreadable`, images that could not be scored;
+`groups` {group of images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}.
 """
 
 import importlib.metadata
@@ -22,10 +22,13 @@ from typing import Any
 import jax
 import numpy as np
 
+import resjax
+from resjax import formats
+
 NAME = 'results.json'
 
 _FIELDS = ('method', 'resolutions', 'ensemble', 'params', 'train_seconds', 'versions', 'config')
-_PACKAGES = ('resjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def write(results: dict[str, Any], workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -58,32 +61,36 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   """Returns what `write` wrote to this folder, or None where there is no `results.json`.
 
   Raises:
-    ValueError: The file is not JSON, or an entry is missing or out of range.
+    ValueError: The file is not JSON, an entry is missing or out of range, or a newer version wrote it.
   """
   path = pathlib.Path(workdir) / NAME
   if not path.exists():
     return None
   try:
     results = json.loads(path.read_text(encoding='utf-8'))
-    _check(results)
+    number = results.get('format', 0)
+    if number <= formats.FORMAT:
+      _check(results)
   except (ValueError, TypeError, AttributeError, KeyError) as error:
     raise ValueError(f'{path}: {error}; expected the result of a run (delete it to score the run anew)') from None
+  formats.check(number, path)
+  if number < 1 and 'budget' in results.get('predictor', {}):
+    results['predictor']['budget'] += results['predictor']['macs']  # which a budget had left out
   return results
 
 
 def versions() -> dict[str, Any]:
   """Returns the versions of what a result depends on, and the devices it was made on."""
-  found = {'python': platform.python_version()}
-  for package in _PACKAGES:
-    try:
-      found[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      found[package] = 'not installed'  # resjax itself, run from its source
-  return found | {
-    'platform': jax.default_backend(),
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-  }
+  found = {'python': platform.python_version(), 'resjax': resjax.__version__}
+  return (
+    found
+    | {package: importlib.metadata.version(package) for package in _PACKAGES}
+    | {
+      'platform': jax.default_backend(),
+      'device': jax.devices()[0].device_kind,
+      'devices': jax.device_count(),
+    }
+  )
 
 
 def title(results: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ def spread(runs: Sequence[dict[str, Any]]) -> dict[str, Spread]:
   """Returns mean and standard deviation of every number that all runs have, by its dotted name.
 
   Args:
-    runs: Results as `results.read` returns them; `config` and `versions` are left out.
+    runs: Results as `results.read` returns them; `format`, `config` and `versions` are left out.
 
   Returns:
     For example `{'routers.predictor.top1': Spread(0.981, 0.001), ...}`.
@@ -39,8 +39,9 @@ def spread(runs: Sequence[dict[str, Any]]) -> dict[str, Spread]:
 def _numbers(node: dict[str, Any], prefix: str = ''):
   """The numbers of nested dicts and their dotted names."""
   for name, value in node.items():
+    if not prefix and name in ('format', 'config', 'versions'):
+      continue
     if isinstance(value, dict):
-      if prefix or name not in ('config', 'versions'):
-        yield from _numbers(value, f'{prefix}{name}.')
+      yield from _numbers(value, f'{prefix}{name}.')
     elif isinstance(value, int | float) and not isinstance(value, bool):
       yield prefix + name, value

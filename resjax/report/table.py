@@ -3,7 +3,7 @@
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -37,7 +37,7 @@ def render(results: dict[str, Any]) -> Group:
   the results have `groups`, a second table tells top-1 for each group of images; where routers say
   what they sent where, another one does.
   """
-  parts = [_accuracy(results), Text(_caption(results), style='dim')]
+  parts: list[RenderableType] = [_accuracy(results), Text(_caption(results), style='dim')]
   if any('share' in router for router in results.get('routers', {}).values()):
     parts += [Text(), _shares(results), Text(_routing(results), style='dim')]
   if results.get('groups'):

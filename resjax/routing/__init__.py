@@ -3,6 +3,8 @@
 A new router is a file with a class like the others', and an entry in `ROUTERS`.
 """
 
+from typing import cast
+
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import Cascade
 from resjax.routing.detail import Detail
@@ -21,7 +23,7 @@ ROUTERS: dict[str, type[Router]] = {
 }
 
 # Those that a user can choose: they have a knob, and need no answers.
-DIALLED: dict[str, type[Dialled]] = {name: kind for name, kind in ROUTERS.items() if Dialled in kind.__mro__}
+DIALLED = {name: cast(type[Dialled], kind) for name, kind in ROUTERS.items() if Dialled in kind.__mro__}
 
 
 def kind_of(name: str) -> type[Dialled]:

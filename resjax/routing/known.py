@@ -22,7 +22,7 @@ class Known(Router):
   style: ClassVar[tuple[str, str]] = ('#c05a94', 'X')
 
   costs: tuple[float, ...]
-  resolutions: tuple[int, ...]
+  resolutions: tuple[Any, ...]
 
   def read(self, seen: Any) -> np.ndarray:
     """The pixels `[N]` that the images need."""

@@ -1,14 +1,14 @@
-"""The network that DRNet starts from: that of an RS-Net run, finished before or trained first."""
+"""The network that a run starts from: that of an RS-Net run which is finished."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint
 from resjax import config as configuration
+from resjax import trained
 from resjax.switchable import Variables
 from resjax.training import state
 from resjax.training.devices import Devices
@@ -17,41 +17,28 @@ from resjax.training.devices import Devices
 _SAME = ('model.name', 'model.num_classes', 'model.width', 'data.normalize', 'shared_batch_norm')
 
 
-def pretraining(config: ConfigDict) -> ConfigDict | None:
-  """Returns the config of the run that trains the network alone first, where `drnet.start='pretrain'` asks for it."""
-  if config.method != 'drnet' or config.drnet.start != 'pretrain':
-    return None
-  first = config.copy_and_resolve_references()
-  first.method = 'rsnet'
-  first.epochs = config.drnet.pretrain.epochs
-  for name in ('learning_rate', 'step_epochs', 'warmup_epochs'):
-    first.optimizer[name] = config.drnet.pretrain[name]
-  return first
-
-
 def start(
-  fresh_state: Callable[[], state.TrainState], config: ConfigDict, workdir: pathlib.Path, devices: Devices
+  fresh_state: Callable[[], state.TrainState], config: ConfigDict, place: str | pathlib.Path | None, devices: Devices
 ) -> state.TrainState:
-  """Returns DRNet's state before its first step: fresh, with the network of an RS-Net run where the config asks for it.
+  """Returns the state before the first step: fresh, with the network of an RS-Net run where one is given.
 
   Args:
     fresh_state: Returns the state as drawn from the seed; called when the network is known to fit.
-    config: Of the DRNet run.
-    workdir: Of the DRNet run; the network that is trained first is in its folder `pretraining`.
+    config: Of the run that starts.
+    place: The RS-Net run's workdir, or None.
     devices: Where the state stands.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
     ValueError: It is not of an RS-Net with this network and these resolutions.
   """
-  if config.method != 'drnet' or config.drnet.start == 'scratch':
+  if place is None:
     return fresh_state()
-  place = config.drnet.checkpoint or workdir / 'pretraining'
   loaded = load(place, config, devices)
   fresh = fresh_state()
   params = fresh.params | loaded['params']
   ema = fresh.ema if fresh.ema is None else fresh.ema | jax.tree.map(lambda x: x.copy(), loaded['params'])
-  return fresh.replace(params=params, batch_stats=fresh.batch_stats | loaded['batch_stats'], ema=ema)
+  return dataclasses.replace(fresh, params=params, batch_stats=fresh.batch_stats | loaded['batch_stats'], ema=ema)
 
 
 def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Variables:
@@ -67,11 +54,11 @@ def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Var
     ValueError: It is not of an RS-Net with this network and these resolutions.
   """
   try:
-    finished = checkpoint.load_meta(place)['finished']
-    variables, saved = checkpoint.load_variables(place, sharding=devices.replicated)
+    found = trained.read(place, sharding=devices.replicated)
   except FileNotFoundError as error:
     raise FileNotFoundError(f'config.drnet.checkpoint: {error}') from None
-  if not finished:
+  variables, saved = found.network.variables, found.config
+  if not found.finished:
     raise ValueError(f'config.drnet.checkpoint: the run in {place} was stopped, expected one that reached its end')
   _check(saved, config, place)
   keys = list(variables['batch_stats']) if saved.shared_batch_norm else [str(r) for r in config.resolutions]
@@ -87,7 +74,7 @@ def load(place: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Var
   }
 
 
-def _check(saved: ConfigDict, config: ConfigDict, place: Any) -> None:
+def _check(saved: ConfigDict, config: ConfigDict, place: str | pathlib.Path) -> None:
   """Refuses a run that holds another network."""
   if saved.method != 'rsnet':
     raise ValueError(f"config.drnet.checkpoint: {place} holds a run of method {saved.method!r}, expected 'rsnet'")

@@ -136,7 +136,6 @@ class Checkpoints:
 
   def meta(self, step: int | None = None) -> dict[str, Any]:
     """Returns what was saved beside the state, of the latest or the given step."""
-    step = self.latest if step is None else step
     return self._load(step, {'meta': None})['meta']
 
   def restore(self, like: Any, step: int | None = None) -> Any:
@@ -146,12 +145,12 @@ class Checkpoints:
       like: A state of the same structure: arrays, or `jax.ShapeDtypeStruct`s with a sharding.
       step: One of `steps`.
     """
-    step = self.latest if step is None else step
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     return self._load(step, {'state': abstract})['state']
 
-  def _load(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
-    """What Orbax reads."""
+  def _load(self, step: int | None, what: dict[str, Any]) -> dict[str, Any]:
+    """What Orbax reads of a step, by default of the latest."""
+    step = self.latest if step is None else step
     return checkpoint.whole(lambda: self._orbax.load_checkpointables(step, what), self._root / str(step))
 
 

@@ -62,7 +62,7 @@ def score(run: Run, variables: Variables, source: Any) -> Table:
     variables: Of the switchable network.
     source: As `resjax.data.sources.create` makes them.
   """
-  table = {}
+  table: Table = {}
   with contextlib.closing(loader.eval_batches(source, run.config)) as batches:
     for batch in batches:
       out = run.eval_step(variables, run.devices.put(batch))

@@ -39,7 +39,7 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
   missing = [flag for flag, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
     raise ValueError(f'{" and ".join(missing)} missing, expected {", ".join(given)} together, or none of them')
-  if not missing:
+  if coordinator is not None and processes is not None and process_id is not None:
     _check(coordinator, processes, process_id)
   try:
     jax.distributed.initialize(
@@ -48,7 +48,7 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
       process_id,
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
       initialization_timeout=JOIN_SECONDS,
-      **({} if missing else {'cluster_detection_method': 'deactivate'}),
+      cluster_detection_method=None if missing else 'deactivate',
     )
   except ValueError as error:
     if missing and 'coordinator_address' in str(error):  # JAX found no cluster

@@ -9,15 +9,16 @@ import numpy as np
 from resjax import drnet, report
 from resjax.data import sources
 from resjax.data.crops import evaluation_crops
-from resjax.measuring import judge as judging
 from resjax.preprocess import Preprocessing
+from resjax.report.gallery import sent
+from resjax.routing.judge import compare
 from resjax.switchable import Variables
 from resjax.training import evaluate
 from resjax.training.run import Run
 
 
 def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Returns DRNet's part of results.json, see `measuring.judge.compare`, and writes `gallery.png`.
+  """Returns DRNet's part of results.json, see `routing.judge.compare`, and writes `gallery.png`.
 
   Args:
     run: Whose `eval_source` was scored.
@@ -34,10 +35,10 @@ def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | 
     found = found | {'needed': np.asarray(source.needed)}
   table, numbers = evaluate.readable(found), np.flatnonzero(found['ranks'][:, 0] >= 0)
   costs, own = drnet.costs_of(run.model, config.resolutions), drnet.predictor_of(config).macs
-  result = judging.compare(table, calibration, costs, own, config.resolutions, source.class_names, config.seed)
+  result = compare(table, calibration, costs, own, config.resolutions, source.class_names, config.seed)
   result['predictor'] |= {'budget': own + drnet.budget_of(config, costs)}
   if jax.process_index() == 0:
-    rows = judging.sent(table, numbers, config.resolutions)
+    rows = sent(table, numbers, config.resolutions)
     crop = evaluation_crops(Preprocessing.of_config(config), tuple(config.resolutions)[:1])
     shown = {entry['number'] for row in rows for entry in row['images']}
     images = {number: crop(source[number]['image'])[0] for number in shown}

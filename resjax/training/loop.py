@@ -11,14 +11,14 @@ import jax
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import macs, report
+from resjax import formats, macs, report
 from resjax.data import loader
-from resjax.data.places import local
+from resjax.places import local
 from resjax.training import backbone, evaluate, judge
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
-from resjax.training.run import Run, build
+from resjax.training.run import METHODS, Run, build
 from resjax.training.state import TrainState
 
 
@@ -26,11 +26,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   """Trains to the end, from the latest checkpoint in `workdir` where there is one, and returns the result.
 
   Writes `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `accuracy.png` and `results.json` to `workdir` and prints the
-  table. A run that is finished is not run again: its result is shown. On several hosts all call it, with a `workdir`
-  that all of them see; the first one alone prints and writes results.
+  table. Where the method wants a network that was trained before, that run comes first, in the folder `pretraining` of
+  `workdir`, and its seconds count. A run that is finished is not run again: its result is shown. On several hosts all
+  call it, with a `workdir` that all of them see; the first one alone prints and writes results.
 
   Args:
-    config: As in configs/default.py.
+    config: As in resjax/recipes/default.py.
     workdir: The run's folder, made if it is missing.
 
   Returns:
@@ -45,27 +46,71 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   """
   configuration.validate(config)
   workdir = local(workdir, 'workdir')
-  results = report.read(workdir)
-  if results is not None:
-    configuration.check_same(results['config'], config, f'workdir {workdir}')
-    if results['config'] == configuration.to_json(config):
-      if jax.process_index() == 0:
-        print(f'{workdir} holds this run, finished. Its result:')
-        report.show(results)
-      return results
+  if (results := finished(config, workdir)) is not None:
+    return results
   with Notice() as notice:
-    return _run(config, workdir, notice)
+    run, method = build(config), METHODS[config.method]
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+      step = checkpoints.newest_whole()
+      if step is None:
+        before, place = method.pretraining(config), workdir / 'pretraining'
+        seconds = train_and_evaluate(before, place)['train_seconds'] if before else 0.0
+        state = backbone.start(run.fresh_state, config, method.backbone(config, place), run.devices)
+      else:
+        state, seconds = resume(run, checkpoints, step, workdir)
+      if int(state.step) < run.total_steps:
+        state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
+      else:
+        summary, table = evaluate.evaluate(run, state.variables)
+    return conclude(run, state, seconds, summary, table, workdir)
 
 
-def _run(config: ConfigDict, workdir: pathlib.Path, notice: Notice) -> dict[str, Any]:
-  """A run that is not finished, from where it stands to its result."""
-  run = build(config)
-  with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
-    state, seconds = resume(run, checkpoints, workdir)
-    if int(state.step) < run.total_steps:
-      state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
-    else:
-      summary, table = evaluate.evaluate(run, state.variables)
+def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the result of this run where it is in the workdir, and shows it; None where the run is to go on.
+
+  Raises:
+    ValueError: The workdir holds the result of another config.
+  """
+  results = report.read(workdir)
+  if results is None:
+    return None
+  place = f'workdir {workdir}'
+  configuration.check_same(results, config, place)
+  before, method = configuration.complete(results, place), config.method
+  if configuration.fields_read(before, method) != configuration.fields_read(config, method):
+    return None  # it is evaluated otherwise
+  if jax.process_index() == 0:
+    print(f'{workdir} holds this run, finished. Its result:')
+    report.show(results)
+  return results
+
+
+def resume(run: Run, checkpoints: Checkpoints, step: int, workdir: pathlib.Path) -> tuple[TrainState, float]:
+  """Returns the state of a saved step and the seconds of training before it.
+
+  Raises:
+    ValueError: It was made with another config.
+  """
+  meta = checkpoints.meta(step)
+  configuration.check_same(meta, run.config, f'workdir {workdir}')
+  if jax.process_index() == 0:
+    print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
+  return checkpoints.restore(run.state_shapes(), step), meta['train_seconds']
+
+
+def conclude(
+  run: Run, state: TrainState, seconds: float, summary: dict[str, Any], table: evaluate.Table, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Returns what results.json holds, and writes, draws and prints it.
+
+  Args:
+    run: That reached its end.
+    state: After the last step.
+    seconds: Of training.
+    summary: Of the last evaluation.
+    table: What it found.
+    workdir: The run's folder.
+  """
   results = collect(run, state, summary, seconds)
   if 'scores' in table:
     results |= judge.judge(run, state.variables, table, workdir)
@@ -83,6 +128,7 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
     key: {'macs': macs.of_model(run.model, int(key)), **row} for key, row in summary['resolutions'].items()
   }
   return {
+    'format': formats.FORMAT,
     'method': run.config.method,
     **summary,
     'resolutions': resolutions,
@@ -93,33 +139,8 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
   }
 
 
-def resume(run: Run, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[TrainState, float]:
-  """Returns the newest whole checkpoint's state and its seconds of training, or the state before the first step.
-
-  A DRNet whose network is to be trained first trains it, in the workdir's folder `pretraining`; its seconds count.
-
-  Raises:
-    ValueError: The checkpoint was made with another config, or there are some and all are damaged.
-  """
-  step = checkpoints.newest_whole()
-  if step is None:
-    first = backbone.pretraining(run.config)
-    spent = train_and_evaluate(first, workdir / 'pretraining')['train_seconds'] if first else 0.0
-    return backbone.start(run.fresh_state, run.config, workdir, run.devices), spent
-  meta = checkpoints.meta(step)
-  configuration.check_same(meta['config'], run.config, f'workdir {workdir}')
-  if jax.process_index() == 0:
-    print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
-  return checkpoints.restore(run.state_shapes(), step), meta['train_seconds']
-
-
 def train(
-  run: Run,
-  state: TrainState,
-  seconds: float,
-  checkpoints: Checkpoints,
-  workdir: pathlib.Path,
-  notice: Notice,
+  run: Run, state: TrainState, seconds: float, checkpoints: Checkpoints, workdir: pathlib.Path, notice: Notice
 ) -> tuple[TrainState, float, tuple[dict[str, Any], evaluate.Table]]:
   """Takes the remaining steps, saving and evaluating on the way and at the end.
 
@@ -143,7 +164,7 @@ def train(
   evaluating = round(config.eval.every_epochs * run.steps_per_epoch) or total
   first = jax.process_index() == 0
   watch = Stopwatch(seconds)
-  evaluated = {}, {}
+  evaluated: tuple[dict[str, Any], evaluate.Table] = ({}, {})
   with (
     notice.patient(),
     contextlib.closing(loader.train_batches(run.train_source, config, start)) as batches,
@@ -159,12 +180,7 @@ def train(
       if due or save or stop:
         window.flush(last=stop or step == total)
       scores = None
-      meta = {
-        'config': configuration.to_json(config),
-        'class_names': list(run.train_source.class_names),
-        'train_seconds': watch.seconds,
-        'finished': step == total,
-      }
+      meta = _meta(run, watch.seconds, step)
       try:
         if stop:
           raise Preempted
@@ -182,6 +198,17 @@ def train(
         checkpoints.save(state, meta, scores)
     checkpoints.wait()  # as long as a signal waits too
     return state, watch.seconds, evaluated
+
+
+def _meta(run: Run, seconds: float, step: int) -> dict[str, Any]:
+  """What stands beside a state in its checkpoint, as JSON values."""
+  return {
+    'format': formats.FORMAT,
+    'config': configuration.to_json(run.config),
+    'class_names': list(run.train_source.class_names),
+    'train_seconds': seconds,
+    'finished': step == run.total_steps,
+  }
 
 
 class Window:

@@ -69,7 +69,7 @@ class MetricWriter:
     Raises:
       ValueError: A value is not a scalar.
     """
-    if self._lines is None:
+    if self._lines is None or self._events is None:
       return
     numbers = {name: _number(name, value) for name, value in values.items()}
     line = {'step': int(step)} | {name: _readable(number) for name, number in numbers.items()}
@@ -100,7 +100,7 @@ class MetricWriter:
 
   def close(self) -> None:
     """Writes what is pending and closes the files; a second call does nothing."""
-    if self._lines is not None:
+    if self._lines is not None and self._events is not None:
       self._lines.close()
       self._events.close()
       self._lines = self._events = None
@@ -178,7 +178,7 @@ class Progress:
     self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
     self._batch_size, self._every_seconds, self._enabled = batch_size, every_seconds, enabled
     self._console = console or rich_console.Console(stderr=True)
-    self._marks = collections.deque(maxlen=101)
+    self._marks: collections.deque[tuple[float, int]] = collections.deque(maxlen=101)
     self._step, self._note = start_step, ''
     self._next_line = 0.0
     self._bar = rich_progress.Progress(

@@ -1,5 +1,6 @@
 """The optimiser and its learning rate, from the config."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,33 +51,35 @@ def decayed(params: Any, which: str) -> Any:
   return jax.tree_util.tree_map_with_path(choose, params)
 
 
-def create(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
+def create(
+  config: ConfigDict, steps_per_epoch: int, total_steps: int, rates: Mapping[str, float] | None = None
+) -> optax.GradientTransformation:
   """Returns the optax transformation that the config describes.
 
-  SGD is torch's: `g += wd p; buf = m buf + g; p -= lr buf`. With method 'drnet' the predictor has a learning rate of
-  its own, and what is frozen stays as it is: alpha always, the network where the config says so.
+  SGD is torch's: `g += wd p; buf = m buf + g; p -= lr buf`.
 
   Args:
-    config: Reads `optimizer`, and for DRNet `drnet.frozen` and `drnet.learning_rate_factor`.
+    config: Reads `optimizer`.
     steps_per_epoch: Batches in an epoch.
     total_steps: Batches in the run.
+    rates: Factors of the learning rate for entries of the parameters, as the method's `rates` gives them: 0 leaves an
+      entry as it is; `network` stands for all entries that are not named. None, or empty: the rate is the same for all.
   """
   o = config.optimizer
   rate = schedule(config, steps_per_epoch, total_steps)
-  if config.method == 'drnet':
-    factor = config.drnet.learning_rate_factor
-    parts = {
-      'network': optax.set_to_zero() if config.drnet.frozen else _rule(o, rate),
-      'predictor': _rule(o, lambda count: factor * rate(count)),
-      'alpha': optax.set_to_zero(),
-    }
-    own = ('predictor', 'alpha')
-    tx = optax.partition(parts, lambda params: {name: name if name in own else 'network' for name in params})
+  if rates:
+    parts = {name: _rule(o, _scaled(rate, factor)) if factor else optax.set_to_zero() for name, factor in rates.items()}
+    tx = optax.partition(parts, lambda params: {name: name if name in rates else 'network' for name in params})
   else:
     tx = _rule(o, rate)
   if o.accumulate > 1:
     tx = optax.MultiSteps(tx, o.accumulate).gradient_transformation()
   return tx
+
+
+def _scaled(rate: optax.Schedule, factor: float) -> optax.Schedule:
+  """A schedule times a factor."""
+  return lambda count: factor * rate(count)
 
 
 def _rule(o: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:

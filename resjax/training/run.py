@@ -13,7 +13,7 @@ from resjax.data import loader, sources
 from resjax.training import optimizer, state, step, two_pass
 from resjax.training.devices import Devices
 
-# The module of each method: init, make_loss_fn, make_eval_fn.
+# The module of each method: init, make_loss_fn, make_eval_fn; pretraining, backbone and rates, what training asks it.
 METHODS = {'rsnet': rsnet, 'drnet': drnet}
 
 
@@ -22,7 +22,7 @@ class Run:
   """Everything that does not change while a run goes on.
 
   Attributes:
-    config: As in configs/default.py.
+    config: As in resjax/recipes/default.py.
     devices: Where steps run.
     model: The plain network.
     train_source: The split that is trained on.
@@ -83,7 +83,7 @@ def make_training(
   """Returns the network, `fresh(key)`, the state before the first step, and the training step; needs no data.
 
   Args:
-    config: As in configs/default.py.
+    config: As in resjax/recipes/default.py.
     devices: Where the step runs.
     steps_per_epoch: Whole batches in the training split.
     total_steps: Batches in the run.
@@ -93,12 +93,13 @@ def make_training(
   """
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
-  tx = optimizer.create(config, steps_per_epoch, total_steps)
+  tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config))
   ema_decay = config.optimizer.ema_decay
 
   def fresh(key: jax.Array) -> state.TrainState:
     return state.create(method.init(model, config, key), tx, ema=ema_decay > 0)
 
+  train_step: Callable[..., Any]
   if config.memory == 'two_pass':
     train_step = two_pass.make_train_step(model, config, tx, devices)
   else:

@@ -1,5 +1,6 @@
 """The body of one training step and one evaluation step, as a single device runs it on the mesh axis 'data'."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,7 @@ def make_train_step(
     if not tracked:
       grads = jax.lax.pmean(grads, AXIS)
     metrics['gradient_norm'] = optax.tree.norm(grads)
-    state = state.replace(batch_stats=averaged(statistics, state.batch_stats))
+    state = dataclasses.replace(state, batch_stats=averaged(statistics, state.batch_stats))
     return update(state, grads, tx, ema_decay), metrics
 
   return train_step

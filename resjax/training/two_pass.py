@@ -53,7 +53,7 @@ class TwoPass:
     batch_stats = state.batch_stats
     for learn in self.learn:
       batch_stats, logits, grads = learn(state.params, batch_stats, state.step, batch, logits, grads)
-    return self.update(state.replace(batch_stats=batch_stats), batch, logits, grads)
+    return self.update(dataclasses.replace(state, batch_stats=batch_stats), batch, logits, grads)
 
 
 def make_train_step(

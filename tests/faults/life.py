@@ -1,6 +1,6 @@
-"""One life of a run: main.py, in a process that notes which images it trains on.
+"""One life of a run: training, in a process that notes which images it trains on.
 
-python life.py NOTES STOP_AFTER PAUSE MAIN'S_FLAGS...: a line `[step, image ids]` in the file NOTES for each batch;
+python life.py NOTES STOP_AFTER PAUSE FLAGS...: a line `[step, image ids]` in the file NOTES for each batch;
 SIGTERM to itself at the batch of step STOP_AFTER (0: never); PAUSE seconds of rest before each step.
 """
 
@@ -14,10 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from absl import app
-
-import main
-from resjax import models
+from resjax import cli, models
 from resjax.data import loader, scaled_digits
 from resjax.training import loop  # noqa: F401
 
@@ -42,13 +39,12 @@ def noting(train_batches, notes, stop_after, pause):
 
 
 def live(notes, stop_after, pause, *flags):
-  """Runs main.py with these flags; ends the process."""
+  """Runs `resjax train` with these flags; ends the process."""
   scaled_digits.SPLITS['test'] = 203  # an odd number, and a short evaluation
   models.MODELS['resnet_small'] = functools.partial(models.MODELS['resnet_small'], stages=(1,))
   with pathlib.Path(notes).open('a') as file:
     loader.train_batches = noting(loader.train_batches, file, int(stop_after), float(pause))
-    sys.argv[1:] = flags
-    app.run(main.main, flags_parser=main.parse)
+    cli.main(['train', *flags])
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import pytest
 from fsspec.registry import _registry
 
 from configs import default
-from resjax.data.places import is_remote, local, place
+from resjax.places import is_remote, local, place
 from resjax.training.loop import train_and_evaluate
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from resjax.measuring import gallery
 from resjax.routing.cascade import Cascade
 from resjax.routing.dial import dialled, reachable
 from resjax.routing.known import Known
@@ -19,7 +18,6 @@ Table = dict[str, np.ndarray]
 
 _DRAWS = 20  # of the random choice
 _CURVE = 15  # points of the cascade's curve
-_COLUMNS = 10  # images of each resolution in the gallery
 
 
 def compare(
@@ -51,8 +49,8 @@ def compare(
   ranks = table['ranks'][:, : len(names)]
   right = right_of(ranks)
   seen = {**table, 'right': right['top1']}
-  costs = tuple(map(float, costs))
-  predictor, cascade, known = Predictor(costs, own), Cascade(costs), Known(costs, tuple(resolutions))
+  each = tuple(map(float, costs))
+  predictor, cascade, known = Predictor(each, own), Cascade(each), Known(each, tuple(resolutions))
   choice = predictor.choose(predictor.read(seen))
 
   def judged(router: Router) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def compare(
   found = {'predictor': judged(predictor)}
   found['random'] = _random(choice, right, predictor.charged, names, np.random.default_rng(seed))
   found['cascade'] = cascaded(found['predictor']['macs'])
-  found['oracle'] = judged(Oracle(costs))
+  found['oracle'] = judged(Oracle(each))
   result: dict[str, Any] = {'routers': found}
   if 'needed' in seen and known.knows(seen['needed']):
     found['known'] = judged(known)
@@ -75,7 +73,7 @@ def compare(
   result['predictor'] = {'macs': own, 'mean_macs_without': found['predictor']['macs'] - own}
   present = {name: choice[table['label'] == label] for label, name in enumerate(class_names)}
   result['share_by_class'] = {name: share(chosen, names) for name, chosen in present.items() if len(chosen)}
-  result['warnings'] = _warnings(found['predictor'], right['top1'], costs, own, resolutions)
+  result['warnings'] = _warnings(found['predictor'], right['top1'], each, own, resolutions)
   return result
 
 
@@ -135,25 +133,3 @@ def _warnings(
     if costs[place] <= predictor['macs'] and float(right[:, place].mean()) >= predictor['top1']:
       lines.append(f'{resolution} px for every image is no dearer than the predictor and no less often right')
   return lines
-
-
-def sent(table: Table, numbers: np.ndarray, resolutions: Sequence[int]) -> list[dict[str, Any]]:
-  """Returns rows of a gallery: a few images of each resolution that the predictor sent there, drawn at random.
-
-  Args:
-    table: As of `compare`.
-    numbers: `[N]`, the images' numbers in their source.
-    resolutions: Highest first.
-  """
-  choice = table['scores'].argmax(1)
-  order = np.random.default_rng(0).permutation(len(choice)).argsort()
-  needed = table.get('needed')
-
-  def describe(i: int, place: int) -> dict[str, Any]:
-    caption = '' if needed is None else f'needs {needed[i]}'
-    return {'number': int(numbers[i]), 'caption': caption, 'right': bool(table['ranks'][i, place] == 0)}
-
-  return [
-    gallery.row('sent', place, resolution, choice == place, order, _COLUMNS, describe)
-    for place, resolution in enumerate(resolutions)
-  ]

@@ -7,7 +7,6 @@ compiler that comes with the package libtpu; nothing is run, and no data are nee
 import bisect
 import dataclasses
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from resjax import drnet, macs, models
+from resjax.planning import compiler
 from resjax.training import run, two_pass
 from resjax.training.devices import Devices, placed
 
@@ -24,7 +24,7 @@ TRAINING_IMAGES = 1_281_167
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class ProgramNeed:
   """A compiled program's memory on each chip, bytes, and what it sends.
 
   Attributes:
@@ -69,7 +69,7 @@ class Need:
   batch: int
   memory: int
   fits: bool
-  programs: tuple[Program, ...]
+  programs: tuple[ProgramNeed, ...]
 
 
 def need(config: ConfigDict, devices: list[jax.Device], per_chip: int, memory: float = math.inf) -> Need:
@@ -95,19 +95,11 @@ def need(config: ConfigDict, devices: list[jax.Device], per_chip: int, memory: f
   try:
     programs = _programs(train_step, state, batch)
   except jax.errors.JaxRuntimeError as error:
-    if (wanted := refused(str(error))) is None:
+    if (wanted := compiler.refused(str(error))) is None:
       raise
     return Need(per_chip, *sizes, wanted, False, ())
   most = max(program.memory for program in programs)
   return Need(per_chip, *sizes, most, most <= memory, programs)
-
-
-def refused(message: str) -> int | None:
-  """Returns the bytes that a program would need at least, from the compiler's words that there is no room for it."""
-  if 'RESOURCE_EXHAUSTED' not in message:
-    return None
-  found = re.search(r'(?:Used |temporaries \()([\d.]+)([KMGT])', message)
-  return round(float(found[1]) * 2 ** {'K': 10, 'M': 20, 'G': 30, 'T': 40}[found[2]]) if found else 0
 
 
 def batch_of(config: ConfigDict, size: int) -> dict[str, Any]:
@@ -118,7 +110,7 @@ def batch_of(config: ConfigDict, size: int) -> dict[str, Any]:
   return {'images': images, 'label': number, 'index': number}
 
 
-def _programs(train_step: Any, state: Any, batch: Any) -> tuple[Program, ...]:
+def _programs(train_step: Any, state: Any, batch: Any) -> tuple[ProgramNeed, ...]:
   """The programs of a step, compiled for these shapes, in the order in which the step calls them."""
   programs, base = [], _bytes((state, batch))
 
@@ -133,6 +125,7 @@ def _programs(train_step: Any, state: Any, batch: Any) -> tuple[Program, ...]:
 
     return call
 
+  step: Callable[..., Any]
   if isinstance(train_step, two_pass.TwoPass):
     step = two_pass.TwoPass(
       look=tuple(compiling(f'look {place}', p, 4) for place, p in enumerate(train_step.look, 1)),
@@ -145,56 +138,18 @@ def _programs(train_step: Any, state: Any, batch: Any) -> tuple[Program, ...]:
   return tuple(programs)
 
 
-def _described(name: str, program: Any, live: int) -> Program:
+def _described(name: str, program: Any, live: int) -> ProgramNeed:
   """What a compiled program needs; `live` bytes are in memory when it starts, as arguments or beside them."""
   memory = program.memory_analysis()
-  return Program(
+  return ProgramNeed(
     name=name,
     arguments=memory.argument_size_in_bytes,
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
     held=max(0, live - memory.argument_size_in_bytes),
-    collectives=collectives(program.as_text()),
+    collectives=compiler.collectives(program.as_text()),
   )
-
-
-_COLLECTIVE = re.compile(
-  r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?\('
-)
-_ARRAY = re.compile(r'\b(pred|bf16|[fsuc]\d+)\w*\[([\d,]*)\]')
-
-
-def collectives(hlo: str) -> dict[str, int]:
-  """Returns the bytes on one device that each kind of collective of a compiled program results in.
-
-  Args:
-    hlo: The program's text; collectives in loops count once.
-  """
-  found: dict[str, int] = {}
-  for line in hlo.splitlines():
-    if match := _COLLECTIVE.search(line):
-      shapes = match[1]
-      if match[3] and match[2] in ('all-gather', 'collective-permute'):  # (operands, results, ...)
-        shapes = _second(shapes)
-      found[match[2]] = found.get(match[2], 0) + sum(_array_bytes(*array) for array in _ARRAY.findall(shapes))
-  return found
-
-
-def _second(shapes: str) -> str:
-  """The second element of a tuple of shapes; elements may be tuples too."""
-  depth, commas = 0, []
-  for place, letter in enumerate(shapes):
-    depth += (letter in '([{') - (letter in ')]}')
-    if letter == ',' and depth == 1:
-      commas.append(place)
-  return shapes[slice(*[*commas, len(shapes)][:2])]
-
-
-def _array_bytes(kind: str, shape: str) -> int:
-  """The bytes of an array in HLO's words, such as f32 and `3,64`."""
-  bits = 8 if kind == 'pred' else int(re.sub(r'\D', '', kind))
-  return math.prod(int(size) for size in shape.split(',') if size) * bits // 8
 
 
 def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:

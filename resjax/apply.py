@@ -1,0 +1,58 @@
+"""A plain network as a function of its variables: what switching asks of it, whatever library it is written in."""
+
+from typing import Any, Protocol
+
+import jax
+from flax import linen as nn
+from jax import Array
+
+
+class Apply(Protocol):
+  """A network as a function: `apply(variables, images, train) -> (logits, variables)`.
+
+  `variables` is the plain tree that `switchable.share` was given. The returned one has the same structure. It holds
+  what the network changed, such as running statistics, and all else as it came. Where `switchable.forward` is given a
+  mask, the function is called with `mask=` `[B]` as well.
+  """
+
+  def __call__(self, variables: Any, images: Array, train: bool, /) -> tuple[Array, Any]:
+    """Returns the logits `[B, K]` of images `[B, H, W, C]`, and the variables."""
+
+
+def linen(model: nn.Module) -> Apply:
+  """Returns the function of a Flax (linen) module that is called as `model(images, train=...)`, with `mask=` if given.
+
+  In training every collection but `params` may change.
+  """
+
+  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Any, Any]:
+    if not train:
+      return model.apply(variables, images, train=False, **options), variables
+    changing = [collection for collection in variables if collection != 'params']
+    logits, updates = model.apply(variables, images, train=True, **options, mutable=changing)
+    return logits, variables | updates
+
+  return apply
+
+
+def run(
+  model: nn.Module | Apply, variables: Any, images: Array, train: bool, mask: Array | None = None
+) -> tuple[Array, Any]:
+  """Returns the logits `[B, K]` of a plain network, and its variables afterwards.
+
+  Args:
+    model: A linen module (what has an `apply` is taken for one), or a function, see `Apply`.
+    variables: The plain network's.
+    images: `[B, H, W, C]`.
+    train: See `switchable.forward`.
+    mask: `[B]`, see `switchable.forward`; None: it is not passed.
+
+  Raises:
+    ValueError: The function does not return what `Apply` says.
+  """
+  apply: Any = linen(model) if hasattr(model, 'apply') else model  # type: ignore[arg-type]
+  got: Any = apply(variables, images, train, **({} if mask is None else {'mask': mask}))
+  structure: Any = jax.tree.structure(variables)
+  if not isinstance(got, tuple) or len(got) != 2 or structure != jax.tree.structure(got[1]):
+    raise ValueError('model: returned something else, expected (logits, variables), these structured as those it got')
+  return got

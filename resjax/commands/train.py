@@ -1,0 +1,61 @@
+"""Trains and evaluates a network by a recipe.
+
+resjax train --config=quickstart
+resjax train --config=rsnet_r18 --workdir=runs/photos --config.data.source=folder --config.data.dir=photos
+
+A recipe is one of the package, named, or a file of your own. Any of its fields can be set as --config.FIELD=VALUE;
+resjax/recipes/default.py describes them all. The same command goes on where a stopped run left off, and shows the
+result of a finished one. Exit codes: 0, done; 75, stopped by SIGTERM, to be started again; 130, stopped by Ctrl-C;
+1, an error; 2, arguments that are not known.
+"""
+
+import argparse
+import faulthandler
+import pathlib
+
+from resjax import config as configuration
+from resjax import recipes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Describes the arguments."""
+  parser.add_argument('--config', help=f'a file, or one of {", ".join(recipes.NAMES)}; --config.FIELD=VALUE besides')
+  parser.add_argument('--workdir', help="the run's folder; default: runs/<name of the recipe>")
+  parser.add_argument('--coordinator', help='several hosts: HOST:PORT of process 0')
+  parser.add_argument('--processes', type=int, help='several hosts: how many processes; 1: do not look for a cluster')
+  parser.add_argument('--process_id', '--process-id', type=int, help='several hosts: which process this is, from 0')
+
+
+def run(options: argparse.Namespace) -> None:
+  """Runs to the end, from where the run stands; bad input ends in one line.
+
+  Raises:
+    ValueError: The recipe or a field of it does not fit.
+    FileNotFoundError: There is no such recipe.
+  """
+  if options.config is None:
+    raise ValueError('--config is missing, for example --config=quickstart')
+  config = configuration.load(options.config, options.fields)
+  workdir = options.workdir or pathlib.Path('runs', recipes.name_of(options.config))
+
+  from absl import logging  # after what ends in a second where it is wrong
+
+  from resjax import compiling
+  from resjax.training import hosts, preemption
+  from resjax.training.loop import train_and_evaluate
+
+  faulthandler.enable()
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)
+  compiling.keep_compiled_programs()
+  try:
+    hosts.join(options.coordinator, options.processes, options.process_id)
+    train_and_evaluate(config, workdir)
+  except (ValueError, OSError, FloatingPointError) as error:
+    hosts.leave(f'error: {error}')
+  except preemption.Preempted:
+    hosts.leave_together(
+      f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', preemption.EXIT_CODE
+    )
+  except KeyboardInterrupt:
+    hosts.leave(f'Stopped; what was saved in {workdir} is good: the same command goes on', 130)

@@ -1,0 +1,130 @@
+"""Every field of a run, once, with its unit or consequence. Recipes start from here and change a few.
+
+Defaults are the sound choices; where the paper chose otherwise, the recipe sets the paper's.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+
+  # --- the method ---
+  config.method = 'rsnet'  # or 'drnet': a predictor chooses each image's resolution
+  # Input sizes in pixels, highest first: the order of distillation. One size trains an ordinary network.
+  config.resolutions = (224, 192, 160, 128, 96)
+  # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training).
+  config.distillation = 'full'
+  config.label_smoothing = 0.0
+  # True: one BatchNorm set serves every resolution (the paper's ablation; worse at both ends).
+  config.shared_batch_norm = False
+  # True: BatchNorm normalises over the batch of all devices; False: over each device's own part.
+  config.sync_batch_norm = False
+
+  # --- DRNet ---
+  config.drnet = ConfigDict()
+  # 'scratch': network and predictor together from the start. 'pretrain': first the network alone at all resolutions (as
+  # `distillation` says), then both. 'checkpoint': from a finished RS-Net run.
+  config.drnet.start = 'pretrain'
+  config.drnet.checkpoint = ''  # 'checkpoint': that run's workdir; the resolutions here are some of its own
+  config.drnet.pretrain = ConfigDict()
+  config.drnet.pretrain.epochs = 120.0  # 'pretrain': of the network alone; `epochs` are those that follow
+  config.drnet.pretrain.learning_rate = 0.1
+  config.drnet.pretrain.step_epochs = 30.0
+  config.drnet.pretrain.warmup_epochs = 0.0
+  config.drnet.frozen = False  # True: the predictor alone is trained, the network stays as it is, statistics included
+  # How the predictor learns: 'dense' runs every resolution on every image, 'routed' each image at its own alone (less
+  # work, noisier gradients), 'supervised' from labels, the smallest resolution at which the frozen network is right.
+  config.drnet.estimator = 'dense'
+  # Mean multiply-adds of an image, all that is run for it counted, the predictor too; at most 1: as a share of the
+  # largest resolution's.
+  config.drnet.budget = 0.6
+  config.drnet.eta = 0.2  # weight of what the mean exceeds the budget by
+  config.drnet.tau = 1.0  # temperature of the choice's gradient at the first step
+  config.drnet.tau_end = 1.0  # and at the last: the same, or lower
+  config.drnet.margin = 1.25  # 'routed': room at each resolution, over the share that the budget lets expect
+  config.drnet.learning_rate_factor = 0.1  # the predictor's learning rate over the network's
+  config.drnet.predictor = ConfigDict()
+  config.drnet.predictor.name = 'small'  # 'small', or the paper's: 'resnet10' and 'mobile'
+  config.drnet.predictor.size = 0  # of its input in pixels; 0: what it was made for (64, resnet10: 128)
+  config.drnet.predictor.width = 1.0  # multiplies its channels
+
+  # --- the network ---
+  config.model = ConfigDict()
+  config.model.name = 'resnet18'  # a key of resjax.models.MODELS, or your own: 'package.module:factory'
+  config.model.num_classes = 1000
+  config.model.width = 1.0  # multiplies the channels, where the model has a width
+  config.model.zero_init_last_gamma = False  # residual blocks start as the identity
+  config.model.dtype = 'float32'  # of the computation; parameters and statistics stay float32
+
+  # --- the data ---
+  config.data = ConfigDict()
+  config.data.source = 'tfds'  # 'tfds', 'folder', 'scaled_digits' or 'fake'
+  config.data.name = 'imagenet2012'  # tfds: the data set's name, optionally with config and version
+  config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>; or gs://BUCKET/..
+  config.data.train_split = 'train'
+  config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'
+  config.data.size = 0  # fake: images in a split; scaled_digits: training images; 0: the source's own default
+  # Training crop: 'random_resized' (area and aspect ratio drawn) or 'full' (the whole image).
+  config.data.crop = 'random_resized'
+  config.data.crop_area = (0.08, 1.0)  # fractions of the image's area
+  config.data.crop_ratio = (3 / 4, 4 / 3)  # width / height
+  # 'same': every resolution sees one crop; 'different': each draws its own (ablation; needs the host pyramid).
+  config.data.crops = 'same'
+  # Who makes the lower resolutions in training: 'device' (from the largest crop), 'host' (each from the full-size
+  # crop, the paper's exact path: about half the images per second and core).
+  config.data.pyramid = 'device'
+  # 'none', 'shared' (one draw per image) or 'independent' (one per image and resolution: the paper's).
+  config.data.flip = 'shared'
+  # 'imagenet' (mean and standard deviation of each channel), 'unit' ([0, 1]: the paper's) or 'signed' ([-1, 1]).
+  config.data.normalize = 'imagenet'
+  # Encoded images that were read are kept: '' nowhere, 'memory', or a local folder that all processes and runs share.
+  config.data.cache = ''
+  config.data.workers = 0  # processes that decode; 0: threads of the main process
+  config.data.threads = 4  # decoding threads, in each worker or in the main process
+  config.data.max_bad_images = 0  # unreadable images that are skipped, named and counted before the run stops
+  config.data.max_pixels = 50_000_000  # larger images are refused before they are decoded
+
+  # --- evaluation ---
+  config.eval = ConfigDict()
+  config.eval.batch_size = 256  # images per step over all devices, rounded up to a multiple of them
+  config.eval.every_epochs = 1  # 0: at the end only
+  # 'host': each resolution resized and cropped from the full image (the reference); 'device': the lower ones from
+  # the largest crop, as fast inference does.
+  config.eval.pyramid = 'host'
+  # drnet: the split that sets the cascade's threshold; empty: each half of data.eval_split sets the other's.
+  config.eval.calibration_split = ''
+  config.eval.crop_fraction = 0.875  # short side = int(resolution / crop_fraction), then the centre crop
+
+  # --- optimisation ---
+  config.batch_size = 256  # images per step over all devices
+  config.epochs = 120.0  # may be a fraction
+  config.seed = 0
+  config.optimizer = ConfigDict()
+  config.optimizer.name = 'sgd'  # 'sgd' or 'adamw'
+  config.optimizer.learning_rate = 0.1  # the highest of the schedule
+  config.optimizer.schedule = 'cosine'  # 'cosine' (per step, to 0), 'step' or 'constant'
+  config.optimizer.step_epochs = 30.0  # 'step': the rate falls every so many epochs
+  config.optimizer.step_factor = 0.1  # 'step': by this factor
+  config.optimizer.warmup_epochs = 0.0  # linear, from 0
+  config.optimizer.momentum = 0.9
+  config.optimizer.nesterov = False
+  config.optimizer.weight_decay = 1e-4
+  # 'kernels' (convolutions and the classifier's matrix) or 'all' (BatchNorm, biases and alpha too: the paper's).
+  config.optimizer.decay = 'kernels'
+  config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
+  config.optimizer.ema_decay = (
+    0.0  # above 0: an average of the parameters, from the first ones on, is kept and evaluated
+  )
+
+  # --- the machine ---
+  config.parallel = 'shard_map'  # or 'pmap': the same numbers, on one host; about half as fast on a CPU
+  # 'two_pass': the same step in about the memory of its largest resolution, some 1.2 times as long (docs/memory.md).
+  config.memory = 'joint'
+
+  # --- what is kept ---
+  config.log_steps = 50  # steps between lines of metrics
+  config.checkpoint = ConfigDict()
+  config.checkpoint.every_epochs = 1.0
+  config.checkpoint.keep = 2  # the latest so many; the best one by eval/top1_mean is kept besides
+  return config

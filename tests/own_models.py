@@ -1,0 +1,78 @@
+"""Networks that resjax does not ship, as users write them; named in configs as 'own_models:NAME'."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Net(nn.Module):
+  """Flax's own BatchNorm, and nothing that resjax asks for but `train`."""
+
+  num_classes: int
+  momentum: float = 0.9
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    x = nn.Conv(4, (3, 3), strides=2, name='look')(images)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=self.momentum, name='calm')(x))
+    return nn.Dense(self.num_classes, name='say')(x.mean((1, 2)))
+
+
+class Full(nn.Module):
+  """Takes every keyword, and a mask."""
+
+  num_classes: int
+  width: float = 1.0
+  dtype: str = 'float32'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images, *, train, mask=None):
+    x = nn.Conv(round(4 * self.width), (3, 3), dtype=self.dtype)(images)
+    norm = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name, dtype=self.dtype)
+    x = nn.relu(norm(x, mask=None if mask is None else mask[:, None, None, None].astype(bool)))
+    return nn.Dense(self.num_classes)(x.mean((1, 2)).astype(jnp.float32))
+
+
+class Layered(nn.Module):
+  """No BatchNorm."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    return nn.Dense(self.num_classes)(nn.LayerNorm()(images).mean((1, 2)))
+
+
+class Dropping(nn.Module):
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    x = nn.BatchNorm(use_running_average=not train)(images).mean((1, 2))
+    return nn.Dense(self.num_classes)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+class Untrained(nn.Module):
+  @nn.compact
+  def __call__(self, images):
+    return images.mean((1, 2))
+
+
+def seven(width=1.0):
+  """A factory that knows its number of classes, and computes a width."""
+  return Full(num_classes=7, width=2 * width)
+
+
+def needy(num_classes, depth):
+  return Net(num_classes)
+
+
+def stranger(num_classes):
+  return {'classes': num_classes}
+
+
+def untrained():
+  return Untrained()
+
+
+number = 3

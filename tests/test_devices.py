@@ -1,0 +1,95 @@
+"""Where arrays stand: states whole on every device, batches split over them, rows back in order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from resjax.training import devices
+from resjax.training.devices import Devices
+
+WAYS = ['shard_map', 'pmap']
+
+
+def batch(size=16):
+  pixels = np.arange(size * 6, dtype=np.uint8).reshape(size, 2, 3)
+  return {'images': (pixels,), 'index': np.arange(size, dtype=np.int32)}
+
+
+def test_all_devices_are_one_axis_unless_some_are_named():
+  assert Devices().mesh.shape == {'data': 8} and Devices().devices == jax.devices()
+  few = Devices(devices=jax.devices()[2:5])
+  assert few.mesh.shape == {'data': 3} and list(few.mesh.devices) == jax.devices()[2:5]
+  assert few.platform == 'cpu' and few.parallel == 'shard_map'
+
+
+def test_an_unknown_way_is_one_line():
+  with pytest.raises(ValueError, match=r"^parallel: got 'vmap', expected one of shard_map, pmap$"):
+    Devices('vmap')
+
+
+def test_pmap_is_for_one_host(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(ValueError, match=r"^parallel: got 'pmap' on 2 hosts, expected 'shard_map'$"):
+    Devices('pmap')
+
+
+def test_what_is_made_stands_whole_on_every_device_in_a_buffer_of_its_own():
+  place = Devices()
+  made = place.create(lambda x: {'a': x, 'b': x, 'c': 2 * x}, np.arange(3.0, dtype=np.float32))
+  for name, factor in (('a', 1), ('b', 1), ('c', 2)):
+    assert made[name].sharding == place.replicated
+    for shard in made[name].addressable_shards:
+      np.testing.assert_array_equal(shard.data, factor * np.arange(3.0))
+  buffers = [shard.data.unsafe_buffer_pointer() for leaf in made.values() for shard in leaf.addressable_shards]
+  assert len(set(buffers)) == len(buffers) == 24
+
+
+def test_shapes_are_those_of_what_would_be_made():
+  place, make = Devices(), lambda key: {'w': jax.random.normal(key, (2, 3)), 'n': jnp.zeros((), jnp.int32)}
+  described = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)
+  shapes = place.shapes(make, jax.random.key(0))
+  assert described(shapes) == described(place.create(make, jax.random.key(0)))
+  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(shapes))
+
+
+def test_placed_takes_shapes_and_types_and_one_sharding():
+  sharding = SingleDeviceSharding(jax.devices()[3])
+  expected = {'a': jax.ShapeDtypeStruct((2, 3), np.uint8, sharding=sharding)}
+  assert devices.placed({'a': np.zeros((2, 3), np.uint8)}, sharding) == expected
+
+
+def test_a_batch_is_split_in_order():
+  put = Devices().put(batch())
+  shards = sorted(put['index'].addressable_shards, key=lambda shard: shard.device.id)
+  np.testing.assert_array_equal([shard.data for shard in shards], np.arange(16).reshape(8, 2))
+  assert put['images'][0].shape == (16, 2, 3) and put['images'][0].sharding == Devices().split
+
+
+def test_a_batch_for_pmap_has_an_axis_of_devices():
+  put = Devices('pmap', jax.devices()[:4]).put(batch())
+  np.testing.assert_array_equal(put['index'], np.arange(16).reshape(4, 4))
+  np.testing.assert_array_equal(put['images'][0].reshape(16, 2, 3), batch()['images'][0])
+
+
+@pytest.mark.parametrize('parallel', WAYS)
+def test_rows_of_an_evaluation_come_back_in_the_order_of_the_batch(parallel):
+  place = Devices(parallel)
+
+  def body(variables, batch):
+    return {'row': batch['index'] * variables, 'device': 0 * batch['index'] + jax.lax.axis_index('data')}
+
+  found = place.eval(body)(jnp.int32(10), place.put(batch()))
+  np.testing.assert_array_equal(found['row'], 10 * np.arange(16))
+  np.testing.assert_array_equal(found['device'], np.repeat(np.arange(8), 2))
+  assert isinstance(found['row'], np.ndarray)
+
+
+@pytest.mark.parametrize('parallel', WAYS)
+def test_a_training_step_sees_its_part_and_gives_up_the_old_state(parallel):
+  place = Devices(parallel)
+  step = place.train(lambda state, batch: (state + jax.lax.psum(batch['index'].sum(), 'data'), jnp.zeros(())))
+  old = place.create(jnp.int32, 5)
+  new, _ = step(old, place.put(batch()))
+  assert int(new) == 5 + sum(range(16)) and old.is_deleted()

@@ -1,0 +1,58 @@
+"""docs/library.md: every piece of code in it runs, and gives what its comments say."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import resjax
+from resjax import switchable, unseen
+
+TEXT = (pathlib.Path(__file__).parents[1] / 'docs' / 'library.md').read_text(encoding='utf-8')
+PIECES = dict(re.findall(r'^## (.*?)\n.*?```python\n(.*?)```', TEXT, re.DOTALL | re.MULTILINE))
+
+
+def test_no_piece_of_code_is_left_out():
+  assert len(PIECES) == TEXT.count('```python') == 5
+
+
+@pytest.mark.parametrize('title', PIECES)
+def test_a_piece_of_code_runs(title):
+  names = {}
+  exec(compile(PIECES[title], f'docs/library.md: {title}', 'exec'), names)
+  wanted = re.search(r'^logits.*# \[([\d, ]+)\]$', PIECES[title], re.MULTILINE)[1]
+  assert names['logits'].shape == tuple(int(size) for size in wanted.split(', '))
+  variables, plain = names['variables'], names['plain']
+  views = [resjax.view(variables, r) for r in (32, 16, 8)]
+  assert all(jax.tree.structure(view) == jax.tree.structure(plain) for view in views)
+  count = sum(leaf.size for leaf in jax.tree.leaves(plain))
+  assert count < sum(leaf.size for leaf in jax.tree.leaves(variables)) < 3 * count
+  if 'apply' in names:
+    changed = [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, views[:2]))]
+    assert any(changed) and not all(changed)
+
+
+@pytest.mark.parametrize('title', ['Flax NNX', 'Equinox'])
+@pytest.mark.parametrize('jitted', [False, True])
+def test_statistics_of_foreign_trees_are_recalibrated(title, jitted):
+  """They become those of the one batch: then the running statistics give what the batch's own give."""
+  names = {}
+  exec(compile(PIECES[title], f'docs/library.md: {title}', 'exec'), names)
+  apply = jax.jit(names['apply'], static_argnums=2) if jitted else names['apply']
+  before, batch = names['variables'], 2 * names['images'][1] + 1
+  after, _ = unseen.recalibrate(apply, before, 16, [batch])
+  got, _ = apply(switchable.view(after, 16), batch, False)
+  wanted, _ = apply(switchable.view(before, 16), batch, True)
+  np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)  # the momentum, 0.99, magnifies rounding a hundredfold
+  assert np.abs(apply(switchable.view(before, 16), batch, False)[0] - wanted).max() > 1e-2
+  for r in (32, 8):
+    jax.tree.map(np.testing.assert_array_equal, switchable.view(after, r), switchable.view(before, r))
+
+
+def test_a_counter_is_refused_where_statistics_are_recalibrated():
+  names = {}
+  exec(compile(PIECES['Equinox'].replace('is_inexact_array', 'is_array'), 'docs/library.md', 'exec'), names)
+  with pytest.raises(ValueError, match='^model: changes 1/0, int32, expected only running averages to change'):
+    unseen.recalibrate(names['apply'], names['variables'], 16, [names['images'][1]])
