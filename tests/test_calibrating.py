@@ -4,6 +4,7 @@ import networks
 import numpy as np
 import pytest
 
+from resjax import formats
 from resjax.inference import calibrating
 from resjax.inference.engines import Engines
 from resjax.routing import Budget
@@ -40,7 +41,7 @@ def test_what_is_written_is_read_bit_for_bit(written):
     assert found[name].dtype == column.dtype
   assert [path.name for path in written.iterdir()] == ['dial.npz']
   with np.load(written / 'dial.npz') as file:
-    assert int(file['format']) == calibrating.FORMAT and str(file['network']) == DIGEST
+    assert int(file['format']) == formats.FORMAT and str(file['network']) == DIGEST
 
 
 def test_one_without_a_format_is_of_version_0_1_and_read(written):
@@ -49,7 +50,7 @@ def test_one_without_a_format_is_of_version_0_1_and_read(written):
 
 
 def test_one_of_a_newer_version_is_refused(written):
-  rewrite(written, format=np.array(calibrating.FORMAT + 1))
+  rewrite(written, format=np.array(formats.FORMAT + 1))
   with pytest.raises(
     ValueError, match=rf'dial\.npz: of format 2, written by a newer resjax, expected at most 1{ADVICE}'
   ):
