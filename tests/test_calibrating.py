@@ -52,7 +52,7 @@ def test_one_without_a_format_is_of_version_0_1_and_read(written):
 def test_one_of_a_newer_version_is_refused(written):
   rewrite(written, format=np.array(formats.FORMAT + 1))
   with pytest.raises(
-    ValueError, match=rf'dial\.npz: of format 2, written by a newer resjax, expected at most 1{ADVICE}'
+    ValueError, match=r'dial\.npz: got format 2, expected at most 1: a newer resjax wrote it, update resjax$'
   ):
     calibrating.read(written, DIGEST)
 
