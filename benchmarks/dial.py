@@ -25,25 +25,32 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from resjax import dial, report
+from resjax import report, trained
 from resjax.data import sources
-from resjax.inference import Classifier, calibration
+from resjax.inference import Classifier, calibrating
+from resjax.inference.engines import Engines
 from resjax.inference.images import of_source
 from resjax.measuring import curves, study
+from resjax.routing import Columns, Dialled
+from resjax.routing.dial import Follower
+from resjax.routing.fixed import Fixed
+from resjax.routing.oracle import Oracle
+from resjax.routing.random import even_draws
+from resjax.routing.score import score
 
 ALLOWED = 0.03  # of the budget
 CHUNK = 256  # images between two turns of a knob that follows
 
 
-def targets_of(router: dial.Router, reference: calibration.Table) -> np.ndarray:
+def targets_of(router: Dialled, reference: Columns) -> np.ndarray:
   """Ten budgets between the ends of what a router can be set to, the ends left out."""
-  return np.linspace(*calibration.reachable(router, reference), study.BUDGETS + 2)[1:-1]
+  return np.linspace(*calibrating.limits(router, reference), study.BUDGETS + 2)[1:-1]
 
 
-def through_engine(classifier: Classifier, router: dial.Router, crops: np.ndarray, scored: Any, reference: Any) -> dict:
+def through_engine(engines: Engines, router: Dialled, crops: np.ndarray, scored: study.Scored) -> dict[str, Any]:
   """What one setting comes to when the engine runs it, beside what the columns say."""
-  column = calibration.column(router, scored.table, reference)
-  ran = classifier.network.run(crops, router, column, promote=False)
+  column = router.read(scored.table)
+  ran = router.run(engines.images(crops, promote=False, draw=even_draws))
   places = router.choose(column)
   guess = np.take_along_axis(scored.table['guess'], places[:, None], 1)[:, 0]
   return {
@@ -54,53 +61,53 @@ def through_engine(classifier: Classifier, router: dial.Router, crops: np.ndarra
   }
 
 
-def off_by_chance(router: dial.Router, reference: Any, table: Any, groups: list[np.ndarray]) -> float:
+def off_by_chance(router: Dialled, tables: list[Columns], groups: list[np.ndarray]) -> float:
   """One standard error of the difference between both splits' mean costs, where the groups are independent."""
   errors = []
-  for columns, group in zip((reference, table), groups, strict=True):
-    cost = router.charged[router.choose(calibration.column(router, columns, reference))]
+  for columns, group in zip(tables, groups, strict=True):
+    cost = router.charged[router.choose(router.read(columns))]
     errors.append(np.linalg.norm(np.bincount(group, cost - cost.mean())) / len(cost))
   return float(np.hypot(*errors))
 
 
-def followed(network: Any, name: str, reference: Any, scored: Any, target: float) -> dict[str, Any]:
+def followed(router: Dialled, reference: Columns, seen: Columns, target: float, names: list[str]) -> dict[str, Any]:
   """What comes of letting the knob follow what was spent, chunk by chunk, as `resjax predict --follow` does."""
-  follower = calibration.follower(network.router(name), reference, target)
-  column = calibration.column(follower.router, scored.table, reference)
-  places = []
+  follower = Follower(router, router.read(reference), target)
+  column, places = router.read(seen), []
   for start in range(0, len(column), CHUNK):
     places.append(follower.router.choose(column[start : start + CHUNK]))
     follower.spent(places[-1])
-  right = scored.table['guess'] == scored.labels[:, None]
-  return curves.point(np.concatenate(places), right, follower.router.charged)
+  return score(np.concatenate(places), {'top1': seen['right']}, router.charged, names)
 
 
-def judge(network: Any, name: str, reference: Any, scored: Any, groups: list[np.ndarray]) -> list[dict[str, Any]]:
+def judge(
+  engines: Engines, name: str, reference: Columns, seen: Columns, groups: list[np.ndarray]
+) -> list[dict[str, Any]]:
   """A router's budgets, each with what was reached and the random mix and the oracle beside it."""
-  targets = targets_of(network.router(name), reference)
-  points = curves.curves(network, reference, scored.table, scored.labels, targets)[name]
-  right = scored.table['guess'] == scored.labels[:, None]
-  costs, found = network.costs, []
-  for point in points:
-    target = point['target']
+  costs, names = tuple(map(float, engines.macs)), curves.names_of(engines)
+  router, found = engines.router(name, reference), []
+  for target in targets_of(router, reference):
     afforded = max(min(target, max(costs)), min(costs))
-    mix = calibration.dialled(network.router('random'), reference, afforded)
-    chance = curves.point(mix.choose(calibration.column(mix, scored.table, reference)), right, mix.charged)['top1']
-    best = curves.point(curves.oracle(right, costs, afforded), right, costs)['top1']
-    share = (point['top1'] - chance) / (best - chance) if best > chance else None
-    router = calibration.dialled(network.router(name), reference, target)
-    scatter = off_by_chance(router, reference, scored.table, groups) / target
-    beside = {'random': chance, 'oracle': best, 'recovered': share, 'off_by_chance': scatter}
-    after = followed(network, name, reference, scored, target)
-    after = {'off_followed': after['macs'] / target - 1, 'top1_followed': after['top1']}
-    found.append(point | {'off': point['macs'] / target - 1} | beside | after)
+    mix = calibrating.set_to(engines.router('random'), reference, afforded)
+    chance = curves.point(mix, seen, names)['top1']
+    best = curves.point(Oracle(costs, afforded), seen, names)['top1']
+    set_to = calibrating.set_to(router, reference, target)
+    point = {'target': float(target), **curves.point(set_to, seen, names)}
+    recovered = (point['top1'] - chance) / (best - chance) if best > chance else None
+    scatter = off_by_chance(set_to, [reference, seen], groups) / target
+    after = followed(router, reference, seen, target, names)
+    found.append(
+      point
+      | {'off': point['macs'] / target - 1, 'random': chance, 'oracle': best, 'recovered': recovered}
+      | {'off_by_chance': scatter, 'off_followed': after['macs'] / target - 1, 'top1_followed': after['top1']}
+    )
   return found
 
 
 def measure(workdir: str, images: int) -> dict[str, Any]:
   """All routers of a run."""
-  classifier = Classifier.load(workdir)
-  config, network = classifier.config, classifier.network
+  run = trained.read(workdir)
+  config, classifier = run.config, Classifier(run.network, workdir=workdir)
   if not config.eval.calibration_split:
     raise ValueError(f'{workdir}: no eval.calibration_split, expected one apart from the scored images')
   other = sources.create(config, config.eval.calibration_split)
@@ -114,20 +121,19 @@ def measure(workdir: str, images: int) -> dict[str, Any]:
     for source, rows in ((other, numbers), (source, scored.numbers))
   ]
   crops = study.cropped(classifier, source, scored.numbers)
-  reference = classifier.calibrated
+  engines, reference = classifier.engines, classifier.calibrated
   found = {'calibration': len(reference['energy']), 'images': len(crops), 'routers': {}, 'engine': {}}
-  for name in network.routers:
-    found['routers'][name] = judge(network, name, reference, scored, groups)
-    middle = targets_of(network.router(name), reference)[study.BUDGETS // 2]
-    router = calibration.dialled(network.router(name), reference, middle)
-    found['engine'][name] = through_engine(classifier, router, crops, scored, reference)
-  right = scored.table['guess'] == scored.labels[:, None]
+  for name in engines.routers:
+    found['routers'][name] = judge(engines, name, reference, scored.table, groups)
+    router = engines.router(name, reference)
+    middle = targets_of(router, reference)[study.BUDGETS // 2]
+    found['engine'][name] = through_engine(engines, calibrating.set_to(router, reference, middle), crops, scored)
   found['static'] = [
-    {'pixels': r, 'macs': cost, 'top1': float(right[:, place].mean())}
-    for place, (r, cost) in enumerate(zip(classifier.resolutions, network.costs))
+    {'pixels': r, **curves.point(Fixed(tuple(map(float, engines.macs)), place), scored.table, curves.names_of(engines))}
+    for place, r in enumerate(classifier.resolutions)
   ]
-  identity = network.engine.runtime.identity
-  machine = f'{identity["machine"]}, {identity["processors"]} processors'
+  identity = engines.engine.runtime.identity
+  machine = f'{identity.machine}, {identity.processors} processors'
   return found | {'machine': machine, 'versions': report.versions()}
 
 

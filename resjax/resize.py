@@ -50,7 +50,8 @@ def resize(images: jax.Array | np.ndarray, size: Resolution, interpolation: str 
   Args:
     images: `[B, H, W, C]`, uint8 or floating.
     size: The new size in pixels: one number for a square, or (height, width).
-    interpolation: A key of `KERNELS`. Cubic weights overshoot at edges; like PIL, uint8 images are kept within 0..255.
+    interpolation: A key of `KERNELS`. Cubic weights overshoot at edges; like PIL, uint8 images are kept within 0..255
+      after each axis, the width first (PIL 13 takes the height first where far more of that is lost).
 
   Returns:
     float32 `[B, height, width, C]` on the scale of the input; images of that size already are
@@ -72,8 +73,10 @@ def resize(images: jax.Array | np.ndarray, size: Resolution, interpolation: str 
     _weights(old, new, interpolation) for old, new in zip(images.shape[1:3], (height, width), strict=True)
   )
   exact = jax.lax.Precision.HIGHEST  # accelerators round the factors of a product otherwise
-  resized = jnp.einsum('hH,bHWc,wW->bhwc', rows, images, columns, precision=exact)
-  return jnp.clip(resized, 0.0, 255.0) if pixels and interpolation == 'bicubic' else resized
+  if not (pixels and interpolation == 'bicubic'):
+    return jnp.einsum('hH,bHWc,wW->bhwc', rows, images, columns, precision=exact)
+  narrowed = jnp.clip(jnp.einsum('bHWc,wW->bHwc', images, columns, precision=exact), 0.0, 255.0)
+  return jnp.clip(jnp.einsum('hH,bHwc->bhwc', rows, narrowed, precision=exact), 0.0, 255.0)
 
 
 def pyramid(

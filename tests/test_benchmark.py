@@ -3,12 +3,12 @@
 import json
 
 import jax
+import networks
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import default
-from resjax import cli, drnet, models
+from resjax import cli
 from resjax.commands import options as shared
 from resjax.data.decode import decode
 from resjax.inference import Classifier, images
@@ -31,15 +31,9 @@ COMMAND = [
 @pytest.fixture(scope='module')
 def classifier():
   """A fresh network with a predictor, calibrated on noise of rising contrast, and those images."""
-  config = default.get_config()
-  config.method, config.resolutions, config.model.num_classes = 'drnet', (16, 8), 5
-  config.drnet.predictor.size, config.drnet.predictor.width = 8, 0.25
-  model = models.create('resnet_small', num_classes=5, width=0.25, stages=(1,))
-  variables = jax.jit(lambda key: drnet.init(model, config, key))(jax.random.key(0))
-  variables = jax.tree.map(np.asarray, variables)
   rng = np.random.default_rng(0)
   pixels = [rng.integers(0, 20 + 5 * i, (20, 20, 3), np.uint8) for i in range(40)]
-  made = Classifier(model, variables, config, tuple('abcde'), max_batch=8, threads=2)
+  made = Classifier(networks.tiny('drnet', noise=0.0), max_batch=8, threads=2)
   made.calibrate(pixels)
   return made, pixels
 
@@ -79,21 +73,21 @@ def test_a_mix_is_met_by_counts(count, mix, expected):
 
 
 def test_the_mix_runs_exactly_and_with_the_predictors_cost(classifier):
-  network = classifier[0].network
-  alone, end_to_end = (benchmark.by_mix(network, (0.25, 0.75), scope, 8) for scope in ('network', 'arrays'))
-  high, low = network.costs
+  engines = classifier[0].engines
+  alone, end_to_end = (benchmark.by_mix(engines, (0.25, 0.75), scope, 8) for scope in ('network', 'arrays'))
+  high, low = engines.macs
   assert alone.macs == 0.25 * high + 0.75 * low
-  assert end_to_end.macs == alone.macs + network.own
-  before = network.engine.counts.images, network.scorer.counts.images
+  assert end_to_end.macs == alone.macs + engines.predictor_macs
+  before = engines.engine.counts.images, engines.scorer.counts.images
   crops = np.zeros((8, 16, 16, 3), np.uint8)
   alone.run(crops, np.arange(8))
-  assert (network.engine.counts.images, network.scorer.counts.images) == (before[0] + 8, before[1])
+  assert (engines.engine.counts.images, engines.scorer.counts.images) == (before[0] + 8, before[1])
   end_to_end.run(crops, np.arange(8))
-  assert (network.engine.counts.images, network.scorer.counts.images) == (before[0] + 16, before[1] + 8)
+  assert (engines.engine.counts.images, engines.scorer.counts.images) == (before[0] + 16, before[1] + 8)
 
 
 def test_the_planned_seconds_follow_the_cost_table(classifier):
-  engine = classifier[0].network.engine
+  engine = classifier[0].engines.engine
   assert engine.buckets == (8,)
   high, low = engine.costs.seconds[:, 0]
   choice = np.repeat([0, 1], [1, 15])  # one of the two batches of 8 is of the lower resolution alone
@@ -103,7 +97,7 @@ def test_the_planned_seconds_follow_the_cost_table(classifier):
 
 def test_fewer_images_than_a_round_takes_come_again(classifier):
   made, pixels = classifier
-  pool = Pool(images.items(pixels[:3]), made.config, threads=2)
+  pool = Pool(images.items(pixels[:3]), made.network, threads=2)
   assert pool.crops.shape == (3, 16, 16, 3)
   np.testing.assert_array_equal(pool.decoded(np.array([4, 0, 5])), pool.crops[[1, 0, 2]])
 
@@ -111,7 +105,7 @@ def test_fewer_images_than_a_round_takes_come_again(classifier):
 def test_an_image_that_cannot_be_read_is_named(classifier, tmp_path):
   (tmp_path / 'bad.jpg').write_bytes(b'no image')
   with pytest.raises(ValueError, match=r'bad\.jpg: not an image file'):
-    Pool(images.items(tmp_path), classifier[0].config, threads=1)
+    Pool(images.items(tmp_path), classifier[0].network, threads=1)
 
 
 def test_photographs_have_the_usual_size_and_differ():
@@ -124,9 +118,9 @@ def test_photographs_have_the_usual_size_and_differ():
 @pytest.mark.parametrize('name', ['predictor', 'cascade', 'detail', 'random'])
 def test_a_router_costs_what_it_chose(classifier, name):
   made, pixels = classifier
-  pool = Pool(images.items(pixels), made.config, threads=2)
+  pool = Pool(images.items(pixels), made.network, threads=2)
   rule = made.router(name, 0.9)
-  ways = {way.scope: way for way in benchmark.by_router(made, pool, rule, False, 40)}
+  ways = {way.scope: way for way in benchmark.by_router(made.engines, pool, rule, False, 40)}
   assert ways.keys() == {'arrays', 'encoded'} | ({'network'} if name != 'cascade' else set())
   way, slots = ways['arrays'], np.random.default_rng(1).permutation(40)[:16]
   found = way.run(pool.crops[slots], slots)
@@ -136,10 +130,10 @@ def test_a_router_costs_what_it_chose(classifier, name):
 
 def test_a_run_measures_what_it_says(classifier):
   made, pixels = classifier
-  network = made.network
-  pool = Pool(images.items(pixels), made.config, threads=2)
-  ways = lambda count: [benchmark.by_mix(network, (0.5, 0.5), scope, count) for scope in benchmark.SCOPES]
-  found = benchmark.run(network, pool, ways, scopes=['network', 'arrays'], batches=[3, 8], rounds=2, images=5)
+  engines = made.engines
+  pool = Pool(images.items(pixels), made.network, threads=2)
+  ways = lambda count: [benchmark.by_mix(engines, (0.5, 0.5), scope, count) for scope in benchmark.SCOPES]
+  found = benchmark.run(engines, pool, ways, scopes=['network', 'arrays'], batches=[3, 8], rounds=2, images=5)
   static, routed = found['static'], found['routed']
   assert [(e['scope'], e['resolution'], e['batch'], e['calls']) for e in static] == [
     (scope, resolution, batch, calls)
@@ -150,7 +144,7 @@ def test_a_run_measures_what_it_says(classifier):
     (scope, 'mix', batch) for batch in (3, 8) for scope in ('network', 'arrays')
   ]
   for entry in routed:
-    assert entry['theoretical_speedup'] == network.costs[0] / entry['macs']
+    assert entry['theoretical_speedup'] == engines.macs[0] / entry['macs']
     assert entry['real_over_theoretical'] == pytest.approx(entry['speedup'] / entry['theoretical_speedup'], rel=1e-12)
     assert entry['share'] == pytest.approx({'16': 0.5, '8': 0.5}, abs=1e-12)
     assert ('planned_over_theoretical' in entry) == (entry['scope'] == 'network')
@@ -179,7 +173,7 @@ def test_the_command_on_a_trained_network(classifier, tmp_path, monkeypatch, cap
   made, pixels = classifier
   for i, image in enumerate(pixels[:4]):
     Image.fromarray(image).save(tmp_path / f'{i}.png')
-  monkeypatch.setattr(shared, 'load', lambda options: (made, images))
+  monkeypatch.setattr(shared, 'load', lambda options: (made, None))
   few = ['--batches=4', '--rounds=2', '--round-images=4', '--scopes=arrays']
   cli.main(
     ['benchmark', '--workdir=runs/x', '--routers=predictor,cascade', '--budget=0.9', f'--images={tmp_path}', *few]

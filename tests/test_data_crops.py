@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 
@@ -6,8 +7,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from resjax.data.crops import Region, centre_crops, random_region, train_crops
+from resjax.data.crops import Region, centre_crops, evaluation_crops, random_region, train_crops
 from resjax.data.decode import BadImage
+from resjax.preprocess import Preprocessing
+from resjax.resize import resize
 
 LIMIT = 50_000_000
 RESOLUTIONS = (224, 192, 160, 128, 96)
@@ -118,6 +121,28 @@ def test_evaluation_crops_are_torchvisions(photograph, shape, fraction):
     resized = bilinear(Image.fromarray(image), w, h)
     top, left = round((h - size) / 2.0), round((w - size) / 2.0)
     np.testing.assert_array_equal(crop, resized.crop((left, top, left + size, top + size)))
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_the_networks_preprocessing_crops_evaluation_images(photograph, interpolation):
+  preprocessing = Preprocessing(interpolation=interpolation, crop_fraction=0.9, max_pixels=427 * 640)
+  large, small = evaluation_crops(preprocessing, (96, (48, 64)))(photograph)
+  kind = Image.Resampling[interpolation.upper()]
+  resized = Image.fromarray(photograph).resize((158, 106), kind)  # int(96 / 0.9) = 106; 106 * 640 / 427 = 158.9
+  left, top = round((158 - 96) / 2), round((106 - 96) / 2)
+  np.testing.assert_array_equal(large, resized.crop((left, top, left + 96, top + 96)))
+  resized = Image.fromarray(photograph).resize((79, 53), kind)  # int(48 / 0.9) = 53 high covers: 79 wide, above 71
+  np.testing.assert_array_equal(small, resized.crop((8, 2, 72, 50)))
+  with pytest.raises(BadImage, match='640 x 427 pixels, more than'):
+    evaluation_crops(dataclasses.replace(preprocessing, max_pixels=427 * 640 - 1), (96,))(photograph)
+
+
+def test_bicubic_crops_are_another_image_within_reach_of_the_devices(photograph):
+  linear, cubic = (centre_crops(photograph, (96,), 0.875, LIMIT, kind)[0] for kind in ('bilinear', 'bicubic'))
+  assert np.abs(linear.astype(int) - cubic).max() > 3
+  device = np.asarray(resize(photograph[None], (109, 163), 'bicubic'))[0, 6:102, 34:130]
+  # PIL rounds after each axis; cubic weights are negative too: half a level of the first axis counts 1.25 times.
+  assert np.abs(device - cubic).max() <= 0.5 * 1.25 + 0.5 + 1e-2
 
 
 @pytest.mark.parametrize(

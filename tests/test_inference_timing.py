@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from resjax import formats
 from resjax.inference import timing
 from resjax.inference.runtime import Identity
 
@@ -89,30 +90,51 @@ def test_another_machine_or_other_buckets_are_measured_and_kept_beside(clocked, 
     runtime = clocked(machine=machine)
     timing.costs(runtime, sizes, path)
     assert runtime.calls
-  assert len(json.loads(path.read_text())) == 3
+  assert len(json.loads(path.read_text())['tables']) == 3
   runtime = clocked()
   timing.costs(runtime, BUCKETS, path)
   assert runtime.calls == []
 
 
+TABLE = '{"of": {"resolutions": [8], "buckets": [1]}, "seconds": [[1]]}'
+
+
 @pytest.mark.parametrize(
-  'text', ['{', '{}x', '[1]', '[{"of": {"resolutions": [8], "buckets": [1]}, "seconds": [[1]]}]']
+  'text', ['{', '{}x', '{}', '1', '{"format": 1, "tables": [1]}', f'{{"format": 1, "tables": [{TABLE}]}}']
 )
 def test_a_damaged_file_is_refused_in_one_line(clocked, tmp_path, text):
   path = tmp_path / 'costs.json'
   path.write_text(text)
-  with pytest.raises(ValueError, match=r'costs.json: not a file of cost tables, expected one written by resjax'):
+  message = r'costs.json: not a file of cost tables \(.*\), expected one written by resjax; delete it$'
+  with pytest.raises(ValueError, match=message) as error:
     timing.costs(clocked(), BUCKETS, path)
+  assert '\n' not in str(error.value)
 
 
 def test_a_table_of_another_shape_is_refused(clocked, tmp_path):
   path = tmp_path / 'costs.json'
   timing.costs(clocked(), BUCKETS, path)
-  tables = json.loads(path.read_text())
-  tables[0]['seconds'] = tables[0]['seconds'][:1]
-  path.write_text(json.dumps(tables))
-  with pytest.raises(ValueError, match='not a file of cost tables'):
+  stored = json.loads(path.read_text())
+  stored['tables'][0]['seconds'] = stored['tables'][0]['seconds'][:1]
+  path.write_text(json.dumps(stored))
+  with pytest.raises(ValueError, match=r'not a file of cost tables \(ValueError: a table of another shape\)'):
     timing.costs(clocked(), BUCKETS, path)
+
+
+def test_tables_of_version_0_1_are_measured_again_and_replaced(clocked, tmp_path):
+  path = tmp_path / 'costs.json'
+  path.write_text(f'[{TABLE}]')
+  runtime = clocked()
+  timing.costs(runtime, BUCKETS, path)
+  assert runtime.calls and json.loads(path.read_text())['format'] == formats.FORMAT
+
+
+def test_a_file_of_a_newer_version_is_refused_in_its_own_words(clocked, tmp_path):
+  path = tmp_path / 'costs.json'
+  path.write_text(json.dumps({'format': formats.FORMAT + 1, 'tables': []}))
+  with pytest.raises(ValueError, match=rf'^{path}: .*newer resjax') as error:
+    timing.costs(clocked(), BUCKETS, path)
+  assert 'not a file of cost tables' not in str(error.value)
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(clocked, tmp_path, caplog):

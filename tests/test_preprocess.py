@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import default
 from resjax import preprocess, resize
 
 RESOLUTIONS = (16, 12, 8)
@@ -60,3 +61,31 @@ def test_flips_are_drawn_per_example_not_per_place_in_the_batch():
   # 4000 fair coins: a standard deviation is 0.8 %; resolutions agree in half of the cases.
   for row in (shared[0], *independent, independent[0] == independent[1], independent[1] == independent[2]):
     assert abs(float(row.mean()) - 0.5) < 0.04
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'normalize': 'none'}, "normalize: got 'none', expected one of imagenet, unit, signed"),
+    ({'interpolation': 'nearest'}, "interpolation: got 'nearest', expected one of bilinear, bicubic"),
+    ({'crop_fraction': 0.0}, 'crop_fraction: got 0.0, expected more than 0, at most 1'),
+    ({'crop_fraction': 1.1}, 'crop_fraction: got 1.1, expected more than 0, at most 1'),
+    ({'max_pixels': 0}, 'max_pixels: got 0, expected more than 0'),
+  ],
+)
+def test_a_preprocessing_that_is_none_is_refused_in_one_line(fields, message):
+  with pytest.raises(ValueError, match=f'^{message}$'):
+    preprocess.Preprocessing(**fields)
+
+
+def test_a_runs_preprocessing_is_that_of_its_evaluation():
+  config = default.get_config()
+  config.data.normalize, config.data.max_pixels, config.eval.crop_fraction = 'unit', 1000, 0.9
+  found = preprocess.Preprocessing.of_config(config)
+  assert found == preprocess.Preprocessing('unit', 'bilinear', 0.9, 1000)
+
+
+def test_lower_resolutions_are_made_with_the_interpolation(crop):
+  linear, cubic = (preprocess.prepare((crop,), (16, 8), 'unit', interpolation=k)[1] for k in ('bilinear', 'bicubic'))
+  np.testing.assert_allclose(cubic, resize.resize(jnp.asarray(crop), 8, 'bicubic') / 255, rtol=0, atol=1e-6)
+  assert np.abs(linear - cubic).max() > 0.01

@@ -10,6 +10,8 @@ from resjax.resize import pyramid, resize
 # PIL rounds to integers after each axis: half a level in the first, half in the second, and the
 # rounding of its fixed-point weights.
 GREY_LEVEL = 1.0 + 1e-3
+# Cubic weights are negative too: the first axis' half a level counts by the sum of their absolute values, at most 1.25.
+CUBIC_LEVEL = 0.5 * 1.25 + 0.5 + 1e-2
 
 
 @pytest.fixture(scope='module')
@@ -28,6 +30,22 @@ def test_within_one_grey_level_of_pil(photographs, size):
   assert difference.mean() <= 0.3  # rounding alone, no shift
   if size == (300, 400):
     assert difference.max() == 0
+
+
+@pytest.mark.parametrize('size', [(224, 224), (47, 133), (431, 577)])
+def test_bicubic_is_within_one_grey_level_of_pil(photographs, size):
+  ours = np.asarray(resize(photographs, size, 'bicubic'))
+  pil = np.stack([Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC) for image in photographs])
+  difference = np.abs(ours - pil)
+  assert difference.max() <= CUBIC_LEVEL and difference.mean() <= 0.3
+  assert np.abs(np.asarray(resize(photographs, size)) - pil).max() > 3  # the other kernel is another image
+
+
+def test_bicubic_keeps_pixels_within_their_range_and_leaves_numbers_alone():
+  edge = np.where(np.arange(16) < 8, 0, 255).astype(np.uint8).reshape(1, 1, 16, 1)  # one axis is resized
+  cut, whole = (np.asarray(resize(images, (1, 40), 'bicubic')) for images in (edge, edge.astype(np.float32)))
+  assert cut.min() == 0 and cut.max() == 255 and whole.min() < -5 and whole.max() > 260
+  np.testing.assert_array_equal(cut, np.clip(whole, 0, 255))
 
 
 def test_within_one_grey_level_of_pil_on_more_photographs(shared_data):

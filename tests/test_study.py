@@ -3,16 +3,18 @@
 import json
 
 import jax
+import networks
 import numpy as np
 import optax
 import pytest
 
 from configs import default
-from resjax import cli, drnet, models, report, rsnet
+from resjax import cli, models, report, rsnet
 from resjax import config as configuration
 from resjax.data.sources import FakeSource
 from resjax.inference import Classifier
 from resjax.measuring import curves, speed, study
+from resjax.routing.known import Known
 from resjax.training import state
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
@@ -48,12 +50,7 @@ def source():
 
 @pytest.fixture(scope='module')
 def classifier():
-  config = make_config()
-  model = models.create('resnet_small', num_classes=5, width=0.25, stages=(1,))
-  variables = jax.jit(lambda key: drnet.init(model, config, key))(jax.random.key(0))
-  rng = np.random.default_rng(0)
-  variables = jax.tree.map(lambda x: np.asarray(x) + rng.uniform(0, 0.3, x.shape).astype(np.float32), variables)
-  return Classifier(model, variables, config, NAMES, max_batch=8, threads=2)
+  return Classifier(networks.tiny('drnet', class_names=NAMES), max_batch=8, threads=2)
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +62,7 @@ def single(classifier, source, numbers, resolution):
   """The classes that the network gives at one resolution, from crops of the largest."""
   place = PIXELS.index(resolution)
   return np.array(
-    [classifier.network.columns(study.cropped(classifier, source, [n]))['guess'][0, place] for n in numbers]
+    [classifier.engines.columns(study.cropped(classifier, source, [n]))['guess'][0, place] for n in numbers]
   )
 
 
@@ -96,7 +93,10 @@ def test_curves_hold_every_router_the_oracle_and_the_known_answer(classifier, so
   numbers = np.array([n for n in range(80) if n != 7][::2])
   scored, _ = study.score(classifier, source, numbers.tolist())
   right = scored.table['guess'] == scored.labels[:, None]
-  assert found['curves']['known'] == [curves.point(numbers % 2, right, classifier.network.costs)]
+  known = Known(classifier.network.macs, PIXELS)
+  seen = {'needed': Source.needed[numbers], 'right': right}
+  np.testing.assert_array_equal(known.choose(seen['needed']), numbers % 2)
+  assert found['curves']['known'] == [curves.point(known, seen, ['16', '8'])]
   assert len(found['curves']['random']) == study.BUDGETS
 
 
@@ -138,17 +138,30 @@ def test_the_gallery_shows_what_it_says(classifier, source, halved):
 def test_shares_by_class_are_those_of_the_setting(halved):
   setting = halved[0]['setting']
   assert setting['how'] == 'budget 0.6' and set(setting['by_class']) == set(NAMES)
-  assert sum(setting['share']) == pytest.approx(1)
+  assert list(setting['share']) == ['16', '8'] and sum(setting['share'].values()) == pytest.approx(1)
   counts = np.bincount([n % 5 for n in range(80) if n != 7][::2])
-  assert np.average(list(setting['by_class'].values()), 0, counts) == pytest.approx(setting['share'])
+  for name, share in setting['share'].items():
+    assert np.average([setting['by_class'][k][name] for k in NAMES], 0, counts) == pytest.approx(share)
+
+
+def test_a_setting_in_milliseconds_is_charged_in_multiply_adds(classifier, source):
+  """The knob is set by the cost table; what it comes to is told in the unit of the page."""
+  made = Classifier(classifier.network, max_batch=8, threads=2)
+  engines = made.engines
+  engines.engine.costs.seconds[:, -1], engines.scorer.costs.seconds[:, -1] = [0.8, 0.08], 0.008  # of eight images
+  found, _ = study.study(made, source, images=20, rounds=1, budget='90ms')
+  setting, high = found['setting'], engines.macs[0] + engines.predictor_macs
+  assert setting['how'] == 'budget 90ms' and setting['share']['16'] > 0.5
+  charged = [macs + engines.predictor_macs for macs in engines.macs]
+  assert setting['macs'] == pytest.approx(np.dot(list(setting['share'].values()), charged)) and setting['macs'] <= high
 
 
 def test_speed_is_compared_with_the_largest_in_one_run(classifier, halved):
   found = halved[0]['speed']
-  assert found['rounds'] == 2 and found['images'] == min(speed.images(classifier.network), 40)
+  assert found['rounds'] == 2 and found['images'] == min(speed.images(classifier.engines), 40)
   names = [way['name'] for way in found['ways']]
   assert names[:2] == ['static', 'static'] and set(names) >= {'predictor', 'cascade', 'random', 'oracle'}
-  first, costs = found['ways'][0], classifier.network.costs
+  first, costs = found['ways'][0], classifier.network.macs
   assert first['speed_up']['median'] == first['real_over_theory']['median'] == first['theory'] == 1
   assert [way['macs'] for way in found['ways'][:2]] == list(costs)
   for way in found['ways']:
@@ -157,15 +170,15 @@ def test_speed_is_compared_with_the_largest_in_one_run(classifier, halved):
 
 
 def test_budgets_lie_between_the_resolutions(classifier):
-  targets, costs = study.budgets(classifier.network), classifier.network.costs
+  targets, costs = study.budgets(classifier.engines), classifier.network.macs
   assert len(targets) == study.BUDGETS and min(costs) < targets[0] < targets[-1] < max(costs)
   assert np.diff(targets) == pytest.approx(np.diff(targets)[0])
 
 
-def test_one_resolution_is_no_comparison(classifier, source, monkeypatch):
-  monkeypatch.setattr(classifier, 'resolutions', (16,))
+def test_one_resolution_is_no_comparison(classifier, source):
+  alone = Classifier(classifier.network.at(16)[0])
   with pytest.raises(ValueError, match=r'resolutions: got \(16,\), expected two or more to compare'):
-    study.study(classifier, source)
+    study.study(alone, source)
 
 
 @pytest.fixture
@@ -211,13 +224,11 @@ def test_what_is_wrong_ends_in_one_line(workdir, tmp_path, argument, message):
     cli.main(['report', f'--workdir={workdir}', '--images=40', '--max-batch=8', argument.format(tmp_path)])
 
 
-def test_a_split_for_it_calibrates_once(classifier, tmp_path, monkeypatch):
-  monkeypatch.setattr(classifier, '_workdir', tmp_path)
-  monkeypatch.setattr(classifier, '_calibration', None)
-  monkeypatch.setattr(classifier, 'config', make_config())
-  assert study.reference_of(classifier) == (None, 'every second image')
-  classifier.config.eval.calibration_split = 'calibration'
-  table, origin = study.reference_of(classifier, images=20)
+def test_a_split_for_it_calibrates_once(classifier, tmp_path):
+  config, made = make_config(), Classifier(classifier.network, workdir=tmp_path, max_batch=8)
+  assert study.reference_of(made, config) == (None, 'every second image')
+  config.eval.calibration_split = 'calibration'
+  table, origin = study.reference_of(made, config, images=20)
   assert origin == "split 'calibration'" and len(table['energy']) == 20 and (tmp_path / 'dial.npz').is_file()
-  again, origin = study.reference_of(classifier)
+  again, origin = study.reference_of(made, config)
   assert again is table and origin == 'dial.npz'

@@ -104,7 +104,7 @@ def read(workdir: pathlib.Path, digest: str) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise FileNotFoundError(f'{path}: not there, and a budget needs it; {advice}')
   try:
-    with np.load(path) as file:
+    with path.open('rb') as opened, np.load(opened) as file:
       columns = dict(file)
     made_for, number = str(columns.pop('network', '')), int(columns.pop('format', np.array(0)))
   except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:

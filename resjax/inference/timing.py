@@ -115,8 +115,7 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     stored = json.loads(text)
     if isinstance(stored, list):  # of version 0.1, whose tables say less of what they are of
       return []
-    formats.check(stored['format'], path)
-    tables = stored['tables']
+    tables = stored['tables'] if stored['format'] <= formats.FORMAT else []
     for table in tables:
       shape = [len(table['of']['resolutions']), len(table['of']['buckets'])]
       if not list(np.shape(table['seconds'])) == list(np.shape(table['measured'])) == shape:
@@ -126,6 +125,7 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     raise ValueError(
       f'{path}: not a file of cost tables ({reason}), expected one written by resjax; delete it'
     ) from error
+  formats.check(stored['format'], path)
   return tables
 
 
