@@ -47,7 +47,7 @@ def test_the_summary_of_a_run_is_of_its_evaluation_split(monkeypatch):
 
 def test_the_predictor_is_scored_where_it_sends_images_and_pays_for_itself(monkeypatch):
   monkeypatch.setattr(drnet, 'costs_of', lambda model, resolutions: (100, 10))
-  monkeypatch.setattr(drnet, 'Predictor', lambda config: types.SimpleNamespace(macs=3))
+  monkeypatch.setattr(drnet, 'predictor_of', lambda config: types.SimpleNamespace(macs=3))
   run = types.SimpleNamespace(config=make_config(), model=None)
   table = {
     'scores': np.array([[1, 0], [0, 1], [0, 1], [0, 1]], np.float32),
