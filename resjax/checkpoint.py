@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from resjax import formats, places
+from resjax import formats, paths
 from resjax.switchable import Variables
 
 _T = TypeVar('_T')
@@ -131,7 +131,7 @@ def reason(error: BaseException) -> str:
 
 def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
   """The folder of a complete step."""
-  root = places.local(workdir, 'workdir').absolute() / 'checkpoints'
+  root = paths.local(workdir, 'workdir').absolute() / 'checkpoints'
   if not root.is_dir():
     raise FileNotFoundError(f'no checkpoints in {workdir}, expected the workdir of a run')
   steps = sorted(int(path.name) for path in root.iterdir() if path.name.isdigit())

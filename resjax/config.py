@@ -219,12 +219,12 @@ def from_json(values: Mapping[str, Any]) -> ConfigDict:
   return ConfigDict(convert(values))
 
 
-def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> ConfigDict:
+def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> ConfigDict:
   """Returns the config of a stored run as this version has it: upgraded, and with defaults where fields came later.
 
   Args:
     stored: What was saved with the run: `config`, as `to_json` gave it, and its `format`; without one it is 0.
-    place: What messages call it.
+    where: What messages call it.
 
   Returns:
     A config with the fields of the default. Of format 0, fields of a recipe's own are left out: nothing read them.
@@ -233,7 +233,7 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
     ValueError: A newer version wrote it.
   """
   number = stored.get('format', 0)
-  formats.check(number, place)
+  formats.check(number, where)
   config = default.get_config()
   fields = flatten(config) | flatten(from_json(stored['config']))
   for upgrade in _UPGRADES[number:]:
@@ -241,7 +241,7 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
   unknown = sorted(fields.keys() - flatten(config).keys())
   if unknown and number:
     raise ValueError(
-      f'{place}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
+      f'{where}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
     )
   with config.ignore_type():
     config.update_from_flattened_dict({name: value for name, value in fields.items() if name not in unknown})
@@ -249,17 +249,17 @@ def complete(stored: Mapping[str, Any], place: str | os.PathLike[str]) -> Config
 
 
 def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
-  """From format 0 to 1: a budget counts the predictor's own multiply-adds, which it had left out."""
+  """From format 0 to 1: a budget counts the predictor's predictor_macs multiply-adds, which it had left out."""
   if fields['method'] != 'drnet':
     return fields
   budget, size = fields['drnet.budget'], fields['drnet.predictor.size']
   name = fields['drnet.predictor.name']
   count, width = len(fields['resolutions']), fields['drnet.predictor.width']
-  own = macs.of_model(create_predictor(name, resolutions=count, width=width), size or PREDICTORS[name][1])
+  predictor_macs = macs.of_model(create_predictor(name, resolutions=count, width=width), size or PREDICTORS[name][1])
   classes, channels = fields['model.num_classes'], fields['model.width']
   network = models.create(fields['model.name'], num_classes=classes, width=channels)
   largest = macs.of_model(network, fields['resolutions'][0])
-  return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + own}
+  return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + predictor_macs}
 
 
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
@@ -278,19 +278,19 @@ def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
   return lines
 
 
-def check_same(stored: Mapping[str, Any], config: ConfigDict, place: str) -> None:
+def check_same(stored: Mapping[str, Any], config: ConfigDict, where: str) -> None:
   """Refuses to go on with a run that was started with another config.
 
   Args:
     stored: As of `complete`.
     config: Of the run that wants to go on.
-    place: What messages call the stored run.
+    where: What messages call the stored run.
 
   Raises:
     ValueError: Fields differ, and all are named; or a newer version wrote it.
   """
-  different = differences(to_json(complete(stored, place)), config)
+  different = differences(to_json(complete(stored, where)), config)
   if different:
     raise ValueError(
-      f'{place} holds a run with another config ({"; ".join(different)}): give its config, or another --workdir'
+      f'{where} holds a run with another config ({"; ".join(different)}): give its config, or another --workdir'
     )

@@ -38,8 +38,8 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
     key: A typed PRNG key.
   """
   variables = rsnet.init(model, config, key)
-  own = predictor_of(config).init(jax.random.fold_in(key, 1))
-  return {kind: variables[kind] | {'predictor': own[kind]} for kind in ('params', 'batch_stats')}
+  fresh = predictor_of(config).init(jax.random.fold_in(key, 1))
+  return {kind: variables[kind] | {'predictor': fresh[kind]} for kind in ('params', 'batch_stats')}
 
 
 def pretraining(config: ConfigDict) -> ConfigDict | None:
@@ -90,15 +90,15 @@ def budget_of(config: ConfigDict, costs: Sequence[int]) -> float:
   Raises:
     ValueError: The budget is below what the predictor and the cheapest resolution cost.
   """
-  own = predictor_of(config).macs
+  predictor_macs = predictor_of(config).macs
   target = Budget.parse(config.drnet.budget).target(max(costs))
-  if target - own < min(costs):
-    lowest = min(costs) + own
+  if target - predictor_macs < min(costs):
+    lowest = min(costs) + predictor_macs
     raise ValueError(
       f'config.drnet.budget: got {config.drnet.budget} ({target:.4g} multiply-adds), expected at least '
       f'{lowest / max(costs):.4g} ({lowest:.4g} multiply-adds: the predictor, and every image at the lowest resolution)'
     )
-  return target - own
+  return target - predictor_macs
 
 
 def budget_loss(

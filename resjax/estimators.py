@@ -132,11 +132,11 @@ def assign(wanted: Array, capacities: Sequence[int]) -> Array:
   return ran
 
 
-def _fill(ran: Array, own: Array, waiting: Array, j: int, room: Array | int) -> tuple[Array, Array, Array]:
+def _fill(ran: Array, wants: Array, waiting: Array, j: int, room: Array | int) -> tuple[Array, Array, Array]:
   """Places those who want j, then those who wait, while there is room: ran, who waits now, and the room left."""
-  place = jnp.where(own, own.cumsum(), own.sum() + waiting.cumsum())
-  here = (own | waiting) & (place <= room)
-  return jnp.where(here, j, ran), (own | waiting) & ~here, room - here.sum()
+  place = jnp.where(wants, wants.cumsum(), wants.sum() + waiting.cumsum())
+  here = (wants | waiting) & (place <= room)
+  return jnp.where(here, j, ran), (wants | waiting) & ~here, room - here.sum()
 
 
 def capacities(size: int, costs: Sequence[float], budget: float, margin: float) -> tuple[int, ...]:

@@ -6,15 +6,15 @@ import os
 FORMAT = 1
 
 
-def check(number: int, place: str | os.PathLike[str]) -> None:
+def check(number: int, where: str | os.PathLike[str]) -> None:
   """Refuses what a newer version wrote.
 
   Args:
     number: The `format` that stands in it; 0 where there is none.
-    place: What the message calls it.
+    where: What the message calls it.
 
   Raises:
     ValueError: The number is above `FORMAT`.
   """
   if number > FORMAT:
-    raise ValueError(f'{place}: got format {number}, expected at most {FORMAT}: a newer resjax wrote it, update resjax')
+    raise ValueError(f'{where}: got format {number}, expected at most {FORMAT}: a newer resjax wrote it, update resjax')

@@ -61,9 +61,9 @@ def share(
     mask = jax.tree.map_with_path(lambda path, leaf: bool(private(path_text(path), leaf)), variables)
     if not any(jax.tree.leaves(mask)):
       raise ValueError('private: true for no leaf, expected one or more that are private to a resolution')
-    own = jax.tree.map(lambda leaf, chosen: leaf if chosen else None, variables, mask)
+    alone = jax.tree.map(lambda leaf, chosen: leaf if chosen else None, variables, mask)
     rest = jax.tree.map(lambda leaf, chosen: None if chosen else leaf, variables, mask)
-    return {'shared': rest, 'private': {key: own for key in keys}}
+    return {'shared': rest, 'private': {key: alone for key in keys}}
   _check_batch_norm(variables)
   statistics = flatten_dict(variables['batch_stats'])
   normalisers = {path[:-1] for path in statistics}
@@ -176,10 +176,10 @@ def with_view(variables: Variables, resolution: Resolution, plain: Any) -> Varia
   key = set_of(variables, resolution)
   if 'params' in variables:
     return variables | {'batch_stats': variables['batch_stats'] | {key: plain['batch_stats']}}
-  own = variables['private']
+  sets = variables['private']
   return variables | {
     'shared': _at_leaves_of(variables['shared'], plain),
-    'private': own | {key: _at_leaves_of(own[key], plain)},
+    'private': sets | {key: _at_leaves_of(sets[key], plain)},
   }
 
 

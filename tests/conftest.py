@@ -1,5 +1,7 @@
 """Eight virtual CPU devices, quick compilation, strict promotion: set before jax starts."""
 
+import functools
+import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -9,12 +11,18 @@ CACHE = os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # torch's threads would wait for each other, and for the tests beside
+# Half of a test's time is compiling, and half of that are XLA's new emitters; a JAX that has no older ones has no such
+# flag, and would end at it.
+EMITTERS = importlib.metadata.version('jaxlib').startswith('0.10.')
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=8',
     '--xla_backend_optimization_level=0',
     '--xla_llvm_disable_expensive_passes=true',
+    '--xla_cpu_parallel_codegen_split_count=1',
+    *['--xla_cpu_use_fusion_emitters=false'] * EMITTERS,
   ]
 )
 
@@ -34,6 +42,16 @@ def shared_data():
   if not (SHARED / 'data').is_dir():
     pytest.skip('needs the photographs and weights in ../shared/data, which are not part of the project')
   return SHARED / 'data'
+
+
+@pytest.fixture(scope='module')
+def shallow():
+  """One stage of the small network instead of three, for runs of which no number depends on it: they compile sooner."""
+  from resjax import models
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(models.MODELS, 'resnet_small', functools.partial(models.MODELS['resnet_small'], stages=(1,)))
+    yield
 
 
 @pytest.fixture

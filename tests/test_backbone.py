@@ -1,6 +1,5 @@
 """DRNet's three beginnings, run from start to result; what cannot be a beginning is refused."""
 
-import functools
 import json
 
 import jax
@@ -10,18 +9,12 @@ from flax.traverse_util import flatten_dict
 
 from configs import default
 from resjax import config as configuration
-from resjax import drnet, models
+from resjax import drnet
 from resjax.training import backbone, loop, run
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
 
-
-@pytest.fixture(scope='module', autouse=True)
-def shallow():
-  """One stage instead of three: what is tested here does not depend on it, and it compiles sooner."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(models.MODELS, 'resnet_small', functools.partial(models.MODELS['resnet_small'], stages=(1,)))
-    yield
+pytestmark = pytest.mark.usefixtures('shallow')
 
 
 def tiny(**fields):
@@ -56,7 +49,7 @@ def saved(workdir, config):
 
 
 @pytest.fixture(scope='module')
-def network(tmp_path_factory):
+def network(shallow, tmp_path_factory):
   """A checkpoint of an RS-Net at three resolutions, with averaged parameters; what it holds, by name."""
   config = tiny(method='rsnet', resolutions=(16, 12, 8), **{'optimizer.ema_decay': 0.5})
   workdir = tmp_path_factory.mktemp('runs') / 'rsnet'

@@ -1,7 +1,5 @@
 import io
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,16 +143,6 @@ def test_tfds_may_have_fewer_classes_than_the_model(monkeypatch):
 def test_unknown_source():
   with pytest.raises(ValueError, match=r"config.data.source: 'web', expected one of tfds, folder"):
     sources.create(make_config(source='web'), 'train')
-
-
-def test_importing_resjax_imports_no_data_library():
-  heavy = ('grain', 'tensorflow', 'tensorflow_datasets', 'sklearn', 'array_record')
-  code = (
-    'import sys, resjax, resjax.data, resjax.data.sources\n'
-    f'found = [name for name in {heavy} if name in sys.modules]\n'
-    'assert not found, found'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_a_folder_in_a_bucket_is_read_as_a_local_one(folder, monkeypatch):

@@ -15,6 +15,8 @@ from resjax.data import loader
 from resjax.training import evaluate, loop, run
 from resjax.training.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.usefixtures('shallow')
+
 
 def tiny():
   """Twelve steps of a small network on random images; everything a recipe has, in seconds."""
@@ -36,7 +38,7 @@ def tiny():
 
 
 @pytest.fixture(scope='module')
-def finished(tmp_path_factory):
+def finished(shallow, tmp_path_factory):
   """A run that was not interrupted."""
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
   return workdir, loop.train_and_evaluate(tiny(), workdir)

@@ -19,6 +19,7 @@ from resjax.training.checkpoints import Checkpoints
 from resjax.training.preemption import Notice, Preempted
 
 ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures('shallow')
 
 
 def told_at(step, monkeypatch):

@@ -63,8 +63,8 @@ class TrainBatch(Maker):
   def _example(self, position: int, bad: list[tuple[str, str]]) -> tuple:
     """Images, label and number of the next readable image from a position of the stream on."""
     n = len(self.source)
-    epoch, place = divmod(position, n)
-    first = int(_order(self.seed, epoch, n)[place])
+    epoch, offset = divmod(position, n)
+    first = int(_order(self.seed, epoch, n)[offset])
     for index in (i % n for i in range(first, first + min(n, self.max_bad + 1))):
       bits = np.random.Philox(key=[self.seed, position]) if self.draws else None
       try:

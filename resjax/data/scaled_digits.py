@@ -58,16 +58,16 @@ class ScaledDigits:
     # Dealt out in turns, class after class: every split has as many of each digit.
     order = np.random.default_rng(_SEED).permutation(len(ink))
     order = order[np.argsort(labels[order], kind='stable')]
-    own = order[np.isin(np.arange(len(ink)) % 6, _SHARES[split])]
+    writings = order[np.isin(np.arange(len(ink)) % 6, _SHARES[split])]
     rng = np.random.default_rng([_SEED, list(SPLITS).index(split)])
     size = size or SPLITS[split]
     self.split = split
-    self.handwriting = np.resize(rng.permutation(own), size).astype(np.int32)
+    self.handwriting = np.resize(rng.permutation(writings), size).astype(np.int32)
     self.labels = labels[self.handwriting].astype(np.int32)
     self.digit_size = rng.permutation(np.resize(list(NEEDED), size)).astype(np.int32)
     self.needed = np.select([self.digit_size == height for height in NEEDED], list(NEEDED.values())).astype(np.int32)
     images = [
-      _draw(rng, ink, own, self.handwriting[i : i + _CHUNK], self.digit_size[i : i + _CHUNK])
+      _draw(rng, ink, writings, self.handwriting[i : i + _CHUNK], self.digit_size[i : i + _CHUNK])
       for i in range(0, size, _CHUNK)
     ]
     self.images = np.ascontiguousarray(np.concatenate(images))
@@ -108,7 +108,7 @@ def _colours(rng: np.random.Generator, n: int, low: float, high: float) -> np.nd
 def _draw(
   rng: np.random.Generator,
   ink: np.ndarray,
-  own: np.ndarray,
+  writings: np.ndarray,
   handwriting: np.ndarray,
   heights: np.ndarray,
 ) -> np.ndarray:
@@ -126,7 +126,7 @@ def _draw(
     grid = np.arange(8)
     rows = (grid >= row[:, None]) & (grid < (row + np.where(tall, 4, 3))[:, None])
     columns = (grid >= column[:, None]) & (grid < (column + np.where(tall, 3, 4))[:, None])
-    window = ink[rng.choice(own, n)] * rows[:, :, None] * columns[:, None]
+    window = ink[rng.choice(writings, n)] * rows[:, :, None] * columns[:, None]
     extent = rng.uniform(8, 28, n)
     top, left = rng.uniform(-0.5, 1, (2, n)) * (CANVAS - extent / 2)
     canvas = _paint(canvas, _stamp(window, extent, extent, top, left), _colours(rng, n, 0.35, 0.6))

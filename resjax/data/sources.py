@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from resjax.data.cache import cached
 from resjax.data.decode import SUFFIXES
-from resjax.places import place
+from resjax.paths import path_of
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
 
@@ -192,7 +192,7 @@ class FakeSource:
 
 def _split_folder(root: str, split: str) -> epath.Path:
   """The folder of a split."""
-  folder = place(root, 'config.data.dir') / split
+  folder = path_of(root, 'config.data.dir') / split
   short = folder.with_name('val')
   return short if split == 'validation' and not folder.is_dir() and short.is_dir() else folder
 

@@ -7,7 +7,7 @@ from etils import epath
 
 from resjax.data.decode import BadImage
 from resjax.data.tfrecord import Part, TFRecords
-from resjax.places import is_remote, place
+from resjax.paths import is_remote, path_of
 
 __all__ = ['TfdsSource']
 
@@ -70,13 +70,13 @@ class TfdsSource:
 
   def name_of(self, index: int) -> str:
     """Returns the data set, the split and the number of a record, and its place in a file."""
-    place = f' ({self._records.name_of(index)})' if isinstance(self._records, TFRecords) else ''
-    return f'{self.name} {self.split} {index}{place}'
+    where = f' ({self._records.name_of(index)})' if isinstance(self._records, TFRecords) else ''
+    return f'{self.name} {self.split} {index}{where}'
 
 
 def _builder(name: str, data_dir: str) -> Any:
   """The builder of a data set that is prepared."""
-  folder = place(data_dir, 'config.data.dir')
+  folder = path_of(data_dir, 'config.data.dir')
   if data_dir and (folder / 'dataset_info.json').is_file():
     builder = tfds.builder_from_directory(folder)
     if builder.name != name.split(':')[0].split('/')[0]:

@@ -104,12 +104,12 @@ class Planner:
     order = np.argsort(choice, kind='stable')
     counts = np.bincount(choice, minlength=len(self.seconds))
     run, seconds = self._images_at(counts, promote)
-    own = np.split(order, np.cumsum(counts)[:-1])
+    wanted = np.split(order, np.cumsum(counts)[:-1])
     ran = np.empty(len(choice), int)
     groups: list[Group] = []
     carried = order[:0]
-    for place in reversed(range(len(own))):
-      waiting = np.concatenate([own[place], carried])
+    for place in reversed(range(len(wanted))):
+      waiting = np.concatenate([wanted[place], carried])
       here, carried = np.split(waiting, [run[place]])
       ran[here] = place
       groups[:0] = self._groups(place, here)

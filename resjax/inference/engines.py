@@ -59,10 +59,10 @@ class Engines:
     """
     if name not in self.routers:
       raise ValueError(f'router: got {name!r}, expected one of {", ".join(self.routers)} with this network')
-    costs, own = tuple(map(float, self.macs)), float(self.predictor_macs)
+    costs, predictor = tuple(map(float, self.macs)), float(self.predictor_macs)
     if timed:
-      costs, own = milliseconds(self.engine), milliseconds(self.scorer)[0] if self.scorer else 0.0
-    return routing.kind_of(name).of(costs, own, calibration)
+      costs, predictor = milliseconds(self.engine), milliseconds(self.scorer)[0] if self.scorer else 0.0
+    return routing.kind_of(name).of(costs, predictor, calibration)
 
   def images(
     self,

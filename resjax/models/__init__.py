@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from resjax.models import own
+from resjax.models import foreign
 from resjax.models.mobilenetv2 import MobileNetV2
 from resjax.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -47,7 +47,7 @@ def check_name(name: str) -> None:
     return
   if not isinstance(name, str) or ':' not in name:
     raise ValueError(f'model.name: got {name!r}, expected one of {", ".join(MODELS)}, or package.module:factory')
-  own.find(name)
+  foreign.find(name)
 
 
 def create(
@@ -86,7 +86,7 @@ def create(
     raise ValueError(f"model.dtype: expected 'float32' or 'bfloat16', got {dtype!r}")
   given = {'width': width, 'zero_init_last_gamma': zero_init_last_gamma, 'dtype': dtype, 'axis_name': axis_name}
   if name not in MODELS:
-    return own.create(name, num_classes=num_classes, given=given, options=options)
+    return foreign.create(name, num_classes=num_classes, given=given, options=options)
   known = set(inspect.signature(MODELS[name]).parameters) - {'parent', 'name'}
   for option in options:
     if option not in known:
@@ -115,13 +115,15 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
     axis_name=axis_name,
   )
   if fields.name not in MODELS:
-    own.check(model, fields.name, num_classes=fields.num_classes, resolution=config.resolutions[0], axis_name=axis_name)
+    foreign.check(
+      model, fields.name, num_classes=fields.num_classes, resolution=config.resolutions[0], axis_name=axis_name
+    )
   return model
 
 
 def check_mask(model: nn.Module, name: str) -> None:
   """Raises ValueError unless a network can count some images alone, as DRNet asks while it trains the network."""
-  if not own.takes(model, 'mask'):
+  if not foreign.takes(model, 'mask'):
     raise ValueError(
       f"model.name: {name} takes no mask, expected model(images, *, train, mask=None) with method='drnet', "
       'or drnet.frozen=True'

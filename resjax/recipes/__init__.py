@@ -30,8 +30,8 @@ def make(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
     FileNotFoundError: There is no such recipe.
     ValueError: It has no such field, or a value is not of the field's type.
   """
-  place, *argument = str(recipe).split(':', 1)
-  module = importlib.import_module(f'resjax.recipes.{place}') if place in NAMES else _module_of(place)
+  name, *argument = str(recipe).split(':', 1)
+  module = importlib.import_module(f'resjax.recipes.{name}') if name in NAMES else _module_of(name)
   return _with_fields(module.get_config(*argument), fields)
 
 
@@ -40,17 +40,17 @@ def name_of(recipe: str | pathlib.Path) -> str:
   return pathlib.Path(str(recipe).split(':', 1)[0]).stem
 
 
-def _module_of(place: str) -> types.ModuleType:
+def _module_of(file: str) -> types.ModuleType:
   """The module in a file."""
-  path = pathlib.Path(place)
+  path = pathlib.Path(file)
   if not path.is_file():
-    raise FileNotFoundError(f'--config: no file {place}, expected a recipe: a file or one of {", ".join(NAMES)}')
+    raise FileNotFoundError(f'--config: no file {file}, expected a recipe: a file or one of {", ".join(NAMES)}')
   root = str(path.absolute().parent.parent)  # recipes may import each other as `configs.NAME`
   if root not in sys.path:
     sys.path.append(root)
   spec = importlib.util.spec_from_file_location(path.stem, path)
   if spec is None or spec.loader is None:
-    raise ValueError(f'--config: got {place}, expected a Python file with a function get_config')
+    raise ValueError(f'--config: got {file}, expected a Python file with a function get_config')
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
@@ -58,7 +58,7 @@ def _module_of(place: str) -> types.ModuleType:
     if error.name != 'configs':
       raise
     raise ValueError(
-      f'--config: {place} imports from configs, which is not here; expected `from resjax.recipes import ...`'
+      f'--config: {file} imports from configs, which is not here; expected `from resjax.recipes import ...`'
     ) from None
   return module
 
@@ -89,11 +89,11 @@ def _with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
 
 def _check_field(config: ConfigDict, name: str) -> None:
   """Refuses a name that no field has."""
-  place: Any = config
+  section: Any = config
   for part in name.split('.'):
-    names = list(place) if isinstance(place, ConfigDict) else []
+    names = list(section) if isinstance(section, ConfigDict) else []
     if part not in names:
       close = [f'. Did you mean "{near}" instead of "{part}"?' for near in difflib.get_close_matches(part, names, 1)]
       hint = close[0] if close else ', expected one of resjax/recipes/default.py'
       raise ValueError(f'--config.{name}: no such field{hint}')
-    place = place[part]
+    section = section[part]

@@ -93,11 +93,11 @@ def _shares(results: dict[str, Any]) -> Table:
 def _routing(results: dict[str, Any]) -> str:
   """What the predictor costs, and how often it finds what is known to be needed."""
   lines = []
-  if own := results.get('predictor'):
+  if predictor := results.get('predictor'):
     total = results['routers']['predictor']['macs']
     lines.append(
-      f'multiply-adds per image: {macs_text(own["mean_macs_without"])}, '
-      f'{macs_text(total)} with the predictor; budget {macs_text(own["budget"])}'
+      f'multiply-adds per image: {macs_text(predictor["mean_macs_without"])}, '
+      f'{macs_text(total)} with the predictor; budget {macs_text(predictor["budget"])}'
     )
   if needed := results.get('needed'):
     lines.append(

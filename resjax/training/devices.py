@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from resjax import compiling
 from resjax.training.step import AXIS
 
-WAYS = ('shard_map', 'pmap')
+PARALLEL = ('shard_map', 'pmap')
 
 
 def placed(tree: Any, sharding: Sharding) -> Any:
@@ -32,8 +32,8 @@ class Devices:
     Raises:
       ValueError: `parallel` is neither, or 'pmap' on several hosts.
     """
-    if parallel not in WAYS:
-      raise ValueError(f'parallel: got {parallel!r}, expected one of {", ".join(WAYS)}')
+    if parallel not in PARALLEL:
+      raise ValueError(f'parallel: got {parallel!r}, expected one of {", ".join(PARALLEL)}')
     if parallel == 'pmap' and jax.process_count() > 1:
       raise ValueError(f"parallel: got 'pmap' on {jax.process_count()} hosts, expected 'shard_map'")
     self.parallel = parallel

@@ -40,8 +40,8 @@ def evaluate(run: Run, variables: Variables) -> tuple[dict[str, Any], Table]:
 def score_predictor(run: Run, table: Table) -> dict[str, Any]:
   """Returns what DRNet's predictor comes to on the images of a table, see `routing.score`."""
   resolutions = run.config.resolutions
-  costs, own = drnet.costs_of(run.model, resolutions), drnet.predictor_of(run.config).macs
-  router = Predictor(tuple(map(float, costs)), own)
+  costs, predictor_macs = drnet.costs_of(run.model, resolutions), drnet.predictor_of(run.config).macs
+  router = Predictor(tuple(map(float, costs)), predictor_macs)
   right = right_of(table['ranks'][:, : len(resolutions)])
   return score_of(router.choose(router.read(table)), right, router.charged, [str(r) for r in resolutions])
 

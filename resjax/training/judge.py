@@ -34,9 +34,9 @@ def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | 
   if source.needed is not None:
     found = found | {'needed': np.asarray(source.needed)}
   table, numbers = evaluate.readable(found), np.flatnonzero(found['ranks'][:, 0] >= 0)
-  costs, own = drnet.costs_of(run.model, config.resolutions), drnet.predictor_of(config).macs
-  result = compare(table, calibration, costs, own, config.resolutions, source.class_names, config.seed)
-  result['predictor'] |= {'budget': own + drnet.budget_of(config, costs)}
+  costs, predictor_macs = drnet.costs_of(run.model, config.resolutions), drnet.predictor_of(config).macs
+  result = compare(table, calibration, costs, predictor_macs, config.resolutions, source.class_names, config.seed)
+  result['predictor'] |= {'budget': predictor_macs + drnet.budget_of(config, costs)}
   if jax.process_index() == 0:
     rows = sent(table, numbers, config.resolutions)
     crop = evaluation_crops(Preprocessing.of_config(config), tuple(config.resolutions)[:1])

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from resjax import config as configuration
 from resjax import formats, macs, report
 from resjax.data import loader
-from resjax.places import local
+from resjax.paths import local
 from resjax.training import backbone, evaluate, judge
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
@@ -53,9 +53,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
       step = checkpoints.newest_whole()
       if step is None:
-        before, place = method.pretraining(config), workdir / 'pretraining'
-        seconds = train_and_evaluate(before, place)['train_seconds'] if before else 0.0
-        state = backbone.start(run.fresh_state, config, method.backbone(config, place), run.devices)
+        before, folder = method.pretraining(config), workdir / 'pretraining'
+        seconds = train_and_evaluate(before, folder)['train_seconds'] if before else 0.0
+        state = backbone.start(run.fresh_state, config, method.backbone(config, folder), run.devices)
       else:
         state, seconds = resume(run, checkpoints, step, workdir)
       if int(state.step) < run.total_steps:
@@ -74,9 +74,9 @@ def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
   results = report.read(workdir)
   if results is None:
     return None
-  place = f'workdir {workdir}'
-  configuration.check_same(results, config, place)
-  before, method = configuration.complete(results, place), config.method
+  where = f'workdir {workdir}'
+  configuration.check_same(results, config, where)
+  before, method = configuration.complete(results, where), config.method
   if configuration.fields_read(before, method) != configuration.fields_read(config, method):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:

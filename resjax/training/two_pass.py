@@ -94,8 +94,8 @@ def _look(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., Any
 
   def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None) -> Array:
     variables, key = {'params': params, 'batch_stats': batch_stats}, step.key_of(config.seed, number)
-    own, _ = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
-    return _with_row(logits, own, place, len(config.resolutions))
+    logits_here, _ = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
+    return _with_row(logits, logits_here, place, len(config.resolutions))
 
   return body
 
@@ -108,17 +108,17 @@ def _learn(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., An
 
     def loss_of(params: Any) -> Any:
       variables = {'params': params, 'batch_stats': batch_stats}
-      own, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
+      logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
       changed = switchable.set_of(variables, config.resolutions[place])
-      rows = _with_row(logits, own, place, len(config.resolutions))
+      rows = _with_row(logits, logits_here, place, len(config.resolutions))
       loss, _ = rsnet.loss_of_logits(config, rows, batch['label'], stop_gradient(params['alpha']))
       return loss, ({changed: statistics[changed]}, rows)
 
     # On varying parameters each device has a gradient of its own: one mean over devices serves all resolutions.
     varying = jax.lax.pcast(params, AXIS, to='varying')
-    (_, (statistics, rows)), own = jax.value_and_grad(loss_of, has_aux=True)(varying)
-    own = jax.tree.map(lambda g: g[None], own)
-    grads = own if grads is None else jax.tree.map(jnp.add, grads, own)
+    (_, (statistics, rows)), new = jax.value_and_grad(loss_of, has_aux=True)(varying)
+    new = jax.tree.map(lambda g: g[None], new)
+    grads = new if grads is None else jax.tree.map(jnp.add, grads, new)
     return step.averaged(statistics, batch_stats), rows, grads
 
   return body
@@ -141,8 +141,8 @@ def _update(config: ConfigDict, tx: optax.GradientTransformation) -> Callable[..
   return body
 
 
-def _with_row(logits: Array | None, own: Array, place: int, count: int) -> Array:
+def _with_row(logits: Array | None, row: Array, place: int, count: int) -> Array:
   """Logits `[R, B, K]` with one resolution's, `[1, B, K]`, in their place; zeros where nothing is known yet."""
   if logits is None:
-    logits = jnp.zeros((count, *own.shape[1:]), own.dtype)
-  return jnp.concatenate([stop_gradient(logits[:place]), own, stop_gradient(logits[place + 1 :])])
+    logits = jnp.zeros((count, *row.shape[1:]), row.dtype)
+  return jnp.concatenate([stop_gradient(logits[:place]), row, stop_gradient(logits[place + 1 :])])

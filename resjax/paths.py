@@ -6,7 +6,7 @@ import pathlib
 import fsspec
 from etils import epath
 
-__all__ = ['is_remote', 'local', 'place']
+__all__ = ['is_remote', 'local', 'path_of']
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -14,7 +14,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
   return '://' in os.fspath(path)
 
 
-def place(path: str | os.PathLike[str], field: str) -> epath.Path:
+def path_of(path: str | os.PathLike[str], field: str) -> epath.Path:
   """Returns a path with pathlib's methods; `~` stands for the home folder.
 
   Args:
