@@ -5,7 +5,7 @@ import networks
 import numpy as np
 import pytest
 
-from resjax import preprocess
+from resjax import preprocess, switchable
 from resjax.inference import programs
 from resjax.preprocess import Preprocessing
 
@@ -89,6 +89,14 @@ def test_the_digest_tells_programs_apart_that_give_other_logits(network):
     assert other.digest != low.digest, field
   (_, rounded) = programs.of_network(network.with_dtype('bfloat16'))
   assert rounded.digest != low.digest and rounded.dtype == 'bfloat16'
+
+
+def test_the_digest_tells_resolutions_apart_that_share_all_their_variables(network):
+  plain = switchable.extract(network.variables, 16)
+  shared = switchable.share(plain, (16, 8), shared_batch_norm=True)
+  high, low = programs.of_network(network.replace(variables=shared, predictor=None))
+  jax.tree.map(np.testing.assert_array_equal, high.variables, low.variables)
+  assert high.digest != low.digest
 
 
 def test_a_description_tells_what_takes_other_time_and_not_which_weights(network):
