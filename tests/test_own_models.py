@@ -114,7 +114,7 @@ def test_a_config_names_a_factory_that_can_be_imported(name, message):
 
 def test_drnet_trains_a_network_that_takes_a_mask():
   def loss_fn(name, **fields):
-    config = config_of(name, **{'method': 'drnet', 'drnet.budget': 37_500.0, 'drnet.predictor.size': 8, **fields})
+    config = config_of(name, **{'method': 'drnet', 'drnet.budget': 55_000.0, 'drnet.predictor.size': 8, **fields})
     model = models.from_config(config)
     return model, config, drnet.make_loss_fn(model, config)
 
