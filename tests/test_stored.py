@@ -4,6 +4,7 @@ Two workdirs, made on one device: `rsnet`, 6 steps of the quickstart's network a
 and 6, finished; `drnet`, the same with a predictor: its last step, its calibration and its measured costs.
 """
 
+import json
 import pathlib
 import shutil
 import tarfile
@@ -12,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from resjax import checkpoint, recipes, trained
+from resjax import checkpoint, cli, recipes, trained
+from resjax.data import sources
+from resjax.inference import Classifier, images
 from resjax.recipes import default
 from resjax.training import loop, run
 from resjax.training.devices import Devices
@@ -102,3 +105,22 @@ def test_its_variables_and_config_are_read(stored, name, made):
 def test_another_config_is_refused_as_it_was_then(stored):
   with pytest.raises(ValueError, match=r'holds a run with another config \(config.batch_size: 8 there, 16 here\)'):
     loop.train_and_evaluate(config(batch_size=16), stored / 'rsnet')
+
+
+def test_its_network_classifies_as_it_did_then(stored):
+  """By its own calibration; its cost table, which says less than one does now, is measured anew."""
+  found = trained.read(stored / 'drnet')
+  wanted = images.of_source(sources.create(found.config, 'val'), range(2))
+  classifier = Classifier(found.network, workdir=stored / 'drnet', max_batch=8)
+  predictions = classifier.predict(wanted, budget=BUDGET)
+  assert [(p.class_index, p.resolution, p.macs) for p in predictions] == [(3, 8, 85_312.0)] * 2
+  assert [p.probability for p in predictions] == pytest.approx([0.2945969, 0.2817957], rel=TOLERANCE)
+  costs = json.loads((stored / 'drnet' / 'costs.json').read_text())
+  assert costs['format'] == 1 and len(costs['tables']) == 2  # the network's, and its predictor's
+
+
+def test_it_is_reported(stored, capsys):
+  workdir = stored / 'drnet'
+  cli.main(['report', f'--workdir={workdir}', '--images=8', '--rounds=1', '--max-batch=8'])
+  page = (workdir / 'report.html').read_text(encoding='utf-8')
+  assert 'drnet, resnet_small, fake' in page and f'In {workdir}/report.html' in capsys.readouterr().out
