@@ -1,0 +1,102 @@
+"""Routers of a classifier: set to a budget once, noted once where they miss it; a new one is a class and an entry."""
+
+import dataclasses
+import logging
+from typing import ClassVar
+
+import networks
+import numpy as np
+import pytest
+
+from resjax import routing
+from resjax.inference import Classifier
+from resjax.routing.dial import mean_cost
+from resjax.routing.random import even_draws
+from resjax.routing.router import Dialled
+
+
+@pytest.fixture(scope='module', params=['rsnet', 'drnet'])
+def network(request):
+  """One whose BatchNorm sets differ."""
+  return networks.tiny(request.param)
+
+
+@pytest.fixture(scope='module')
+def photographs():
+  """Of many sizes."""
+  rng = np.random.default_rng(0)
+  return [rng.integers(0, 256, (*rng.integers(14, 40, 2), 3), np.uint8) for _ in range(60)]
+
+
+def test_milliseconds_are_a_budget(network, photographs):
+  classifier = Classifier(network, max_batch=8, threads=2, promote=False)
+  classifier.calibrate(photographs)
+  classifier.engines.engine.costs.seconds[:, -1] = [0.8, 0.08]  # of eight images
+  for engine in filter(None, [classifier.engines.scorer]):
+    engine.costs.seconds[:, -1] = 0.008
+  router = classifier.router('random', '55ms')
+  assert router.costs == pytest.approx((100, 10)) and router.charged.tolist() == pytest.approx([100, 10])
+  assert mean_cost(router, even_draws(1000)) == pytest.approx(55, abs=1.5)  # one of 60 images: 1.5
+  assert classifier.router('random', ' 55 ms') is router is classifier.router('random', routing.Budget(55, 'ms'))
+  if network.predictor is not None:
+    assert classifier.router('predictor', '55ms').own == pytest.approx(1)
+  with pytest.raises(ValueError, match=r"budget: got 120, expected 10 to 100 with router 'random'"):
+    classifier.router('random', '120ms')
+
+
+def test_a_dialled_router_is_made_once(network, photographs):
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate(photographs)
+  for name in classifier.engines.routers:
+    router = classifier.router(name, 0.6)
+    assert classifier.router(name, 0.6) is router is classifier.router(name, '0.6')
+    assert classifier.router(name, 0.7) is not router
+  assert classifier.router(None, 0.6) is classifier.router(classifier.engines.routers[0], 0.6)
+  before = classifier.router('cascade', 0.6)
+  classifier.calibrate(photographs[:30])
+  assert classifier.router('cascade', 0.6) is not before
+
+
+def test_a_budget_that_is_missed_is_noted_once(network, photographs, caplog):
+  """Three images alike: no knob comes near to what was asked, and that is said, but not 50 times."""
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate([photographs[0]] * 3)
+  with caplog.at_level(logging.WARNING):
+    for _ in range(50):
+      classifier.predict(photographs[:1], router='cascade', budget=0.7)
+  (note,) = classifier.notes
+  assert note.startswith("budget 0.7: on the 3 calibration images router 'cascade' comes to ")
+  assert note.endswith(' of it and no nearer; more, or more varied, images would help')
+  assert caplog.text.count('and no nearer') == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightest(Dialled):
+  """Sends the images whose surest class is the latest in the alphabet up."""
+
+  name: ClassVar[str] = 'brightest'
+  help: ClassVar[str] = 'a toy'
+  style: ClassVar[tuple[str, str]] = ('#000000', 'x')
+
+  costs: tuple[float, ...]
+  knob: float = 0.0
+
+  def read(self, seen):
+    return seen['energy']
+
+  def choose(self, column):
+    return (column / 100 < self.knob).astype(int)
+
+
+def test_a_new_router_is_a_class_and_an_entry(network, photographs, monkeypatch):
+  for table in (routing.ROUTERS, routing.DIALLED):
+    monkeypatch.setitem(table, 'brightest', Brightest)
+  classifier = Classifier(network, max_batch=8, threads=2, promote=False)
+  assert classifier.engines.routers[-1] == 'brightest'
+  classifier.calibrate(photographs)
+  predictions = classifier.predict(photographs, router='brightest', budget=0.6)
+  energies = classifier.calibrated['energy']
+  knob = classifier.router('brightest', 0.6).knob
+  assert [p.resolution for p in predictions] == [8 if e / 100 < knob else 16 for e in energies]
+  largest = classifier.network.macs[0]
+  assert np.mean([p.macs for p in predictions]) == pytest.approx(0.6 * largest, abs=largest / 60)
