@@ -36,9 +36,3 @@ def tiny(method='rsnet', noise=0.3, **fields):
     predictor=drnet.predictor_of(config) if method == 'drnet' else None,
   )
   return made.replace(**fields)
-
-
-def photographs(count=60):
-  """Random images uint8 `[H, W, 3]` of many sizes."""
-  rng = np.random.default_rng(0)
-  return [rng.integers(0, 256, (*rng.integers(14, 40, 2), 3), np.uint8) for _ in range(count)]

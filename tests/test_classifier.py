@@ -27,7 +27,9 @@ def network(request):
 
 @pytest.fixture(scope='module')
 def photographs():
-  return networks.photographs()
+  """Of many sizes."""
+  rng = np.random.default_rng(0)
+  return [rng.integers(0, 256, (*rng.integers(14, 40, 2), 3), np.uint8) for _ in range(60)]
 
 
 @pytest.fixture(scope='module')
