@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from resjax import config, losses, macs, models, preprocess, recipes, resize, routing, switchable, unseen
+from resjax import config, formats, losses, macs, models, preprocess, recipes, resize, routing, switchable, unseen
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
 from resjax.routing import Budget
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
   from resjax.inference import Classifier, Prediction
   from resjax.training.loop import train_and_evaluate
 
-__version__ = '0.2.0'
+__version__ = formats.VERSION
 
 __all__ = [
   'Budget',

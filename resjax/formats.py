@@ -1,6 +1,8 @@
-"""The number in all that is stored here, which tells an older resjax that a newer one wrote it."""
+"""The version, and the number in all that is stored, which tells an older resjax that a newer one wrote it."""
 
 import os
+
+VERSION = '0.2.0'
 
 # Of checkpoints, results.json and what stands beside them. 0 is what was written before there were numbers.
 FORMAT = 1

@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import resjax
 from resjax import formats
 
 NAME = 'results.json'
@@ -81,7 +80,7 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def versions() -> dict[str, Any]:
   """Returns the versions of what a result depends on, and the devices it was made on."""
-  found = {'python': platform.python_version(), 'resjax': resjax.__version__}
+  found = {'python': platform.python_version(), 'resjax': formats.VERSION}
   return (
     found
     | {package: importlib.metadata.version(package) for package in _PACKAGES}
