@@ -1,5 +1,7 @@
 """Routers on small tables that can be checked by eye, and what they are charged on images that count their cost."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -188,3 +190,11 @@ def test_a_network_has_the_routers_that_it_has_all_for():
 def test_detail_without_a_calibration_is_refused():
   with pytest.raises(FileNotFoundError, match="calibration: none, expected one for router 'detail'"):
     routing.kind_of('detail').of(COSTS, 0.0, None)
+
+
+def test_the_documentation_has_a_row_for_each_router():
+  root = pathlib.Path(__file__).parents[1]
+  inference, drnet = ((root / 'docs' / name).read_text(encoding='utf-8') for name in ('inference.md', 'drnet.md'))
+  assert [name for name in routing.DIALLED if f'| `{name}` |' not in inference] == []
+  judged = set(routing.ROUTERS) - {'static', 'detail'}
+  assert [name for name in judged if f'| `{name}` |' not in drnet] == []
