@@ -34,7 +34,6 @@ _CHOICES = {
   'drnet.estimator': ('dense', 'routed', 'supervised'),
   'drnet.predictor.name': tuple(PREDICTORS),
   'model.dtype': ('float32', 'bfloat16'),
-  'data.source': ('tfds', 'folder', 'scaled_digits', 'fake'),
   'data.crop': ('random_resized', 'full'),
   'data.crops': ('same', 'different'),
   'data.pyramid': ('device', 'host'),

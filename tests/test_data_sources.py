@@ -141,7 +141,7 @@ def test_tfds_may_have_fewer_classes_than_the_model(monkeypatch):
 
 
 def test_unknown_source():
-  with pytest.raises(ValueError, match=r"config.data.source: 'web', expected one of tfds, folder"):
+  with pytest.raises(ValueError, match=r"config.data.source: got 'web', expected one of tfds, folder"):
     sources.create(make_config(source='web'), 'train')
 
 

@@ -58,7 +58,7 @@ def create(config: ConfigDict, split: str) -> Source:
   """
   data, classes = config.data, config.model.num_classes
   if data.source not in SOURCES:
-    raise ValueError(f'config.data.source: {data.source!r}, expected one of {", ".join(SOURCES)}')
+    raise ValueError(f'config.data.source: got {data.source!r}, expected one of {", ".join(SOURCES)}')
   if data.cache and data.source in ('fake', 'scaled_digits'):
     raise ValueError(
       f"config.data.cache: got {data.cache!r}, expected '' with data.source={data.source!r}, made in memory"
