@@ -170,12 +170,12 @@ def test_fields_of_a_recipes_own_were_read_by_nothing_and_are_left_out():
 
 
 def test_every_format_has_its_upgrade_and_only_older_ones_get_it(monkeypatch):
-  assert len(configuration._UPGRADES) == formats.FORMAT
+  assert len(configuration.stored._UPGRADES) == formats.FORMAT
 
   def renamed(fields):
     return {'drnet.eta' if name == 'drnet.weight' else name: value for name, value in fields.items()}
 
-  monkeypatch.setattr(configuration, '_UPGRADES', (renamed,))
+  monkeypatch.setattr(configuration.stored, '_UPGRADES', (renamed,))
   saved = stored(0, drnet={'weight': 0.7})
   assert configuration.complete(saved, 'here').drnet.eta == 0.7
   with pytest.raises(ValueError, match='config.drnet.weight, no field of this version'):

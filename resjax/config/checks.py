@@ -1,31 +1,15 @@
-"""A run's config: made from a recipe, checked, stored as JSON and read again; what may change when a run goes on."""
+"""Checks of a config before a run begins: every field, and what fields say of each other."""
 
-import json
 import math
-import os
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import formats, losses, macs, models, preprocess, recipes, switchable
-from resjax.models.predictor import PREDICTORS, create_predictor
+from resjax import losses, models, preprocess, switchable
+from resjax.config.stored import flatten
+from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
-
-# Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
-FREE = (
-  'data.dir',
-  'data.cache',
-  'data.workers',
-  'data.threads',
-  'data.max_bad_images',
-  'eval',
-  'log_steps',
-  'checkpoint',
-  'parallel',
-  'memory',
-)
 
 _CHOICES = {
   'method': ('rsnet', 'drnet'),
@@ -46,13 +30,6 @@ _CHOICES = {
   'parallel': ('shard_map', 'pmap'),
   'memory': ('joint', 'two_pass'),
 }
-
-# Each brings the fields of a stored config, by dotted name, from one format to the next: where fields were renamed or
-# removed, or mean something else. `formats.FORMAT` counts them.
-_UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (lambda fields: _budget_with_predictor(fields),)
-
-# Fields that one method alone reads.
-_OF_METHOD = {'drnet': 'drnet.'}
 
 _Check = tuple[Callable[[Any], bool], str]
 _POSITIVE: _Check = (lambda v: v > 0, 'more than 0')
@@ -99,22 +76,6 @@ _RANGES: dict[str, _Check] = {
   'checkpoint.every_epochs': _POSITIVE,
   'checkpoint.keep': _POSITIVE,
 }
-
-
-def load(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
-  """Returns the config of a recipe, checked.
-
-  Args:
-    recipe: One of `recipes.NAMES`, or a file, as of `recipes.make`.
-    fields: What is set on top, as `--config.FIELD=VALUE`.
-
-  Raises:
-    FileNotFoundError: There is no such recipe.
-    ValueError: It has no such field, or a value does not fit; see `validate`.
-  """
-  config = recipes.make(recipe, fields)
-  validate(config)
-  return config
 
 
 def validate(config: ConfigDict) -> None:
@@ -183,113 +144,3 @@ def _validate_drnet(config: ConfigDict) -> None:
     )
   if options.estimator == 'supervised' and not options.frozen:
     raise ValueError("config.drnet.frozen: got False, expected True with drnet.estimator='supervised'")
-
-
-def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Returns the config as one dict of dotted fields."""
-  flat: dict[str, Any] = {}
-  for name, value in config.items():
-    if isinstance(value, ConfigDict | Mapping):
-      flat |= flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
-def fields_read(config: ConfigDict, method: str) -> dict[str, Any]:
-  """Returns the fields that a method reads, by dotted name, as JSON values."""
-  others = [prefix for other, prefix in _OF_METHOD.items() if other != method]
-  return {name: value for name, value in flatten(to_json(config)).items() if not name.startswith(tuple(others))}
-
-
-def to_json(config: ConfigDict) -> dict[str, Any]:
-  """Returns the config as JSON values: tuples become lists."""
-  return json.loads(json.dumps(config.to_dict()))
-
-
-def from_json(values: Mapping[str, Any]) -> ConfigDict:
-  """Returns a config from what `to_json` gave: lists become tuples."""
-
-  def convert(value: Any) -> Any:
-    if isinstance(value, dict):
-      return {k: convert(v) for k, v in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-  return ConfigDict(convert(values))
-
-
-def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> ConfigDict:
-  """Returns the config of a stored run as this version has it: upgraded, and with defaults where fields came later.
-
-  Args:
-    stored: What was saved with the run: `config`, as `to_json` gave it, and its `format`; without one it is 0.
-    where: What messages call it.
-
-  Returns:
-    A config with the fields of the default. Of format 0, fields of a recipe's own are left out: nothing read them.
-
-  Raises:
-    ValueError: A newer version wrote it.
-  """
-  number = stored.get('format', 0)
-  formats.check(number, where)
-  config = default.get_config()
-  fields = flatten(config) | flatten(from_json(stored['config']))
-  for upgrade in _UPGRADES[number:]:
-    fields = upgrade(fields)
-  unknown = sorted(fields.keys() - flatten(config).keys())
-  if unknown and number:
-    raise ValueError(
-      f'{where}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
-    )
-  with config.ignore_type():
-    config.update_from_flattened_dict({name: value for name, value in fields.items() if name not in unknown})
-  return config
-
-
-def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
-  """From format 0 to 1: a budget counts the predictor's predictor_macs multiply-adds, which it had left out."""
-  if fields['method'] != 'drnet':
-    return fields
-  budget, size = fields['drnet.budget'], fields['drnet.predictor.size']
-  name = fields['drnet.predictor.name']
-  count, width = len(fields['resolutions']), fields['drnet.predictor.width']
-  predictor_macs = macs.of_model(create_predictor(name, resolutions=count, width=width), size or PREDICTORS[name][1])
-  classes, channels = fields['model.num_classes'], fields['model.width']
-  network = models.create(fields['model.name'], num_classes=classes, width=channels)
-  largest = macs.of_model(network, fields['resolutions'][0])
-  return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + predictor_macs}
-
-
-def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
-  """Returns one line for each field that differs from a saved config, is read by the method, and is not free to.
-
-  Args:
-    saved: As `to_json` gave it when the run started.
-    config: Of the run that wants to go on.
-  """
-  old, new = fields_read(from_json(saved), config.method), fields_read(config, config.method)
-  lines = []
-  for field in sorted(old.keys() | new.keys()):
-    free = any(field == name or field.startswith(name + '.') for name in FREE)
-    if not free and old.get(field) != new.get(field):
-      lines.append(f'config.{field}: {old.get(field)!r} there, {new.get(field)!r} here')
-  return lines
-
-
-def check_same(stored: Mapping[str, Any], config: ConfigDict, where: str) -> None:
-  """Refuses to go on with a run that was started with another config.
-
-  Args:
-    stored: As of `complete`.
-    config: Of the run that wants to go on.
-    where: What messages call the stored run.
-
-  Raises:
-    ValueError: Fields differ, and all are named; or a newer version wrote it.
-  """
-  different = differences(to_json(complete(stored, where)), config)
-  if different:
-    raise ValueError(
-      f'{where} holds a run with another config ({"; ".join(different)}): give its config, or another --workdir'
-    )
