@@ -54,14 +54,15 @@ def pretraining(config: ConfigDict) -> ConfigDict | None:
   return first
 
 
-def backbone(config: ConfigDict, first: pathlib.Path) -> str | pathlib.Path | None:
-  """Returns the workdir of the RS-Net run whose network training starts from, or None where it starts from scratch.
+def backbone(config: ConfigDict, first: pathlib.Path) -> rsnet.Start | None:
+  """Returns the RS-Net that training starts from, or None where it starts from random weights.
 
   Args:
     config: Reads `drnet.start` and `drnet.checkpoint`.
     first: The workdir of the run that `pretraining` describes.
   """
-  return {'scratch': None, 'pretrain': first, 'checkpoint': config.drnet.checkpoint}[config.drnet.start]
+  workdir = {'scratch': None, 'pretrain': first, 'checkpoint': config.drnet.checkpoint}[config.drnet.start]
+  return workdir and rsnet.Start(workdir, 'drnet.checkpoint', 'all', exact=True)
 
 
 def rates(config: ConfigDict) -> dict[str, float]:

@@ -6,7 +6,7 @@ parallel training.
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,6 +14,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from resjax import losses, preprocess, switchable
+from resjax.apply import Apply
 
 Batch = dict[str, Any]
 
@@ -42,9 +43,20 @@ def pretraining(config: ConfigDict) -> None:
   del config
 
 
-def backbone(config: ConfigDict, first: pathlib.Path) -> None:
-  """Returns None: training starts from scratch."""
-  del config, first
+class Start(NamedTuple):
+  """The network that training starts from."""
+
+  workdir: str | pathlib.Path
+  field: str  # of the config, which names it
+  what: str  # as `config.init.what`
+  exact: bool  # whether all resolutions and classes must be its own
+
+
+def backbone(config: ConfigDict, first: pathlib.Path) -> Start | None:
+  """Returns the network that training starts from, or None where it starts from random weights."""
+  del first
+  init = config.init
+  return Start(init.checkpoint, 'init.checkpoint', init.what, exact=False) if init.checkpoint else None
 
 
 def rates(config: ConfigDict) -> dict[str, float]:
@@ -54,7 +66,7 @@ def rates(config: ConfigDict) -> dict[str, float]:
 
 
 def make_loss_fn(
-  model: nn.Module, config: ConfigDict, *, total_steps: int = 1, axis_name: str | None = None
+  model: nn.Module | Apply, config: ConfigDict, *, total_steps: int = 1, axis_name: str | None = None
 ) -> Callable[..., Any]:
   """Returns `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`.
 
@@ -79,7 +91,7 @@ def make_loss_fn(
 
 
 def train_logits(
-  model: nn.Module,
+  model: nn.Module | Apply,
   config: ConfigDict,
   variables: switchable.Variables,
   batch: Batch,

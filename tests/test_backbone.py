@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from configs import default
 from resjax import config as configuration
 from resjax import drnet
+from resjax.rsnet import Start
 from resjax.training import backbone, loop, run
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
@@ -61,6 +62,11 @@ def network(shallow, tmp_path_factory):
     checkpoints.save(state, {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': True}, None)
   held = {'params': state.ema, 'batch_stats': state.batch_stats}
   return workdir, {kind: flatten_dict(tree, sep='/') for kind, tree in held.items()}
+
+
+def exact(workdir):
+  """The start of a DRNet."""
+  return Start(workdir, 'drnet.checkpoint', 'all', exact=True)
 
 
 def from_checkpoint(workdir, **fields):
@@ -122,7 +128,7 @@ def test_the_network_is_trained_first_once(tmp_path, monkeypatch, capsys):
   assert not (tmp_path / 'pretraining' / 'results.json').exists()
   assert results['method'] == 'drnet' and results['train_seconds'] > first['train_seconds']
   after = saved(tmp_path, config)
-  start = backbone.load(tmp_path / 'pretraining', config, Devices())
+  start, _ = backbone.load(exact(tmp_path / 'pretraining'), config, Devices())
   moved = flatten_dict(start['params'], sep='/')
   assert all(
     (np.asarray(moved[name]) != after['params'][name]).any() for name in moved if name.startswith('shared/conv')
@@ -147,13 +153,13 @@ def _stop(*_):
 )
 def test_another_network_is_refused_in_one_line(network, fields, message):
   with pytest.raises(ValueError, match=message) as error:
-    backbone.load(network[0], tiny(**fields), Devices())
+    backbone.load(exact(network[0]), tiny(**fields), Devices())
   assert '\n' not in str(error.value)
 
 
 def test_a_drnet_is_no_beginning(frozen):
   with pytest.raises(ValueError, match="config.drnet.checkpoint: .* holds a run of method 'drnet', expected 'rsnet'"):
-    backbone.load(frozen[0], tiny(), Devices())
+    backbone.load(exact(frozen[0]), tiny(), Devices())
 
 
 def test_a_network_that_does_not_fit_is_found_before_a_state_is_made(tmp_path):
@@ -165,7 +171,7 @@ def test_a_network_that_does_not_fit_is_found_before_a_state_is_made(tmp_path):
 
 def test_a_folder_without_a_run_is_refused_and_left_alone(tmp_path):
   with pytest.raises(FileNotFoundError, match='config.drnet.checkpoint: no checkpoints in .*nowhere, expected'):
-    backbone.load(tmp_path / 'nowhere', tiny(), Devices())
+    backbone.load(exact(tmp_path / 'nowhere'), tiny(), Devices())
   assert not any(tmp_path.iterdir())
 
 
@@ -185,4 +191,4 @@ def test_a_run_that_is_not_finished_is_no_beginning(tmp_path):
   with pytest.raises(
     ValueError, match='config.drnet.checkpoint: the run in .* was stopped, expected one that reached its end'
   ):
-    backbone.load(tmp_path, from_checkpoint(tmp_path), Devices())
+    backbone.load(exact(tmp_path), from_checkpoint(tmp_path), Devices())

@@ -18,6 +18,7 @@ _CHOICES = {
   'drnet.estimator': ('dense', 'routed', 'supervised'),
   'drnet.predictor.name': tuple(PREDICTORS),
   'model.dtype': ('float32', 'bfloat16'),
+  'init.what': ('all', 'network', 'shared'),
   'data.crop': ('random_resized', 'full'),
   'data.crops': ('same', 'different'),
   'data.pyramid': ('device', 'host'),
@@ -107,6 +108,7 @@ def validate(config: ConfigDict) -> None:
     for field, expected in (('method', 'rsnet'), ('parallel', 'shard_map')):
       if config[field] != expected:
         raise ValueError(f"config.memory: got 'two_pass' with {field}={config[field]!r}, expected {field}={expected!r}")
+  _validate_rates(config.optimizer.rates)
   if config.method == 'drnet':
     _validate_drnet(config)
 
@@ -115,6 +117,14 @@ def _finite(value: Any) -> bool:
   """Whether a field is a finite number, or a tuple of them."""
   values = value if isinstance(value, tuple | list) else (value,)
   return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+
+def _validate_rates(rates: Any) -> None:
+  """Raises ValueError unless these are pairs of a pattern and a factor."""
+  for pair in rates:
+    ok = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+    if not ok or not _finite(pair[1]) or pair[1] < 0:
+      raise ValueError(f"config.optimizer.rates: got {pair!r}, expected pairs such as ('stage1_*', 0.1), 0 or more")
 
 
 def _validate_drnet(config: ConfigDict) -> None:
@@ -126,6 +136,16 @@ def _validate_drnet(config: ConfigDict) -> None:
     raise ValueError("config.shared_batch_norm: got True, expected False with method='drnet'")
   if config.data.crops != 'same':
     raise ValueError(f"config.data.crops: got {config.data.crops!r}, expected 'same' with method='drnet'")
+  if config.init.checkpoint and options.start != 'pretrain':
+    raise ValueError(
+      f'config.init.checkpoint: got {config.init.checkpoint!r} with drnet.start={options.start!r}, expected '
+      "drnet.start='pretrain', or drnet.checkpoint"
+    )
+  if config.optimizer.rates:
+    raise ValueError(
+      f"config.optimizer.rates: got {config.optimizer.rates}, expected () with method='drnet' (it has drnet.frozen and "
+      'drnet.learning_rate_factor)'
+    )
   if options.tau_end > options.tau:
     raise ValueError(f'config.drnet.tau_end: got {options.tau_end}, expected at most tau = {options.tau}')
   size = options.predictor.size or PREDICTORS[options.predictor.name][1]

@@ -61,7 +61,7 @@ def from_json(values: Mapping[str, Any]) -> ConfigDict:
   def convert(value: Any) -> Any:
     if isinstance(value, dict):
       return {k: convert(v) for k, v in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(convert, value)) if isinstance(value, list) else value
 
   return ConfigDict(convert(values))
 

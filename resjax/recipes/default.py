@@ -57,6 +57,13 @@ def get_config() -> ConfigDict:
   config.model.zero_init_last_gamma = False  # residual blocks start as the identity
   config.model.dtype = 'float32'  # of the computation; parameters and statistics stay float32
 
+  # --- where training starts ---
+  config.init = ConfigDict()
+  config.init.checkpoint = ''  # a workdir whose network this one starts from: of a run, or imported; '': random weights
+  # 'network': weights, and BatchNorm of the nearest size for each; 'shared': weights alone; 'all': alpha too.
+  # A head of another number of classes is always new.
+  config.init.what = 'network'
+
   # --- the data ---
   config.data = ConfigDict()
   config.data.source = 'tfds'  # 'tfds', 'folder', 'scaled_digits' or 'fake'
@@ -112,6 +119,9 @@ def get_config() -> ConfigDict:
   config.optimizer.weight_decay = 1e-4
   # 'kernels' (convolutions and the classifier's matrix) or 'all' (BatchNorm, biases and alpha too: the paper's).
   config.optimizer.decay = 'kernels'
+  # Pairs (pattern, factor): the learning rate's factor of parameters by path, such as 'stage1_block1/conv1/kernel'; of
+  # several the first that matches. 0: they stay, and so do the statistics of a BatchNorm whose every parameter stays.
+  config.optimizer.rates = ()
   config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
   config.optimizer.ema_decay = (
     0.0  # above 0: an average of the parameters, from the first ones on, is kept and evaluated

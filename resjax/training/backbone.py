@@ -1,90 +1,118 @@
-"""The network that a run starts from: that of an RS-Net run which is finished."""
+"""The network that a run starts from: another run's, or an imported one."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import trained
-from resjax.switchable import Variables
+from resjax import trained, unseen
+from resjax.rsnet import Start
+from resjax.switchable import SHARED_SET, Variables, path_text
+from resjax.trained import Trained
 from resjax.training import state
 from resjax.training.devices import Devices
 
-# Fields that say what the weights mean: the same in the RS-Net run and in the run that starts from it.
-_SAME = ('model.name', 'model.num_classes', 'model.width', 'data.normalize', 'shared_batch_norm')
+# Fields that say what the weights mean: the same there and here.
+_SAME = ('model.name', 'model.width', 'data.normalize', 'shared_batch_norm')
 
 
 def start(
-  fresh_state: Callable[[], state.TrainState], config: ConfigDict, workdir: str | pathlib.Path | None, devices: Devices
+  fresh_state: Callable[[], state.TrainState], config: ConfigDict, begin: Start | None, devices: Devices
 ) -> state.TrainState:
-  """Returns the state before the first step: fresh, with the network of an RS-Net run where one is given.
+  """Returns the state before the first step: fresh, with the weights of another network where one is given.
+
+  A head of another number of classes, and a resolution that the other network has not, are told of.
 
   Args:
     fresh_state: Returns the state as drawn from the seed; called when the network is known to fit.
     config: Of the run that starts.
-    workdir: The RS-Net run's workdir, or None.
+    begin: As the method's `backbone` gives it.
     devices: Where the state stands.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
-    ValueError: It is not of an RS-Net with this network and these resolutions.
+    ValueError: It is not of such a network.
   """
-  if workdir is None:
+  if begin is None:
     return fresh_state()
-  loaded = load(workdir, config, devices)
+  loaded, notes = load(begin, config, devices)
   fresh = fresh_state()
-  params = fresh.params | loaded['params']
-  ema = fresh.ema if fresh.ema is None else fresh.ema | jax.tree.map(lambda x: x.copy(), loaded['params'])
-  return dataclasses.replace(fresh, params=params, batch_stats=fresh.batch_stats | loaded['batch_stats'], ema=ema)
+  params, new = _merged(fresh.params, loaded['params'])
+  batch_stats, _ = _merged(fresh.batch_stats, loaded['batch_stats'])
+  if new:
+    notes.append(f'new for {config.model.num_classes} classes: {", ".join(new)}')
+  if notes and jax.process_index() == 0:
+    print(f'Starting from {begin.workdir}; ' + '; '.join(notes))
+  ema = fresh.ema if fresh.ema is None else jax.tree.map(jnp.copy, params)
+  return dataclasses.replace(fresh, params=params, batch_stats=batch_stats, ema=ema)
 
 
-def load(workdir: str | pathlib.Path, config: ConfigDict, devices: Devices) -> Variables:
-  """Returns an RS-Net's variables, alpha included, at the resolutions of a config: what its evaluation used.
+def load(begin: Start, config: ConfigDict, devices: Devices) -> tuple[Variables, list[str]]:
+  """Returns variables to start from at the resolutions of a config, those that its evaluation used; and notes on them.
 
   Args:
-    workdir: The RS-Net run's workdir.
-    config: Reads `resolutions` and what must be the same in both runs.
+    begin: As the method's `backbone` gives it.
+    config: Reads `resolutions` and what must be the same in both.
     devices: Where the arrays stand.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
-    ValueError: It is not of an RS-Net with this network and these resolutions.
+    ValueError: It is not of such a network.
   """
   try:
-    found = trained.read(workdir, sharding=devices.replicated)
+    found = trained.read(begin.workdir, sharding=devices.replicated)
   except FileNotFoundError as error:
-    raise FileNotFoundError(f'config.drnet.checkpoint: {error}') from None
-  variables, saved = found.network.variables, found.config
-  if not found.finished:
-    raise ValueError(f'config.drnet.checkpoint: the run in {workdir} was stopped, expected one that reached its end')
-  _check(saved, config, workdir)
-  keys = list(variables['batch_stats']) if saved.shared_batch_norm else [str(r) for r in config.resolutions]
-  places = [saved.resolutions.index(r) for r in config.resolutions]
-  params = variables['params']
-  return {
-    'params': {
-      'shared': params['shared'],
-      'private': {key: params['private'][key] for key in keys},
-      'alpha': jax.device_put(params['alpha'][jax.numpy.array(places)], devices.replicated),
-    },
-    'batch_stats': {key: variables['batch_stats'][key] for key in keys},
-  }
+    raise FileNotFoundError(f'config.{begin.field}: {error}') from None
+  _check(found, config, begin)
+  variables, notes = found.network.variables, []
+  for resolution in config.resolutions:
+    variables, note = unseen.add(variables, resolution, 'nearest')
+    if resolution not in found.config.resolutions:
+      notes.append(note)
+  params, known = variables['params'], variables['batch_stats']
+  keys = [SHARED_SET] if SHARED_SET in known else [str(r) for r in config.resolutions]
+  loaded: Variables = {'params': {'shared': params['shared']}, 'batch_stats': {}}
+  if begin.what != 'shared':
+    loaded['params']['private'] = {key: params['private'][key] for key in keys}
+    loaded['batch_stats'] = {key: known[key] for key in keys}
+  if begin.what == 'all':
+    ones = dict(zip(found.config.resolutions, params['alpha'], strict=True))
+    alpha = jnp.stack([ones.get(r, jnp.ones(())) for r in config.resolutions])
+    loaded['params']['alpha'] = jax.device_put(alpha, devices.replicated)
+  return loaded, notes
 
 
-def _check(saved: ConfigDict, config: ConfigDict, workdir: str | pathlib.Path) -> None:
+def _merged(fresh: Any, loaded: Any) -> tuple[Any, list[str]]:
+  """The fresh tree with all that was loaded and has the same shape; the paths of what has another one."""
+  there = {path_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(loaded)}
+  other = [path_text(path) for path, leaf in jax.tree_util.tree_leaves_with_path(fresh)
+           if there.get(path_text(path), leaf).shape != leaf.shape]  # fmt: skip
+
+  def merge(path: Any, leaf: Any) -> Any:
+    name = path_text(path)
+    return leaf if name in other else jnp.copy(there.get(name, leaf))
+
+  return jax.tree_util.tree_map_with_path(merge, fresh), other
+
+
+def _check(found: Trained, config: ConfigDict, begin: Start) -> None:
   """Refuses a run that holds another network."""
-  if saved.method != 'rsnet':
-    raise ValueError(f"config.drnet.checkpoint: {workdir} holds a run of method {saved.method!r}, expected 'rsnet'")
+  saved, workdir = found.config, begin.workdir
+  if begin.exact and saved.method != 'rsnet':
+    raise ValueError(f"config.{begin.field}: {workdir} holds a run of method {saved.method!r}, expected 'rsnet'")
+  if begin.exact and not found.finished:
+    raise ValueError(f'config.{begin.field}: the run in {workdir} was stopped, expected one that reached its end')
   unknown = [r for r in config.resolutions if r not in saved.resolutions]
-  if unknown:
+  if begin.exact and unknown:
     raise ValueError(
       f'config.resolutions: {", ".join(map(str, unknown))} not among the resolutions {tuple(saved.resolutions)} '
       f'that {workdir} was trained at'
     )
   here, there = configuration.flatten(config), configuration.flatten(saved)
-  for field in _SAME:
+  for field in _SAME + ('model.num_classes',) * begin.exact:
     if here[field] != there[field]:
       raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {workdir}')

@@ -7,6 +7,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from resjax.training import freezing
+
 
 def schedule(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
   """Returns the learning rate as a function of the number of updates made.
@@ -67,14 +69,24 @@ def create(
   """
   o = config.optimizer
   rate = schedule(config, steps_per_epoch, total_steps)
-  if rates:
-    parts = {name: _rule(o, _scaled(rate, factor)) if factor else optax.set_to_zero() for name, factor in rates.items()}
-    tx = optax.partition(parts, lambda params: {name: name if name in rates else 'network' for name in params})
+  if o.rates:
+    factors = {freezing.label(factor): factor for _, factor in (*o.rates, ('', 1.0))}
+    tx = optax.partition(_rules(o, rate, factors), lambda params: freezing.labels(params, o.rates))
+  elif rates:
+    labels = {name: name for name in rates}
+    tx = optax.partition(_rules(o, rate, rates), lambda params: {name: labels.get(name, 'network') for name in params})
   else:
     tx = _rule(o, rate)
   if o.accumulate > 1:
     tx = optax.MultiSteps(tx, o.accumulate).gradient_transformation()
   return tx
+
+
+def _rules(
+  o: ConfigDict, rate: optax.Schedule, factors: Mapping[str, float]
+) -> dict[str, optax.GradientTransformation]:
+  """The update of the parameters of each factor, by its name."""
+  return {name: _rule(o, _scaled(rate, f)) if f else optax.set_to_zero() for name, f in factors.items()}
 
 
 def _scaled(rate: optax.Schedule, factor: float) -> optax.Schedule:

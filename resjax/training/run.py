@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from resjax import drnet, models, rsnet
 from resjax.data import loader, sources
-from resjax.training import optimizer, state, step, two_pass
+from resjax.training import freezing, optimizer, state, step, two_pass
 from resjax.training.devices import Devices
 
 # The module of each method: init, make_loss_fn, make_eval_fn; pretraining, backbone and rates, what training asks it.
@@ -93,6 +93,7 @@ def make_training(
   """
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
+  trained = freezing.frozen(model, config.optimizer.rates)
   tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config))
   ema_decay = config.optimizer.ema_decay
 
@@ -101,9 +102,9 @@ def make_training(
 
   train_step: Callable[..., Any]
   if config.memory == 'two_pass':
-    train_step = two_pass.make_train_step(model, config, tx, devices)
+    train_step = two_pass.make_train_step(trained, config, tx, devices)
   else:
-    loss_fn = method.make_loss_fn(model, config, total_steps=total_steps, axis_name=step.AXIS)
+    loss_fn = method.make_loss_fn(trained, config, total_steps=total_steps, axis_name=step.AXIS)
     train_step = devices.train(
       step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay, parallel=devices.parallel)
     )

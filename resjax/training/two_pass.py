@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from resjax import compiling, rsnet, switchable
+from resjax.apply import Apply
 from resjax.training import step
 from resjax.training.devices import Devices
 from resjax.training.state import TrainState
@@ -57,7 +58,7 @@ class TwoPass:
 
 
 def make_train_step(
-  model: nn.Module, config: ConfigDict, tx: optax.GradientTransformation, devices: Devices
+  model: nn.Module | Apply, config: ConfigDict, tx: optax.GradientTransformation, devices: Devices
 ) -> TwoPass:
   """Returns RS-Net's training step on all devices; nothing is compiled before its first call.
 
@@ -89,7 +90,7 @@ def make_train_step(
   )
 
 
-def _look(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., Any]:
+def _look(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[..., Any]:
   """The first pass of one resolution, on one device."""
 
   def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None) -> Array:
@@ -100,7 +101,7 @@ def _look(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., Any
   return body
 
 
-def _learn(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., Any]:
+def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[..., Any]:
   """The second pass of one resolution, on one device: its gradients are added to those before."""
 
   def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None, grads: Any) -> Any:

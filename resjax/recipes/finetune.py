@@ -1,0 +1,28 @@
+"""Fine-tuning: a network that was trained, or imported, goes on with your photographs, its head at ten times the rate.
+
+Command:  resjax train --config=finetune --workdir=runs/mine --config.init.checkpoint=runs/pretrained
+            --config.data.dir=photos --config.model.num_classes=6
+          (another network: --config.model.name=mobilenetv2; the first stage as it is:
+          --config.optimizer.rates="(('head/*', 10.0), ('conv1/*', 0.0), ('bn1/*', 0.0), ('stage1_*', 0.0))")
+Cost:     10 epochs of photos/train/<class>/ at three resolutions, 3.1 G multiply-adds forward per image.
+Result:   that of the network and the photographs.
+"""
+
+from ml_collections import ConfigDict
+
+from resjax.recipes import default
+
+
+def get_config() -> ConfigDict:
+  config = default.get_config()
+  config.resolutions = (224, 160, 96)
+  config.init.checkpoint = 'runs/pretrained'
+  config.data.source = 'folder'
+  config.data.eval_split = 'val'
+  config.data.crop_area = (0.25, 1.0)
+  config.batch_size = 32
+  config.epochs = 10.0
+  config.optimizer.learning_rate = 0.002
+  config.optimizer.warmup_epochs = 0.5
+  config.optimizer.rates = (('head/*', 10.0),)
+  return config

@@ -1,0 +1,84 @@
+"""Parameters that stay as they are, or learn at a rate of their own, by patterns of their paths."""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax import Array
+
+from resjax.apply import Apply, linen
+
+Pairs = Sequence[tuple[str, float]]
+
+
+def plain_path(path: Sequence[Any]) -> str:
+  """Returns a leaf's path in the plain network, 'stage1_block1/conv1/kernel', from that in the switchable one."""
+  names = [str(getattr(entry, 'key', entry)) for entry in path]
+  return '/'.join(names[{'shared': 1, 'private': 2}.get(names[0], 0) :])
+
+
+def factor_of(path: str, rates: Pairs) -> float:
+  """Returns the learning rate's factor of a parameter: that of the first pattern that its path matches, else 1.
+
+  Args:
+    path: As of `plain_path`.
+    rates: Patterns as in a shell, such as ('stage1_*', 0.1), each with its factor.
+  """
+  return next((factor for pattern, factor in rates if fnmatch.fnmatchcase(path, pattern)), 1.0)
+
+
+def label(factor: float) -> str:
+  """Returns what the parameters of a factor are called."""
+  return f'x{factor:g}'
+
+
+def labels(params: Any, rates: Pairs) -> Any:
+  """Returns the label of every parameter's factor, as a tree like `params`.
+
+  Raises:
+    ValueError: A pattern matches no parameter: it would do nothing in silence.
+  """
+  paths = [plain_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  for pattern, _ in rates:
+    if not fnmatch.filter(paths, pattern):
+      raise ValueError(
+        f'config.optimizer.rates: got {pattern!r}, expected a pattern of some parameters, such as {paths[0]!r}'
+      )
+  return jax.tree_util.tree_map_with_path(lambda path, _: label(factor_of(plain_path(path), rates)), params)
+
+
+def frozen(model: nn.Module, rates: Pairs) -> nn.Module | Apply:
+  """Returns the network whose frozen normalisers run as at evaluation, and leave their statistics as they are.
+
+  Frozen is a module that keeps statistics and whose every parameter has the factor 0.
+
+  Args:
+    model: A plain network.
+    rates: As of `factor_of`; without a factor of 0 the model is returned as it is.
+  """
+  if all(factor for _, factor in rates):
+    return model
+
+  def interceptor(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    module = context.module
+    if context.method_name != '__call__' or not module.has_variable('batch_stats', 'mean'):
+      return call(*args, **kwargs)
+    prefix = '/'.join(module.path)
+    if any(factor_of(f'{prefix}/{name}', rates) for name in module.variables.get('params', {'statistics': None})):
+      return call(*args, **kwargs)
+    if isinstance(module, nn.BatchNorm):
+      if module.use_running_average is None:
+        return call(*args, **kwargs | {'use_running_average': True})
+      object.__setattr__(module, 'use_running_average', True)  # of this call's own instance
+      return call(*args, **kwargs)
+    return call(*args, **kwargs | {'train': False, 'mask': None})
+
+  run = linen(model)
+
+  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
+    with nn.intercept_methods(interceptor):
+      return run(variables, images, train, **options)
+
+  return apply
