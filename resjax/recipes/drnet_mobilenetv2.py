@@ -1,9 +1,10 @@
-"""DRNet with MobileNetV2 on ImageNet, the paper's two stages (Zhu et al., NeurIPS 2021) with our small predictor.
+"""DRNet with MobileNetV2 on ImageNet in two stages (after Zhu et al., NeurIPS 2021), with our small predictor.
 
 Command:  resjax train --config=drnet_mobilenetv2 --config.data.dir=DIR
           (the other candidates of the paper: --config.resolutions='(224,168,112)' --config.drnet.budget=0.7)
           (the paper's predictor: --config.drnet.predictor.name=mobile)
-Cost:     70 and 100 epochs of 1.28 million images, 0.73 G multiply-adds forward per image; the predictor adds 1.1 M.
+Cost:     70 and 100 epochs of 1.28 million images, 0.75 G multiply-adds forward per image; the predictor adds 1.1 M.
+          (Epochs as for ResNet-50: of MobileNetV2 the paper says only that it follows MobileNetV2's own recipe.)
 Result:   the paper reports top-1 72.7 % at 268 M, its predictor included; not run here at this scale.
 """
 
