@@ -2,8 +2,8 @@
 
 Command:  resjax train --config=drnet_r50 --config.data.dir=DIR
           (the paper's predictor: --config.drnet.predictor.name=resnet10 --config.drnet.predictor.width=1.0)
-Ours:     weight decay on kernels alone (the paper names no exception: --config.optimizer.decay=all), and evaluation with
-          each size from the full image (the authors' code makes 168 and 112 from the 224 crop: --config.eval.pyramid=device).
+Ours:     weight decay on kernels alone (the paper names no exception: --config.optimizer.decay=all); evaluation
+          of each size from the full image (their code: 168 and 112 from the 224 crop, --config.eval.pyramid=device)
 Cost:     70 and 100 epochs of 1.28 million images, 7.7 G multiply-adds forward per image; the predictor adds 15 M.
 Result:   the paper reports top-1 76.2 % at 2.7 G for this budget, its predictor included; not run here at this scale.
 """
