@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import formats, losses, macs, models, preprocess, recipes, switchable
+from resjax import formats, losses, macs, models, preprocess, recipes, resize, switchable
 from resjax.models.predictor import PREDICTORS, create_predictor
 from resjax.recipes import default
 
@@ -39,8 +39,8 @@ _CHOICES = {
   'data.crops': ('same', 'different'),
   'data.pyramid': ('device', 'host'),
   'data.flip': preprocess.FLIPS,
-  'data.normalize': tuple(preprocess.NORMALIZATIONS),
   'eval.pyramid': ('device', 'host'),
+  'eval.interpolation': tuple(resize.KERNELS),
   'optimizer.name': ('sgd', 'adamw'),
   'optimizer.schedule': ('cosine', 'step', 'constant'),
   'optimizer.decay': ('kernels', 'all'),
@@ -134,6 +134,7 @@ def validate(config: ConfigDict) -> None:
   try:
     models.check_name(config.model.name)
     switchable.check_resolutions(resolutions)
+    preprocess.mean_and_std(config.data.normalize, 'data.normalize')
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
   if list(resolutions) != sorted(resolutions, reverse=True):
@@ -214,7 +215,7 @@ def from_json(values: Mapping[str, Any]) -> ConfigDict:
   def convert(value: Any) -> Any:
     if isinstance(value, dict):
       return {k: convert(v) for k, v in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(convert, value)) if isinstance(value, list) else value
 
   return ConfigDict(convert(values))
 
