@@ -82,7 +82,7 @@ def _legacy(path: pathlib.Path) -> Any:
   return _arrays(found, torch.Tensor)
 
 
-def _arrays(value: Any, tensor: type) -> Any:
+def _arrays(value: Any, tensor: Any) -> Any:
   """A tree of dicts with tensors as arrays."""
   if isinstance(value, Mapping):
     return {key: _arrays(inner, tensor) for key, inner in value.items()}

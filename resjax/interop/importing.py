@@ -1,4 +1,4 @@
-"""A network of torch as a Network of ours: its layout found, its keys checked, its images prepared as its source says."""
+"""A network of torch as a Network of ours: layout found, keys checked, images prepared as the source says."""
 
 import functools
 import importlib.resources

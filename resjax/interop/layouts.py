@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -88,9 +88,9 @@ def places(model: nn.Module, plain: Variables, layout: str, number: int = 0) -> 
     yield Place(f'{name}.{_LEAVES[leaf]}', path, axes, private)
 
 
-def head_of(model: Callable[..., nn.Module], layout: str) -> str:
-  """Returns torch's name of the classifier's matrix, whose first axis is the number of classes."""
-  name = _MOBILE[layout]['head'] if model is MobileNetV2 else _RESNET['head']
+def head_of(model: str, layout: str) -> str:
+  """Returns torch's name of a model's classifier matrix, whose first axis is the number of classes."""
+  name = _MOBILE[layout]['head'] if model == 'mobilenetv2' else _RESNET['head']
   return f'{name}.module.weight' if layout == 'rsnets' else f'{name}.weight'
 
 

@@ -1,6 +1,7 @@
 """The zip files that torch saves, read without torch: arrays and plain values alone; nothing in them is ever run."""
 
 import collections
+import errno
 import io
 import math
 import pathlib
@@ -121,9 +122,9 @@ def load(path: pathlib.Path) -> Any:
       if len(roots) != 1:
         raise ValueError('a zip file without a data.pkl of torch')
       return _Unpickler(archive, roots[0], path.stat().st_size).load()
-  except OSError:
-    raise
   except Exception as error:  # what damaged zip files and pickles raise is of many kinds
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a place before the file's beginning
+      raise
     reason = next(iter(str(error).splitlines()), '') or type(error).__name__
     raise ValueError(f'{path}: {reason[:300]}; expected a whole file of tensors as torch.save writes it') from None
 
@@ -143,7 +144,7 @@ def _check_opcodes(pickled: bytes) -> None:
   for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
     if opcode.name not in _OPCODES:
       raise ValueError(f'the pickle has an opcode {opcode.name}, which torch does not write')
-    if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and not 0 <= argument <= count:
+    if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument is not None and not 0 <= argument <= count:
       raise ValueError(f'the pickle claims memory for {argument} values')
 
 

@@ -107,10 +107,13 @@ def rsnets_state_dict(network: Network) -> dict[str, np.ndarray]:
 def check_layout(tensors: Mapping[str, np.ndarray], where: str) -> None:
   """Raises ValueError, saying what differs, where the keys are of a kind of network that is not ours."""
   names = [name for name in tensors if not name.endswith(_COUNTER)]
+  expected = 'expected a ResNet, ResNeXt or MobileNetV2 as torchvision has it'
+  if 'bn1.weight' in tensors and not any(name.endswith('.running_mean') for name in names):
+    raise ValueError(f'{where}: has normalisers without running statistics (bn1.weight), such as GroupNorm, {expected}')
   for is_foreign, what in _FOREIGN:
     name = next((name for name in names if is_foreign(name) and _is_layer(tensors[name], name)), None)
     if name is not None:
-      raise ValueError(f'{where}: has {what} ({name}), expected a ResNet, ResNeXt or MobileNetV2 as torchvision has it')
+      raise ValueError(f'{where}: has {what} ({name}), {expected}')
 
 
 def shapes_of(model: nn.Module) -> Variables:
@@ -163,7 +166,7 @@ def _named(network: Network, resolution: Resolution, layout: str, number: int = 
   found: dict[str, np.ndarray] = {}
   for place in layouts.places(network.model, plain, layout, number):  # type: ignore[arg-type]
     back = tuple(place.axes.index(i) for i in range(len(place.axes)))
-    found[place.name] = np.ascontiguousarray(np.asarray(flat[place.path]).transpose(back))
+    found[place.name] = np.array(np.asarray(flat[place.path]).transpose(back), order='C')
     if place.name.endswith('.running_var'):
       found[place.name.removesuffix('running_var') + _COUNTER] = np.zeros((), np.int64)
   return found
