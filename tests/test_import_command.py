@@ -1,4 +1,4 @@
-"""`resjax import`: the workdir that it writes, how images are prepared, what is refused; real weights on photographs."""
+"""`resjax import`: the workdir that it writes, how images are prepared, what is refused; real weights."""
 
 import csv
 import json
@@ -147,11 +147,10 @@ def mobilenet(tmp_path_factory):
 
 
 def labelled(shared_data):
-  with open(shared_data / 'photos152' / 'labels.csv', newline='') as file:
+  folder = shared_data / 'photos152'
+  with open(folder / 'labels.csv', newline='') as file:
     rows = list(csv.DictReader(file))
-  return [str(shared_data / 'photos152' / row['file']) for row in rows], [
-    int(row['class_index_0_based']) for row in rows
-  ]
+  return [folder / row['file'] for row in rows], [int(row['class_index_0_based']) for row in rows]
 
 
 def test_real_weights_give_torchs_logits_on_the_same_crops(shared_data, mobilenet):
