@@ -26,10 +26,10 @@ ARCHITECTURES: dict[str, tuple[str, float]] = {
 
 # By what is found in a name: why a network is not ours, also where its keys are.
 _DIFFERENT = {
-  'blur|aa': 'smooths before each stride',
-  'se|rs': 'has squeeze-excite',
+  'netblur|netaa': 'smooths before each stride',
+  r'(^|_)se|rs\d': 'has squeeze-excite',
   'eca': 'has channel attention',
-  'gn': 'has GroupNorm',
+  '_gn': 'has GroupNorm',
   'v2_': 'normalises before its convolutions',
   r'\d[cdst]$|\d[cdst]_': 'has a deep stem',
 }
