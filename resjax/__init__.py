@@ -10,7 +10,7 @@ from resjax.routing import Budget
 from resjax.switchable import extract, forward, share, view
 
 if TYPE_CHECKING:
-  from resjax import trained
+  from resjax import interop, trained
   from resjax.inference import Classifier, Prediction
   from resjax.training.loop import train_and_evaluate
 
@@ -25,6 +25,7 @@ __all__ = [
   'config',
   'extract',
   'forward',
+  'interop',
   'losses',
   'macs',
   'models',
@@ -59,8 +60,8 @@ if not TYPE_CHECKING:  # to a type checker other names are errors
     """Imports what predicts and what trains; says where names of earlier versions went."""
     if name in _LATER:
       return getattr(importlib.import_module(_LATER[name]), name)
-    if name == 'trained':
-      return importlib.import_module('resjax.trained')
+    if name in ('interop', 'trained'):
+      return importlib.import_module(f'resjax.{name}')
     if name in _MOVED:
       raise ImportError(f'resjax.{name} is gone since 0.2: see {_MOVED[name]}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,4 @@
-"""Reading a run's checkpoints: a trained network and its config; damage told from a disk that refuses."""
+"""A run's checkpoints without its training: read, damage told from a disk that refuses; a network written as one."""
 
 import contextlib
 import logging
@@ -82,6 +82,26 @@ def load(
   state = loaded['state']
   variables = {'params': state[averaged], 'batch_stats': state['batch_stats']}
   return Saved(variables, loaded['meta'] | {'step': int(path.name)})
+
+
+def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any]) -> None:
+  """Writes a network that no training goes on with as the checkpoint of step 0.
+
+  Args:
+    workdir: Its folder, made if it is missing.
+    variables: `params` and `batch_stats`.
+    meta: JSON values, see `load_meta`.
+
+  Raises:
+    FileExistsError: The workdir has checkpoints already.
+    OSError: It can't be written.
+  """
+  root = paths.local(workdir, 'workdir').absolute() / 'checkpoints'
+  if root.exists():
+    raise FileExistsError(f'workdir: {workdir} holds a run already, expected a new folder')
+  root.mkdir(parents=True)
+  state = variables | {'step': np.zeros((), np.int32), 'opt_state': (), 'ema': None}
+  ocp.save_checkpointables(root / '0', {'state': state, 'meta': meta})
 
 
 def read_all(path: pathlib.Path) -> None:

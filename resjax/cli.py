@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import re
 import sys
 
@@ -9,6 +10,7 @@ import sys
 COMMANDS: dict[str, str] = {
   'benchmark': 'measure images per second, and how much of the saving is real',
   'calibrate': 'set the budget dial of a trained network',
+  'import': 'make a pretrained network of torch resolution-switchable',
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',
   'report': 'measure a trained network and show what was found as a page',
@@ -30,7 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
   for name, summary in COMMANDS.items():
     subparser = subparsers.add_parser(name, help=summary, add_help=name in arguments[:1], allow_abbrev=False)
     if name in arguments[:1]:  # the others' modules, and what those import, stay unread
-      command = importlib.import_module(f'resjax.commands.{name}')
+      module = name + '_' * keyword.iskeyword(name)
+      command = importlib.import_module(f'resjax.commands.{module}')
       subparser.description, subparser.formatter_class = command.__doc__, argparse.RawDescriptionHelpFormatter
       command.add_arguments(subparser)
   options, fields = parser.parse_known_args(arguments)

@@ -232,13 +232,14 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `drnet.predictor` and `data.normalize`.
+    config: Reads `resolutions`, `drnet.predictor`, `data.normalize` and `eval.interpolation`.
   """
   resolutions = tuple(config.resolutions)
   predictor = predictor_of(config)
 
   def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
-    images = preprocess.prepare(batch['images'], resolutions, config.data.normalize)
+    normalize, interpolation = config.data.normalize, config.eval.interpolation
+    images = preprocess.prepare(batch['images'], resolutions, normalize, interpolation=interpolation)
     scores, _ = predictor.scores(variables_of_predictor(variables), images[0], train=False)
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
     everyone = rsnet.with_ensemble(logits, variables['params']['alpha'])

@@ -1,6 +1,7 @@
 """From the uint8 crops of a batch to the network's inputs, on the device: other sizes, flips, normalisation."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -20,33 +21,38 @@ NORMALIZATIONS = {
 }
 FLIPS = ('none', 'shared', 'independent')
 
+# A key of `NORMALIZATIONS`, or ((mean, ...), (deviation, ...)), a number for each channel.
+Normalize = str | tuple[tuple[float, ...], tuple[float, ...]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
   """What happens to an image between its file and the network, where it is not trained.
 
   Attributes:
-    normalize: A key of `NORMALIZATIONS`.
+    normalize: A key of `NORMALIZATIONS`, or a mean and a standard deviation as they stand there.
     interpolation: Of resizing, antialiased: a key of `resize.KERNELS`.
     crop_fraction: The crop's share of the resized image's shorter side, above 0, at most 1.
     max_pixels: Larger images are refused before they are decoded.
   """
 
-  normalize: str = 'imagenet'
+  normalize: Normalize = 'imagenet'
   interpolation: str = 'bilinear'
   crop_fraction: float = 0.875
   max_pixels: int = 50_000_000
 
   @classmethod
   def of_config(cls, config: ConfigDict) -> 'Preprocessing':
-    """Returns how a run's evaluation prepares images; reads data.normalize, data.max_pixels and eval.crop_fraction."""
-    data = config.data
-    return cls(normalize=data.normalize, crop_fraction=config.eval.crop_fraction, max_pixels=data.max_pixels)
+    """Returns how a run's evaluation prepares images.
+
+    Args:
+      config: A run's; reads data.normalize, data.max_pixels, eval.interpolation and eval.crop_fraction.
+    """
+    return cls(config.data.normalize, config.eval.interpolation, config.eval.crop_fraction, config.data.max_pixels)
 
   def __post_init__(self) -> None:
     """Raises ValueError, naming the field, where a value is none of those described."""
-    if self.normalize not in NORMALIZATIONS:
-      raise ValueError(f'normalize: got {self.normalize!r}, expected one of {", ".join(NORMALIZATIONS)}')
+    mean_and_std(self.normalize)
     if self.interpolation not in resize.KERNELS:
       raise ValueError(f'interpolation: got {self.interpolation!r}, expected one of {", ".join(resize.KERNELS)}')
     if not 0 < self.crop_fraction <= 1:
@@ -55,10 +61,32 @@ class Preprocessing:
       raise ValueError(f'max_pixels: got {self.max_pixels!r}, expected more than 0')
 
 
+def mean_and_std(normalize: Normalize, field: str = 'normalize') -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns mean and standard deviation of each channel, of values in [0, 1].
+
+  Args:
+    normalize: As of `Preprocessing`.
+    field: What messages call it.
+
+  Raises:
+    ValueError: It is neither a key of `NORMALIZATIONS` nor such a pair.
+  """
+  if isinstance(normalize, str) and normalize in NORMALIZATIONS:
+    return NORMALIZATIONS[normalize]
+  if isinstance(normalize, tuple) and len(normalize) == 2:
+    mean, std = normalize
+    numbers = [v for part in normalize if isinstance(part, tuple) and len(part) == 3 for v in part]
+    if len(numbers) == 6 and all(isinstance(v, int | float) and math.isfinite(v) for v in numbers) and min(std) > 0:
+      return mean, std
+  raise ValueError(
+    f'{field}: got {normalize!r}, expected one of {", ".join(NORMALIZATIONS)}, or three means and three deviations'
+  )
+
+
 def prepare(
   images: Sequence[Array | np.ndarray],
   resolutions: Sequence[Resolution],
-  normalize: str,
+  normalize: Normalize,
   flips: Array | None = None,
   interpolation: str = 'bilinear',
 ) -> tuple[Array, ...]:
@@ -67,11 +95,11 @@ def prepare(
   Args:
     images: uint8 `[B, r, r, 3]`, one per resolution in their order, or the largest alone.
     resolutions: In pixels, of squares, or (height, width); highest first.
-    normalize: A key of `NORMALIZATIONS`.
+    normalize: As of `Preprocessing`.
     flips: bool `[R, B]`: which images to mirror left to right. None: none.
     interpolation: A key of `resize.KERNELS`, for sizes made from the largest.
   """
-  mean, std = (255.0 * jnp.array(v).reshape(1, 1, 1, -1) for v in NORMALIZATIONS[normalize])
+  mean, std = (255.0 * jnp.array(v).reshape(1, 1, 1, -1) for v in mean_and_std(normalize))
   if len(images) == 1:
     images = resize.pyramid(images[0], resolutions, interpolation)
   inputs = []

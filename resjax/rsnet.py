@@ -147,12 +147,13 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
 
   Args:
     model: A plain network.
-    config: Reads `resolutions` and `data.normalize`.
+    config: Reads `resolutions`, `data.normalize` and `eval.interpolation`.
   """
   resolutions = tuple(config.resolutions)
 
   def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
-    images = preprocess.prepare(batch['images'], resolutions, config.data.normalize)
+    normalize, interpolation = config.data.normalize, config.eval.interpolation
+    images = preprocess.prepare(batch['images'], resolutions, normalize, interpolation=interpolation)
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
     return {'ranks': rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T}
 

@@ -1,13 +1,14 @@
-"""A run's workdir as a `Network`: the one way from what training saved to all that uses it."""
+"""A run's workdir as a `Network`: the one way from what training saved to all that uses it, and for imports back."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint, models
+from resjax import checkpoint, formats, models
 from resjax import config as configuration
 from resjax.models import predictor
 from resjax.network import Network
@@ -24,12 +25,14 @@ class Trained:
     config: Of the run: where its data are, and how it was trained.
     step: Of the checkpoint.
     finished: Whether the run had reached its end.
+    origin: Of a network from elsewhere, its source, architecture and license, as far as they are known; else None.
   """
 
   network: Network
   config: ConfigDict
   step: int
   finished: bool
+  origin: dict[str, Any] | None = None
 
 
 def read(
@@ -50,7 +53,7 @@ def read(
   variables, meta = checkpoint.load(workdir, step=step, sharding=sharding)
   config = configuration.complete(meta, workdir)
   network = of_config(config, variables, meta.get('class_names') or ())
-  return Trained(network, config, meta['step'], meta['finished'])
+  return Trained(network, config, meta['step'], meta['finished'], meta.get('origin'))
 
 
 def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:
@@ -58,12 +61,30 @@ def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:
   return read(workdir, step=step).network
 
 
+def save(found: Trained, workdir: str | pathlib.Path) -> None:
+  """Writes a network as the workdir of a run, at step 0.
+
+  Raises:
+    FileExistsError: The workdir holds a run already.
+    OSError: It can't be written.
+  """
+  meta = {
+    'format': formats.FORMAT,
+    'config': configuration.to_json(found.config),
+    'class_names': list(found.network.class_names),
+    'train_seconds': 0.0,
+    'finished': found.finished,
+    'origin': found.origin,
+  }
+  checkpoint.write(workdir, found.network.variables, meta)
+
+
 def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[str] = ()) -> Network:
   """Returns the network that a config describes, with these variables.
 
   Args:
-    config: As a run's; read: model, resolutions, data.normalize, data.max_pixels, eval.crop_fraction, and with method
-      'drnet' drnet.predictor.
+    config: As a run's; read: model, resolutions, data.normalize, data.max_pixels, eval.interpolation,
+      eval.crop_fraction, and with method 'drnet' drnet.predictor.
     variables: Of the switchable network, the predictor's included where the method is 'drnet'.
     class_names: By class index.
   """

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import losses, models, preprocess, switchable
+from resjax import losses, models, preprocess, resize, switchable
 from resjax.config.stored import flatten
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
@@ -23,8 +23,8 @@ _CHOICES = {
   'data.crops': ('same', 'different'),
   'data.pyramid': ('device', 'host'),
   'data.flip': preprocess.FLIPS,
-  'data.normalize': tuple(preprocess.NORMALIZATIONS),
   'eval.pyramid': ('device', 'host'),
+  'eval.interpolation': tuple(resize.KERNELS),
   'optimizer.name': ('sgd', 'adamw'),
   'optimizer.schedule': ('cosine', 'step', 'constant'),
   'optimizer.decay': ('kernels', 'all'),
@@ -95,6 +95,7 @@ def validate(config: ConfigDict) -> None:
   try:
     models.check_name(config.model.name)
     switchable.check_resolutions(resolutions)
+    preprocess.mean_and_std(config.data.normalize, 'data.normalize')
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
   if list(resolutions) != sorted(resolutions, reverse=True):

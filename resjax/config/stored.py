@@ -96,7 +96,7 @@ def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> Config
 
 
 def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
-  """From format 0 to 1: a budget counts the predictor's predictor_macs multiply-adds, which it had left out."""
+  """From format 0 to 1: a budget counts the predictor's own multiply-adds, which it had left out."""
   if fields['method'] != 'drnet':
     return fields
   budget, size = fields['drnet.budget'], fields['drnet.predictor.size']

@@ -101,6 +101,7 @@ def get_config() -> ConfigDict:
   config.eval.pyramid = 'host'
   # drnet: the split that sets the cascade's threshold; empty: each half of data.eval_split sets the other's.
   config.eval.calibration_split = ''
+  config.eval.interpolation = 'bilinear'  # of evaluation's resizing: or 'bicubic', as some pretrained networks want
   config.eval.crop_fraction = 0.875  # short side = int(resolution / crop_fraction), then the centre crop
 
   # --- optimisation ---

@@ -92,6 +92,8 @@ def resume(run: Run, checkpoints: Checkpoints, step: int, workdir: pathlib.Path)
     ValueError: It was made with another config.
   """
   meta = checkpoints.meta(step)
+  if meta.get('origin'):
+    raise ValueError(f'workdir {workdir} holds an imported network, expected another --workdir to train in')
   configuration.check_same(meta, run.config, f'workdir {workdir}')
   if jax.process_index() == 0:
     print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')

@@ -1,0 +1,5 @@
+"""As the `resjax` command: python -m resjax COMMAND ..."""
+
+from resjax.cli import main
+
+main()

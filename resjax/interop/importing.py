@@ -1,0 +1,183 @@
+"""A network of torch as a Network of ours: layout found, keys checked, images prepared as the source says."""
+
+import functools
+import importlib.resources
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from resjax import config as configuration
+from resjax import models, preprocess, recipes, trained
+from resjax.interop import layouts, sources
+from resjax.interop import torch as torch_layout
+from resjax.network import Network
+
+# What torch's users call our models, and the width of each.
+ARCHITECTURES: dict[str, tuple[str, float]] = {
+  **{name: (name, 1.0) for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d')},
+  'resnext50': ('resnext50_32x4d', 1.0),
+  'mobilenetv2': ('mobilenetv2', 1.0),
+  'mobilenet_v2': ('mobilenetv2', 1.0),
+  **{f'mobilenetv2_{width}': ('mobilenetv2', int(width) / 100) for width in ('035', '050', '075', '100', '140')},
+}
+
+# By what is found in a name: why a network is not ours, also where its keys are.
+_DIFFERENT = {
+  'netblur|netaa': 'smooths before each stride',
+  r'(^|_)se|rs\d': 'has squeeze-excite',
+  'eca': 'has channel attention',
+  '_gn': 'has GroupNorm',
+  'v2_': 'normalises before its convolutions',
+  r'\d[cdst]$|\d[cdst]_': 'has a deep stem',
+}
+
+
+class Imported(NamedTuple):
+  """A network from elsewhere.
+
+  Attributes:
+    network: At its resolutions.
+    config: That of a finished run which would have made it.
+    source: Its weights, and what was said of them there.
+    notes: What a user should know, a line each.
+  """
+
+  network: Network
+  config: ConfigDict
+  source: sources.Source
+  notes: tuple[str, ...]
+
+
+def load(source: str | pathlib.Path, model: str | None = None, **options: Any) -> Network:
+  """Returns a network of torch's; arguments and errors as of `read`."""
+  return read(source, model, **options).network
+
+
+def read(
+  source: str | pathlib.Path,
+  model: str | None = None,
+  *,
+  resolutions: Sequence[int] | None = None,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+  crop_fraction: float | None = None,
+  interpolation: str | None = None,
+  class_names: Sequence[str] | None = None,
+  fields: Sequence[str] = (),
+) -> Imported:
+  """Returns a network of torch's, with what its source says of it.
+
+  Nothing in a file is run. What is not given here is taken from the source, and where that says nothing, from
+  torchvision's evaluation: ImageNet's mean and deviation, 0.875, bilinear; for the layout of RS-Net's authors no
+  normalisation.
+
+  Args:
+    source: A file (safetensors, `.pth`, `.pth.tar`), a folder with config.json and model.safetensors, or
+      `hf-hub:OWNER/NAME`.
+    model: A key of `ARCHITECTURES`; None: as the source says.
+    resolutions: Input sizes in pixels, highest first; None: those of the default recipe. The weights of one network
+      give each the same normalisers.
+    mean: Of each channel, of values in [0, 1]; goes with `std`.
+    std: The standard deviation of each channel.
+    crop_fraction: The crop's share of the resized image's shorter side.
+    interpolation: 'bilinear' or 'bicubic'.
+    class_names: By class index.
+    fields: Else that the config of the workdir says, such as where the data are, as `--config.FIELD=VALUE`.
+
+  Raises:
+    FileNotFoundError: The source is not there.
+    ValueError: It is damaged, its keys are not those of the model (all are named), or an option does not fit.
+    OSError: It can't be read.
+  """
+  config = recipes.make('default', fields)
+  if resolutions is not None:
+    config.resolutions = tuple(resolutions)
+  configuration.validate(config)
+  found = sources.read(source, config.resolutions[0])
+  name, config.model.width = _architecture(found, model)
+  torch_layout.check_layout(found.tensors, found.name)
+  layout = layouts.layout_of(found.tensors)
+  head = found.tensors.get(layouts.head_of(name, layout))
+  config.model.name, config.model.num_classes = name, len(head) if head is not None and head.ndim == 2 else 1000
+  _preprocessing(config, found, layout, mean, std, crop_fraction, interpolation)
+  configuration.validate(config)
+  network = models.from_config(config)
+  variables = torch_layout.variables_of(found.tensors, network, config.resolutions, found.name)
+  names, note = _class_names(found, class_names, config.model.num_classes)
+  return Imported(trained.of_config(config, variables, names), config, found, (note,) if note else ())
+
+
+def save(imported: Imported, workdir: str | pathlib.Path) -> None:
+  """Writes an imported network as the workdir of a finished run, which all commands open.
+
+  Raises:
+    FileExistsError: The workdir holds a run already.
+    OSError: It can't be written.
+  """
+  source = imported.source
+  origin = {'source': source.name, 'architecture': source.architecture, 'license': source.license}
+  trained.save(trained.Trained(imported.network, imported.config, 0, True, origin), workdir)
+
+
+@functools.cache
+def imagenet_classes() -> tuple[str, ...]:
+  """Returns the names of ImageNet's 1,000 classes by index, as torchvision (BSD 3-Clause) has them."""
+  text = importlib.resources.files('resjax.interop').joinpath('imagenet_classes.txt').read_text(encoding='utf-8')
+  return tuple(text.splitlines())
+
+
+def _architecture(found: sources.Source, model: str | None) -> tuple[str, float]:
+  """Which of our models is meant, and its width."""
+  known = ', '.join(ARCHITECTURES)
+  if model is not None and model not in ARCHITECTURES:
+    raise ValueError(f'model: got {model!r}, expected one of {known}')
+  said = None if found.architecture is None else found.architecture.removeprefix('parallel_')
+  if said is None:
+    if model is None:
+      raise ValueError(f'model: missing, and {found.name} does not say it; expected one of {known}')
+    return ARCHITECTURES[model]
+  if said not in ARCHITECTURES:
+    reason = next((what for part, what in _DIFFERENT.items() if re.search(part, said)), 'is another network')
+    raise ValueError(f'{found.name}: is a {said}, which {reason}, also where its keys are the same; expected {known}')
+  if model is not None and ARCHITECTURES[model] != ARCHITECTURES[said]:
+    raise ValueError(f'model: got {model!r}, expected {said!r}, which {found.name} says that it is')
+  return ARCHITECTURES[said]
+
+
+def _preprocessing(
+  config: ConfigDict,
+  found: sources.Source,
+  layout: str,
+  mean: Sequence[float] | None,
+  std: Sequence[float] | None,
+  crop_fraction: float | None,
+  interpolation: str | None,
+) -> None:
+  """Sets how images are prepared: as given, as the source says, or as its layout lets expect."""
+  if (mean is None) != (std is None):
+    raise ValueError('mean: got one of mean and std, expected both or neither')
+  default = preprocess.NORMALIZATIONS['unit' if layout == 'rsnets' else 'imagenet']
+  if mean is None or std is None:
+    mean, std = found.mean or default[0], found.std or default[1]
+  pair = tuple(mean), tuple(std)
+  key = next((key for key, known in preprocess.NORMALIZATIONS.items() if known == pair), None)
+  with config.ignore_type():
+    config.data.normalize = key or pair
+  config.eval.crop_fraction = crop_fraction or found.crop_fraction or config.eval.crop_fraction
+  config.eval.interpolation = interpolation or found.interpolation or config.eval.interpolation
+
+
+def _class_names(found: sources.Source, given: Sequence[str] | None, classes: int) -> tuple[tuple[str, ...], str]:
+  """The names of the classes, and what should be said of them."""
+  if given is not None:
+    if len(given) != classes:
+      raise ValueError(f'class_names: got {len(given)}, expected {classes}, one for each class')
+    return tuple(given), ''
+  if found.class_names is not None and len(found.class_names) == classes:
+    return found.class_names, ''
+  if classes == len(imagenet_classes()):
+    return imagenet_classes(), "classes: the source does not name them; 1,000 are taken for ImageNet's"
+  return (), f'classes: the source does not name them; the {classes} are called by their numbers'

@@ -1,0 +1,172 @@
+"""Torch's state dicts and our variables: each in place of the other, bit for bit, without torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from resjax import switchable
+from resjax.interop import layouts
+from resjax.models import MobileNetV2, ResNet
+from resjax.network import Network
+from resjax.resolution import Resolution
+from resjax.switchable import Variables
+
+__all__ = ['rsnets_state_dict', 'state_dict', 'variables_of']
+
+# What state dicts have besides weights: counters of batches, which nothing reads.
+_COUNTER = 'num_batches_tracked'
+
+# By the end of a key: what a network has that ours has not.
+_FOREIGN: tuple[tuple[Callable[[str], bool], str], ...] = (
+  (lambda name: name.startswith(('conv1.0.', 'conv1.1.')), 'a stem of several convolutions'),
+  (lambda name: '.downsample.1.weight' in name and '.module' not in name, 'an average-pool shortcut'),
+  (lambda name: '.se.' in name or '.se_module.' in name, 'squeeze-excite'),
+  (lambda name: name.startswith('stem.') or '.norm1.' in name, 'normalisers before the convolutions'),
+)
+
+
+def variables_of(
+  tensors: Mapping[str, np.ndarray], model: nn.Module, resolutions: Sequence[int], where: str = 'tensors'
+) -> Variables:
+  """Returns the variables of a switchable network: `params`, `params['alpha']` `[R]`, and `batch_stats`.
+
+  A state dict of one network gives every resolution the same normalisers, and alpha of ones; the layout of RS-Net's
+  authors has its own for each size, in the order of the sizes.
+
+  Args:
+    tensors: By torch's names, in one of `layouts.LAYOUTS`.
+    model: A ResNet or MobileNetV2 of resjax.
+    resolutions: Input sizes in pixels, highest first.
+    where: What messages call the tensors.
+
+  Raises:
+    ValueError: Keys are missing, too many or of another shape or type: all are named. Or the layout is not ours.
+  """
+  check_layout(tensors, where)
+  layout = layouts.layout_of(tensors)
+  sets = len(resolutions) if layout == 'rsnets' else 1
+  sizes = layouts.sizes_in(tensors)
+  if layout == 'rsnets' and sizes != sets:
+    raise ValueError(f'resolutions: got {tuple(resolutions)}, expected {sizes}, as many as {where} has BatchNorms')
+  shapes = shapes_of(model)
+  placed = [list(layouts.places(model, shapes, layout, number)) for number in range(sets)]
+  wanted = {place.name: _in_torch(flatten_dict(shapes)[place.path], place.axes) for one in placed for place in one}
+  if layout == 'rsnets':
+    wanted['alpha'] = (len(resolutions),)
+  _check_keys(tensors, wanted, where)
+  plains = [_plain(tensors, one) for one in placed]
+  shared = switchable.share(plains[0], resolutions)
+  if layout == 'rsnets':
+    each = [switchable.share(plain, [resolution]) for plain, resolution in zip(plains, resolutions)]
+    private = {key: value for one in each for key, value in one['params']['private'].items()}
+    statistics = {key: value for one in each for key, value in one['batch_stats'].items()}
+    shared = {'params': shared['params'] | {'private': private}, 'batch_stats': statistics}
+  alpha = jnp.asarray(tensors['alpha'], jnp.float32) if layout == 'rsnets' else jnp.ones(len(resolutions))
+  return shared | {'params': shared['params'] | {'alpha': alpha}}
+
+
+def state_dict(network: Network, resolution: Resolution, layout: str = 'torchvision') -> dict[str, np.ndarray]:
+  """Returns a network at one resolution as a state dict: what torchvision's, or timm's, module of this name takes.
+
+  In torch: `module.load_state_dict({k: torch.from_numpy(v) for k, v in state_dict(network, 224).items()})`.
+
+  Args:
+    network: A ResNet or MobileNetV2 of resjax.
+    resolution: One of its own.
+    layout: 'torchvision' or 'timm'.
+
+  Raises:
+    ValueError: It is another network, or has no such resolution.
+  """
+  if layout not in ('torchvision', 'timm'):
+    raise ValueError(f"layout: got {layout!r}, expected 'torchvision' or 'timm'")
+  return _named(network, resolution, layout)
+
+
+def rsnets_state_dict(network: Network) -> dict[str, np.ndarray]:
+  """Returns a network at all its resolutions as a state dict in the layout of RS-Net's authors, alpha included.
+
+  Args:
+    network: A ResNet or MobileNetV2 of resjax.
+
+  Raises:
+    ValueError: It is another network.
+  """
+  found: dict[str, np.ndarray] = {}
+  for number, resolution in enumerate(network.resolutions):
+    found |= _named(network, resolution, 'rsnets', number)
+  alpha = network.variables['params'].get('alpha', np.ones(len(network.resolutions)))
+  return found | {'alpha': np.array(alpha, np.float32)}
+
+
+def check_layout(tensors: Mapping[str, np.ndarray], where: str) -> None:
+  """Raises ValueError, saying what differs, where the keys are of a kind of network that is not ours."""
+  names = [name for name in tensors if not name.endswith(_COUNTER)]
+  expected = 'expected a ResNet, ResNeXt or MobileNetV2 as torchvision has it'
+  if 'bn1.weight' in tensors and not any(name.endswith('.running_mean') for name in names):
+    raise ValueError(f'{where}: has normalisers without running statistics (bn1.weight), such as GroupNorm, {expected}')
+  for is_foreign, what in _FOREIGN:
+    name = next((name for name in names if is_foreign(name) and _is_layer(tensors[name], name)), None)
+    if name is not None:
+      raise ValueError(f'{where}: has {what} ({name}), {expected}')
+
+
+def shapes_of(model: nn.Module) -> Variables:
+  """Returns the variables of a plain network as shapes."""
+  if not isinstance(model, ResNet | MobileNetV2):
+    raise ValueError(f'model: got {type(model).__name__}, expected a ResNet or MobileNetV2 of resjax')
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+
+
+def _is_layer(tensor: np.ndarray, name: str) -> bool:
+  """Whether a tensor is what its name lets expect: a shortcut's second layer is a convolution only with 4 axes."""
+  return '.downsample.1.weight' not in name or tensor.ndim == 4
+
+
+def _in_torch(shape: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape that torch has for one of ours."""
+  return tuple(shape.shape[axes.index(i)] for i in range(len(axes)))
+
+
+def _check_keys(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
+  """Raises one ValueError that names every key that is missing, too many, or of another shape or type."""
+  given = {name for name in tensors if not name.endswith(_COUNTER)}
+  wrong = [
+    f'{name}: {tensors[name].dtype} {tensors[name].shape}, expected floats {wanted[name]}'
+    for name in sorted(given & wanted.keys())
+    if tensors[name].shape != wanted[name] or not jnp.issubdtype(tensors[name].dtype, jnp.floating)
+  ]
+  parts = [
+    ('missing: ', sorted(wanted.keys() - given)),
+    ('too many: ', sorted(given - wanted.keys())),
+    ('of another shape or type: ', wrong),
+  ]
+  found = '; '.join(title + ', '.join(names) for title, names in parts if names)
+  if found:
+    raise ValueError(f'{where}: the keys are not those of this model; {found}')
+
+
+def _plain(tensors: Mapping[str, np.ndarray], placed: Sequence[layouts.Place]) -> Variables:
+  """A plain network's variables."""
+  flat = {place.path: jnp.asarray(tensors[place.name].transpose(place.axes), jnp.float32) for place in placed}
+  return unflatten_dict(flat)
+
+
+def _named(network: Network, resolution: Resolution, layout: str, number: int = 0) -> dict[str, np.ndarray]:
+  """A plain network at one resolution by torch's names, with the counters that torch expects."""
+  shapes_of(network.model)  # type: ignore[arg-type]  # refuses what is no network of ours
+  plain = network.view(resolution)
+  flat = flatten_dict(plain)
+  found: dict[str, np.ndarray] = {}
+  for place in layouts.places(network.model, plain, layout, number):  # type: ignore[arg-type]
+    back = tuple(place.axes.index(i) for i in range(len(place.axes)))
+    found[place.name] = np.array(np.asarray(flat[place.path]).transpose(back), order='C')
+    if place.name.endswith('.running_var'):
+      found[place.name.removesuffix('running_var') + _COUNTER] = np.zeros((), np.int64)
+  return found

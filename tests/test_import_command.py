@@ -1,0 +1,182 @@
+"""`resjax import`: the workdir that it writes, how images are prepared, what is refused; real weights."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import resjax
+from resjax import cli, interop, trained
+from resjax.data.crops import evaluation_crops
+from resjax.interop import torch as ours
+
+torch = pytest.importorskip('torch')
+
+import torch_models  # noqa: E402
+from twins import CLASSES, TOLERANCE, arrays, assert_same_dict, randomised  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+  """The file of a narrow MobileNetV2, its state, and its module in torch."""
+  path = tmp_path_factory.mktemp('weights') / 'a.pth'
+  twin = randomised(torch_models.MobileNetV2(CLASSES, 0.35))
+  torch.save({'state_dict': twin.state_dict(), 'arch': 'mobilenetv2_035'}, path)
+  return path, twin
+
+
+def photographs(folder, count=4):
+  rng = np.random.default_rng(0)
+  folder.mkdir(parents=True)
+  for i in range(count):
+    Image.fromarray(rng.integers(0, 256, (50, 60, 3), np.uint8)).save(folder / f'{i}.png')
+  return folder
+
+
+def test_the_command_writes_a_workdir_that_says_how_images_are_prepared(weights, tmp_path, capsys):
+  path, twin = weights
+  (tmp_path / 'labels').write_text('\n'.join('abcdefg') + '\n')
+  flags = ['--resolutions=40,32', '--mean=0.5,0.4,0.3', '--std=0.2,0.2,0.25', '--crop-fraction=0.9']
+  flags += ['--interpolation=bicubic', f'--labels={tmp_path}/labels', f'--workdir={tmp_path}/run']
+  cli.main(['import', str(path), *flags])
+  out = capsys.readouterr().out
+  assert 'mobilenetv2, 7 classes, at 40, 32 px\n' in out
+  assert 'images: bicubic, crop fraction 0.9, mean 0.5, 0.4, 0.3, deviation 0.2, 0.2, 0.25\n' in out
+  assert f'In {tmp_path}/run; now: resjax predict IMAGE ... --workdir={tmp_path}/run\n' in out
+  found = trained.read(tmp_path / 'run')
+  assert found.finished and found.step == 0
+  assert found.origin == {'source': str(path), 'architecture': 'mobilenetv2_035', 'license': None}
+  network = found.network
+  assert network.class_names == tuple('abcdefg') and network.resolutions == (40, 32)
+  assert network.preprocessing.normalize == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.25))
+  assert network.preprocessing.interpolation == 'bicubic' and network.preprocessing.crop_fraction == 0.9
+  assert_same_dict(ours.state_dict(network, 32), arrays(twin.state_dict()))
+  resjax.config.validate(found.config)
+  with pytest.raises(SystemExit, match=r'^error: workdir: .*run holds a run already, expected a new folder$'):
+    cli.main(['import', str(path), f'--workdir={tmp_path}/run'])
+
+
+def test_an_imported_network_predicts_as_torch_does_and_meets_a_budget(weights, tmp_path, capsys):
+  path, twin = weights
+  workdir = tmp_path / 'run'
+  interop.save(
+    interop.read(path, resolutions=(40, 32), interpolation='bicubic', mean=(0.5,) * 3, std=(0.2,) * 3), workdir
+  )
+  folder = photographs(tmp_path / 'photos')
+  classifier = resjax.Classifier.load(workdir, max_batch=4)
+  found = classifier.predict(str(folder), resolution=32)
+  for prediction in found:
+    with Image.open(prediction.image) as image:
+      image = image.resize((int(32 / 0.875) * 60 // 50, int(32 / 0.875)), Image.Resampling.BICUBIC)
+    left, top = round((image.width - 32) / 2), round((image.height - 32) / 2)
+    pixels = (np.float32(image.crop((left, top, left + 32, top + 32))) / 255 - 0.5) / np.float32(0.2)
+    with torch.no_grad():
+      expected = twin(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]).softmax(-1)[0]
+    assert prediction.class_index == int(expected.argmax())
+    assert prediction.probability == pytest.approx(float(expected.max()), rel=TOLERANCE)
+  with pytest.raises(SystemExit, match=r'^error: IMAGE: none given, and .*run holds an imported network; expected'):
+    cli.main(['calibrate', f'--workdir={workdir}'])
+  cli.main(['calibrate', str(folder), f'--workdir={workdir}', '--max-batch=4'])
+  cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=4', '--budget=0.8'])
+  assert 'multiply-adds each' in capsys.readouterr().err
+
+
+def test_training_does_not_go_on_with_an_imported_network(weights, tmp_path):
+  path, _ = weights
+  fields = ['--config.data.source=fake', '--config.data.size=8', '--config.batch_size=8', '--config.epochs=1']
+  imported = interop.read(path, resolutions=(40, 32), fields=fields)
+  interop.save(imported, tmp_path)
+  with pytest.raises(ValueError, match=r'^workdir .* holds an imported network, expected another --workdir'):
+    resjax.train_and_evaluate(imported.config, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'model': 'resnet19'}, r"^model: got 'resnet19', expected one of resnet18, "),
+    ({'model': 'resnet18'}, r"^model: got 'resnet18', expected 'mobilenetv2_035', which .*a\.pth says that it is$"),
+    ({'model': 'mobilenetv2'}, r"^model: got 'mobilenetv2', expected 'mobilenetv2_035'"),
+    ({'mean': (0, 0, 0)}, r'^mean: got one of mean and std, expected both or neither$'),
+    (
+      {'mean': (0, 0, 0), 'std': (1, 1, 0)},
+      r'^config\.data\.normalize: got \(\(0, 0, 0\), \(1, 1, 0\)\), expected',
+    ),
+    (
+      {'mean': (0, 0), 'std': (1, 1)},
+      r'^config\.data\.normalize: got \(\(0, 0\), \(1, 1\)\), expected one of',
+    ),
+    ({'crop_fraction': 1.5}, r'^config\.eval\.crop_fraction: got 1\.5, expected more than 0, at most 1$'),
+    ({'interpolation': 'lanczos'}, r"^config\.eval\.interpolation: got 'lanczos', expected one of bilinear, bicubic$"),
+    ({'resolutions': (32, 40)}, r'^config\.resolutions: got \(32, 40\), expected the highest first$'),
+    ({'class_names': 'abc'}, r'^class_names: got 3, expected 7, one for each class$'),
+    ({'fields': ['--config.batch=3']}, r'^--config\.batch: no such field'),
+  ],
+  ids=str,
+)
+def test_options_that_do_not_fit_are_named(weights, options, message):
+  with pytest.raises(ValueError, match=message) as error:
+    interop.read(weights[0], **options)
+  assert '\n' not in str(error.value)
+
+
+def test_a_file_that_does_not_say_what_it_is_needs_a_name(weights, tmp_path):
+  torch.save(weights[1].state_dict(), tmp_path / 'a.pth')
+  with pytest.raises(ValueError, match=r'^model: missing, and .*a\.pth does not say it; expected one of resnet18, '):
+    interop.read(tmp_path / 'a.pth')
+
+
+# --- real weights ---
+
+
+@pytest.fixture(scope='module')
+def mobilenet(tmp_path_factory):
+  """An importer of the real MobileNetV2 into a workdir, used once."""
+  workdir = tmp_path_factory.mktemp('mobilenet') / 'run'
+
+  def make(shared_data):
+    if not workdir.exists():
+      cli.main(
+        ['import', f'{shared_data}/weights/mobilenet_v2_imagenet.pth', '--model=mobilenetv2', f'--workdir={workdir}']
+      )
+    return resjax.Classifier.load(workdir, max_batch=8)
+
+  return make
+
+
+def labelled(shared_data):
+  folder = shared_data / 'photos152'
+  with open(folder / 'labels.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  return [folder / row['file'] for row in rows], [int(row['class_index_0_based']) for row in rows]
+
+
+def test_real_weights_give_torchs_logits_on_the_same_crops(shared_data, mobilenet):
+  files, _ = labelled(shared_data)
+  network = mobilenet(shared_data).network
+  twin = torch_models.MobileNetV2(1000).eval()
+  twin.load_state_dict(torch.load(shared_data / 'weights' / 'mobilenet_v2_imagenet.pth', weights_only=True))
+  crop = evaluation_crops(network.preprocessing, (96,))
+  crops = np.stack([crop(file.read_bytes())[0] for file in files[:4]])
+  (inputs,) = resjax.preprocess.prepare((crops,), (96,), network.preprocessing.normalize)
+  got = jax.jit(lambda v, x: network.model.apply(v, x, train=False))(network.view(96), inputs)
+  with torch.no_grad():
+    expected = twin(torch.from_numpy(np.array(np.asarray(inputs).transpose(0, 3, 1, 2)))).numpy()
+  assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('resolution', 'right'), [(224, 129), (192, 124), (160, 119), (128, 104), (96, 65)])
+def test_real_weights_classify_real_photographs(shared_data, mobilenet, resolution, right):
+  files, labels = labelled(shared_data)
+  found = mobilenet(shared_data).predict(files, resolution=resolution)
+  assert abs(sum(p.class_index == label for p, label in zip(found, labels)) - right) <= 1
+
+
+def test_what_is_stored_is_json(weights):
+  config = interop.read(weights[0], resolutions=(40,), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)).config
+  stored = json.loads(json.dumps(resjax.config.to_json(config)))
+  back = resjax.config.complete({'config': stored, 'format': resjax.trained.formats.FORMAT}, 'here')
+  assert back.data.normalize == config.data.normalize == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

@@ -1,0 +1,40 @@
+"""Torch twins with weights that show every mistake, and what is said of them: for the tests of importing."""
+
+import jax
+import numpy as np
+import torch
+
+CLASSES = 7
+# Largest difference of float32 logits over the largest logit: some 50 layers of sums in another order; found: 1e-5.
+TOLERANCE = 1e-4
+
+
+def randomised(twin, seed=0):
+  """The twin with BatchNorms far from the identity: no mistake hides there."""
+  torch.manual_seed(seed)
+  for module in twin.modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+      torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+      torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+      torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+      torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+  return twin.eval()
+
+
+def arrays(state):
+  return {name: value.numpy() for name, value in state.items()}
+
+
+def assert_same_logits(model, plain, twin, size):
+  images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+  with torch.no_grad():
+    expected = twin(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))).numpy()
+  got = jax.jit(lambda v, x: model.apply(v, x, train=False))(plain, images)
+  assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+def assert_same_dict(found, expected):
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    assert found[name].dtype == value.dtype and found[name].flags.writeable, name
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
