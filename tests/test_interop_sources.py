@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from resjax import interop, preprocess, trained
+from resjax import interop, preprocess
 from resjax.interop import importing, sources
 from resjax.interop import torch as torch_layout
+from resjax.recipes import default
 
 torch = pytest.importorskip('torch')
 
@@ -150,7 +151,7 @@ def test_torchvisions_second_weights_are_cropped_from_232_pixels(tmp_path, state
 
 def test_what_the_source_does_not_say_is_as_torchvision_does_it(tmp_path, state):
   found = sources.Source('here', state)
-  config = trained.configuration.default.get_config()
+  config = default.get_config()
   for layout, expected in (('torchvision', 'imagenet'), ('rsnets', 'unit')):
     importing._preprocessing(config, found, layout, None, None, None, None)
     assert preprocess.Preprocessing.of_config(config) == preprocess.Preprocessing(expected, 'bilinear', 0.875)
@@ -181,12 +182,13 @@ def cache(tmp_path, monkeypatch):
 def test_the_hub_serves_from_its_cache(cache, state):
   root = cache / 'models--owner--name'
   (root / 'refs').mkdir(parents=True)
-  (root / 'refs' / 'main').write_text('abc')
-  folder(root / 'snapshots' / 'abc', state)
+  commit = 40 * 'a'
+  (root / 'refs' / 'main').write_text(commit)
+  folder(root / 'snapshots' / commit, state)
   found = interop.read('hf-hub:owner/name', resolutions=(32,))
   assert found.config.model.width == 0.35 and found.source.license == 'cc-by-nc-4.0'
   assert found.network.class_names == ('one', 'n2', 'three')
-  assert interop.read('hf-hub:owner/name@abc', resolutions=(32,)).source.name == 'hf-hub:owner/name@abc'
+  assert interop.read(f'hf-hub:owner/name@{commit}', resolutions=(32,)).source.name == f'hf-hub:owner/name@{commit}'
 
 
 @pytest.mark.parametrize('name', ['owner/other', 'no such name', 'a/b/c', '', 'owner/other@v1'])

@@ -66,7 +66,10 @@ def test_flips_are_drawn_per_example_not_per_place_in_the_batch():
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'normalize': 'none'}, "normalize: got 'none', expected one of imagenet, unit, signed"),
+    (
+      {'normalize': 'none'},
+      "normalize: got 'none', expected one of imagenet, unit, signed, or three means and three deviations",
+    ),
     ({'interpolation': 'nearest'}, "interpolation: got 'nearest', expected one of bilinear, bicubic"),
     ({'crop_fraction': 0.0}, 'crop_fraction: got 0.0, expected more than 0, at most 1'),
     ({'crop_fraction': 1.1}, 'crop_fraction: got 1.1, expected more than 0, at most 1'),
