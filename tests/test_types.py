@@ -29,7 +29,7 @@ reveal_type(smaller)
 reveal_type(note)
 results = resjax.train_and_evaluate(recipes.make('quickstart'), 'runs/other')
 reveal_type(results)
-reveal_type(resjax.macs.of_model(network.model, 32))
+reveal_type(network.macs)
 reveal_type(resjax.share)
 classifier.predict('photos/', max_batch='many')
 resjax.Classifier('runs/quickstart')
@@ -45,7 +45,7 @@ SEEN = [
   'resjax.network.Network',
   'str',
   'dict[str, Any]',
-  'int',
+  'tuple[int, ...]',
 ]
 
 
