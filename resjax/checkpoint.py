@@ -77,11 +77,28 @@ def load(
   sharding = sharding or _here()
   shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
-  loaded = _read(path, {averaged: shapes[averaged], 'batch_stats': shapes['batch_stats']}, sharding)
+  whole_average = _holds_statistics(shapes['ema'])
+  names = ('ema',) if whole_average else (averaged, 'batch_stats')
+  loaded = _read(path, {name: shapes[name] for name in names}, sharding)
   formats.check(loaded['meta'].get('format', 0), path)
   state = loaded['state']
-  variables = {'params': state[averaged], 'batch_stats': state['batch_stats']}
+  variables = state['ema'] if whole_average else {'params': state[averaged], 'batch_stats': state['batch_stats']}
   return Saved(variables, loaded['meta'] | {'step': int(path.name)})
+
+
+def averages_statistics(path: pathlib.Path) -> bool:
+  """Whether the state in the folder of a step has an average, and that is of BatchNorm's statistics too.
+
+  Raises:
+    ValueError: The step is damaged.
+    OSError: The disk does not let it be read.
+  """
+  return _holds_statistics(_shapes(path)['ema'])
+
+
+def _holds_statistics(ema: Any) -> bool:
+  """Whether a saved average is of statistics too; before version 0.2 it was of the parameters alone."""
+  return ema is not None and 'batch_stats' in ema
 
 
 def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any]) -> None:

@@ -60,8 +60,7 @@ def network(shallow, tmp_path_factory):
   state = state.replace(step=state.step + 4, batch_stats=moved(state.batch_stats), ema=moved(state.ema))
   with Checkpoints(workdir) as checkpoints:
     checkpoints.save(state, {'config': configuration.to_json(config), 'train_seconds': 1.0, 'finished': True}, None)
-  held = {'params': state.ema, 'batch_stats': state.batch_stats}
-  return workdir, {kind: flatten_dict(tree, sep='/') for kind, tree in held.items()}
+  return workdir, {kind: flatten_dict(tree, sep='/') for kind, tree in state.ema.items()}
 
 
 def exact(workdir):

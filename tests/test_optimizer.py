@@ -102,3 +102,14 @@ def test_sgd_is_torchs(nesterov):
 def test_adamw_is_torchs():
   c = config(name='adamw', schedule='constant', learning_rate=0.01, weight_decay=0.1, decay='all')
   check_against_torch(c, lambda torch, w: torch.optim.AdamW(w, lr=0.01, weight_decay=0.1))
+
+
+def test_an_average_over_more_updates_than_the_run_has_is_told_of():
+  note = optimizer.average_note(config(ema_decay=0.999, accumulate=2), total_steps=1312)
+  assert note == (
+    'config.optimizer.ema_decay: 0.999 averages over about 1,000 updates, and this run has 656: it is warmed up to '
+    '0.9865 at the end'
+  )
+  assert optimizer.average_note(config(ema_decay=0.75), total_steps=3)
+  assert optimizer.average_note(config(ema_decay=0.75), total_steps=4) is None
+  assert optimizer.average_note(config(), total_steps=1) is None

@@ -224,14 +224,19 @@ def test_accumulation_averages_the_gradients_of_its_steps():
   assert int(after.step) == 2
 
 
-def test_averaged_parameters_follow_and_are_what_is_evaluated():
-  setup = Setup(make_config(), 1, accumulate=2, ema=0.9)
-  ema = jax.device_get(setup.state.params)
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_the_averages_of_parameters_and_statistics_follow_and_are_what_is_evaluated(accumulate):
+  """At first quickly: the average keeps 1/10, 2/11, 3/12, ... of itself, until that is more than the decay."""
+  setup = Setup(make_config(), 1, accumulate=accumulate, ema=0.18)
+  ema = jax.device_get({'params': setup.state.params, 'batch_stats': setup.state.batch_stats})
+  decays = iter([1 / 10, 0.18, 0.18, 0.18])  # 2/11 is more than 0.18
   for number, batch in enumerate(batches(4)):
     current, _ = setup.run([batch])
-    if number % 2:  # the second of two steps makes the update
-      ema = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, ema, current.params)
-    for a, b in zip(jax.tree.leaves(current.variables['params']), jax.tree.leaves(ema), strict=True):
+    if number % accumulate == accumulate - 1:  # the last of the steps makes the update
+      d = next(decays)
+      now = {'params': current.params, 'batch_stats': current.batch_stats}
+      ema = jax.tree.map(lambda e, n, d=d: d * e + (1 - d) * n, ema, now)
+    for a, b in zip(jax.tree.leaves(current.variables), jax.tree.leaves(ema), strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
@@ -242,7 +247,7 @@ def test_the_average_of_parameters_that_do_not_move_does_not_move_by_a_bit():
   setup = Setup(config, 1, ema=0.9)
   before = jax.device_get(setup.state.params)
   after, _ = setup.run(batches(2))
-  for a, b in zip(jax.tree.leaves(after.ema), jax.tree.leaves(before), strict=True):
+  for a, b in zip(jax.tree.leaves(after.ema['params']), jax.tree.leaves(before), strict=True):
     np.testing.assert_array_equal(a, b)
 
 

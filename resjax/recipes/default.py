@@ -124,9 +124,8 @@ def get_config() -> ConfigDict:
   # several the first that matches. 0: they stay, and so do the statistics of a BatchNorm whose every parameter stays.
   config.optimizer.rates = ()
   config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
-  config.optimizer.ema_decay = (
-    0.0  # above 0: an average of the parameters, from the first ones on, is kept and evaluated
-  )
+  # Above 0: an average of parameters and BatchNorm's statistics is kept and evaluated; its decay is warmed up.
+  config.optimizer.ema_decay = 0.0
 
   # --- the machine ---
   config.parallel = 'shard_map'  # or 'pmap': the same numbers, on one host; about half as fast on a CPU

@@ -47,7 +47,7 @@ def start(
     notes.append(f'new for {config.model.num_classes} classes: {", ".join(new)}')
   if notes and jax.process_index() == 0:
     print(f'Starting from {begin.workdir}; ' + '; '.join(notes))
-  ema = fresh.ema if fresh.ema is None else jax.tree.map(jnp.copy, params)
+  ema = None if fresh.ema is None else state.average_from(params, batch_stats)
   return dataclasses.replace(fresh, params=params, batch_stats=batch_stats, ema=ema)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints by Orbax: written in the background, the latest and the best kept, each with its config as JSON."""
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import pathlib
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -141,12 +143,18 @@ class Checkpoints:
   def restore(self, like: Any, step: int | None = None) -> Any:
     """Returns the saved state of the latest or the given step, placed as `like` is.
 
+    An average of parameters alone, as version 0.1 kept it, gets the running statistics of that step.
+
     Args:
       like: A state of the same structure: arrays, or `jax.ShapeDtypeStruct`s with a sharding.
       step: One of `steps`.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    return self._load(step, {'state': abstract})['state']
+    if like.ema is None or checkpoint.averages_statistics(self._root / str(self.latest if step is None else step)):
+      return self._load(step, {'state': abstract})['state']
+    state = self._load(step, {'state': dataclasses.replace(abstract, ema=abstract.ema['params'])})['state']
+    statistics = jax.tree.map(jnp.array, state.batch_stats)
+    return dataclasses.replace(state, ema={'params': state.ema, 'batch_stats': statistics})
 
   def _load(self, step: int | None, what: dict[str, Any]) -> dict[str, Any]:
     """What Orbax reads of a step, by default of the latest."""

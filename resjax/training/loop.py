@@ -14,7 +14,7 @@ from resjax import config as configuration
 from resjax import formats, macs, report
 from resjax.data import loader
 from resjax.paths import local
-from resjax.training import backbone, evaluate, judge
+from resjax.training import backbone, evaluate, judge, optimizer
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
@@ -50,6 +50,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     return results
   with Notice() as notice:
     run, method = build(config), METHODS[config.method]
+    if (note := optimizer.average_note(config, run.total_steps)) and jax.process_index() == 0:
+      print(note)
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
       step = checkpoints.newest_whole()
       if step is None:

@@ -39,6 +39,22 @@ def schedule(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> opta
   return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup])
 
 
+def average_note(config: ConfigDict, total_steps: int) -> str | None:
+  """Returns a line for the user where the average of the parameters spans more updates than the run has; else None.
+
+  Args:
+    config: Reads `optimizer`.
+    total_steps: Batches in the run.
+  """
+  decay, updates = config.optimizer.ema_decay, total_steps // config.optimizer.accumulate
+  if not decay or updates * (1 - decay) >= 1:
+    return None
+  return (
+    f'config.optimizer.ema_decay: {decay:g} averages over about {1 / (1 - decay):,.0f} updates, and this run has '
+    f'{updates:,}: it is warmed up to {min(decay, updates / (9 + updates)):.4f} at the end'
+  )
+
+
 def decayed(params: Any, which: str) -> Any:
   """Returns a pytree of bools like `params`: the leaves that weight decay shrinks.
 

@@ -20,7 +20,7 @@ class TrainState:
     params: The trained parameters.
     batch_stats: BatchNorm's running statistics.
     opt_state: The optimiser's.
-    ema: A running average of `params`, or None where none is kept.
+    ema: A running average of `params` and of `batch_stats`, or None where none is kept.
   """
 
   step: Array
@@ -31,9 +31,8 @@ class TrainState:
 
   @property
   def variables(self) -> Variables:
-    """What evaluation uses: the averaged parameters where they are kept, and the running statistics."""
-    params = self.params if self.ema is None else self.ema
-    return {'params': params, 'batch_stats': self.batch_stats}
+    """What evaluation uses: the averages where they are kept, which belong together; else what is trained."""
+    return {'params': self.params, 'batch_stats': self.batch_stats} if self.ema is None else self.ema
 
 
 def create(variables: Variables, tx: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
@@ -44,5 +43,10 @@ def create(variables: Variables, tx: optax.GradientTransformation, *, ema: bool 
     params=params,
     batch_stats=variables['batch_stats'],
     opt_state=tx.init(params),
-    ema=jax.tree.map(jnp.array, params) if ema else None,
+    ema=average_from(params, variables['batch_stats']) if ema else None,
   )
+
+
+def average_from(params: Any, batch_stats: Any) -> Variables:
+  """Returns the average that begins at these parameters and statistics, in memory of its own."""
+  return jax.tree.map(jnp.array, {'params': params, 'batch_stats': batch_stats})

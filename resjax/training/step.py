@@ -34,7 +34,7 @@ def make_train_step(
       int32 `[]`.
     tx: The optimiser.
     seed: Of all random draws; the step's key is `fold_in(key(seed), step)`.
-    ema_decay: Above 0, `state.ema` follows the parameters at each update.
+    ema_decay: Above 0, `state.ema` follows parameters and statistics at each update, see `update`.
     parallel: What the step is run under, 'shard_map' or 'pmap'.
   """
   tracked = parallel == 'shard_map'
@@ -78,12 +78,20 @@ def averaged(statistics: Any, old: Any) -> Any:
 
 
 def update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
-  """Returns the state after one step with these gradients, which are the same on every device."""
+  """Returns the state after one step with these gradients, which are the same on every device.
+
+  The average keeps `min(ema_decay, (1 + n) / (10 + n))` of itself at the update after n others, so that it leaves the
+  random weights it began with behind. BatchNorm's statistics are averaged with the parameters: those of the last step
+  belong to other weights.
+  """
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   ema = state.ema
   if ema is not None:
-    updated = opt_state.mini_step == 0 if isinstance(opt_state, optax.MultiStepsState) else True
-    moved = optax.incremental_update(params, ema, jnp.where(updated, 1 - ema_decay, 0.0))
-    ema = jax.tree.map(lambda p, e, m: jnp.where(p == e, e, m), params, ema, moved)
+    several = isinstance(opt_state, optax.MultiStepsState)
+    updated, before = (opt_state.mini_step == 0, opt_state.gradient_step - 1) if several else (True, state.step)
+    decay = jnp.minimum(ema_decay, (1.0 + before) / (10.0 + before))
+    now = {'params': params, 'batch_stats': state.batch_stats}
+    moved = optax.incremental_update(now, ema, jnp.where(updated, 1 - decay, 0.0))
+    ema = jax.tree.map(lambda n, e, m: jnp.where(n == e, e, m), now, ema, moved)
   return TrainState(state.step + 1, params, state.batch_stats, opt_state, ema)
