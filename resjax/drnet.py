@@ -135,7 +135,8 @@ def make_loss_fn(
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `label_smoothing`, `sync_batch_norm`, `drnet`, `data.flip` and `data.normalize`.
+    config: Reads `resolutions`, `label_smoothing`, `class_weights`, `sync_batch_norm`, `drnet`, and what
+      `rsnet.train_images` does.
     total_steps: Of the run.
     axis_name: The named axis of the devices, or None for one device.
 
@@ -154,8 +155,7 @@ def make_loss_fn(
     if options.frozen:
       params = {name: value if name == 'predictor' else stop_gradient(value) for name, value in params.items()}
     variables = {'params': params, 'batch_stats': batch_stats}
-    flips = preprocess.draw_flips(key, batch['index'], resolutions, config.data.flip)
-    images = preprocess.prepare(batch['images'], resolutions, config.data.normalize, flips)
+    images, labels = rsnet.train_images(config, batch, key), rsnet.train_labels(config, batch, key)
     scores, predictor_stats = predictor.scores(variables_of_predictor(variables), images[0], train=True)
     if options.estimator == 'supervised':
       loss, metrics = _label_loss(model, variables, images, resolutions, batch['label'], scores)
@@ -164,7 +164,7 @@ def make_loss_fn(
       tau = gumbel.temperature(batch['step'] / total_steps, options.tau, options.tau_end)
       noise = gumbel.draw(key, batch['index'], len(costs))
       choice = chosen = gumbel.choose(scores, noise, tau)
-      loss, batch_stats, metrics = learn(variables, images, batch, choice)
+      loss, batch_stats, metrics = learn(variables, images, labels, choice)
       metrics['tau'] = tau
     excess, _ = budget_loss(choice, costs, budget, axis_name)
     loss = loss + options.eta * excess
@@ -181,10 +181,10 @@ def make_loss_fn(
 def _make_class_loss(
   model: nn.Module, config: ConfigDict, costs: Sequence[int], budget: float, axis_name: str | None
 ) -> Callable[..., Any]:
-  """Returns `learn(variables, images, batch, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
-  options, resolutions = config.drnet, tuple(config.resolutions)
+  """Returns `learn(variables, images, labels, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
+  options, resolutions, weights = config.drnet, tuple(config.resolutions), rsnet.class_weights(config)
 
-  def learn(variables: Any, images: Any, batch: Batch, choice: Array) -> Any:
+  def learn(variables: Any, images: Any, labels: losses.Labels, choice: Array) -> Any:
     train, overflow = not options.frozen, jnp.zeros(())
     if options.estimator == 'dense':
       logits, batch_stats = estimators.dense(model, variables, images, resolutions, choice, train=train)
@@ -195,9 +195,10 @@ def _make_class_loss(
       overflow = (ran != choice.argmax(-1)).mean()
     counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
     batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
-    each = losses.cross_entropy(logits[:, None], batch['label'][:, None], config.label_smoothing)
+    alone = jax.tree.map(lambda column: column[:, None], labels)
+    each = losses.cross_entropy(logits[:, None], alone, config.label_smoothing, weights)
     loss = each.mean()
-    right = (logits.argmax(-1) == batch['label']).mean()
+    right = losses.hits(logits.argmax(-1), labels).mean()
     metrics = {'loss_class': loss, 'top1': right, 'overflow': overflow}
     if options.estimator == 'routed':
       loss += estimators.credit(choice, each, ran, axis_name)

@@ -4,6 +4,8 @@ Logits of all resolutions are stacked in `[R, B, K]` (resolution, batch, class),
 is detached. Source: Wang et al., "Resolution Switchable Networks for Runtime Efficient Image Recognition", ECCV 2020.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -12,21 +14,64 @@ from jax.lax import stop_gradient
 DISTILLATIONS = ('full', 'vanilla', 'none')
 
 
-def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
+class Mixed(NamedTuple):
+  """Labels of images that are mixtures of two: each image's own, and its partner's."""
+
+  first: Array  # int [B]
+  second: Array  # int [B]
+  share: Array  # float [B], the first one's; the rest is the second's
+
+
+Labels = Array | Mixed
+
+
+def cross_entropy(
+  logits: Array, labels: Labels, label_smoothing: float = 0.0, class_weights: Array | None = None
+) -> Array:
   """Returns H(y, softmax(logits)) as a mean over the batch.
+
+  With class weights `- sum_k w_k y_k log p_k`, as torch's CrossEntropyLoss before it divides.
 
   Args:
     logits: `[..., B, K]`.
-    labels: int `[B]`, in 0..K-1.
+    labels: int `[B]`, in 0..K-1, or of mixtures.
     label_smoothing: Share of the target that is spread evenly over all K classes.
+    class_weights: float `[K]`; None: all 1.
 
   Returns:
     `[...]`.
   """
   log_p = jax.nn.log_softmax(logits)
-  picked = jnp.take_along_axis(log_p, jnp.broadcast_to(labels, log_p.shape[:-1])[..., None], axis=-1)[..., 0]
+  if class_weights is not None:
+    log_p *= class_weights.reshape((1,) * (log_p.ndim - 1) + (-1,))
+
+  def pick(labels: Array) -> Array:
+    return jnp.take_along_axis(log_p, jnp.broadcast_to(labels, log_p.shape[:-1])[..., None], axis=-1)[..., 0]
+
+  if isinstance(labels, Mixed):
+    share = jnp.broadcast_to(labels.share, log_p.shape[:-1])
+    picked = share * pick(labels.first) + (1 - share) * pick(labels.second)
+  else:
+    picked = pick(labels)
   smoothed = (1 - label_smoothing) * picked + label_smoothing * log_p.mean(-1)
   return -smoothed.mean(-1)
+
+
+def hits(guesses: Array, labels: Labels) -> Array:
+  """Returns 1 where a guess is right and 0 where it is wrong, of mixtures the share of its class; float `[..., B]`.
+
+  Args:
+    guesses: int `[..., B]`.
+    labels: As of `cross_entropy`.
+  """
+
+  def right(labels: Array) -> Array:
+    return (guesses == jnp.broadcast_to(labels, guesses.shape)).astype(jnp.float32)
+
+  if not isinstance(labels, Mixed):
+    return right(labels)
+  share = jnp.broadcast_to(labels.share, guesses.shape)
+  return share * right(labels.first) + (1 - share) * right(labels.second)
 
 
 def ensemble_logits(logits: Array, alpha: Array) -> Array:
@@ -87,20 +132,22 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
 
 def rsnet_loss(
   logits: Array,
-  labels: Array,
+  labels: Labels,
   alpha: Array,
   *,
   kind: str = 'full',
   label_smoothing: float = 0.0,
+  class_weights: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
   """Returns `L = L_cls + L_ens + L_dis` and its terms.
 
   Args:
     logits: `[R, B, K]`, highest resolution first.
-    labels: int `[B]`.
+    labels: int `[B]`, or of mixtures.
     alpha: `[R]`, the ensemble's weights before the softmax.
     kind: One of `DISTILLATIONS`.
     label_smoothing: Of the classification terms; the distillation has none.
+    class_weights: float `[K]`, of the classification terms; None: all 1.
 
   Returns:
     The total, and `cross_entropy` `[R]`, `ensemble` `[]` and `distillation` `[R]`, which add up to it.
@@ -110,15 +157,16 @@ def rsnet_loss(
   """
   if logits.ndim != 3:
     raise ValueError(f'logits: got the shape {logits.shape}, expected [resolutions, batch, classes]')
-  if labels.shape != logits.shape[1:2] or not jnp.issubdtype(labels.dtype, jnp.integer):
-    got = f'{labels.dtype} {labels.shape}'
-    raise ValueError(f'labels: got {got}, expected the numbers of the classes, integers of shape {logits.shape[1:2]}')
+  for part in labels[:2] if isinstance(labels, Mixed) else (labels,):
+    if part.shape != logits.shape[1:2] or not jnp.issubdtype(part.dtype, jnp.integer):
+      got = f'{part.dtype} {part.shape}'
+      raise ValueError(f'labels: got {got}, expected the numbers of the classes, integers of shape {logits.shape[1:2]}')
   if alpha.shape != logits.shape[:1]:
     raise ValueError(f'alpha: got the shape {alpha.shape}, expected {logits.shape[:1]}, a number for each resolution')
   ensemble = ensemble_logits(logits, alpha)
   terms = {
-    'cross_entropy': cross_entropy(logits, labels, label_smoothing),
-    'ensemble': cross_entropy(ensemble, labels, label_smoothing),
+    'cross_entropy': cross_entropy(logits, labels, label_smoothing, class_weights),
+    'ensemble': cross_entropy(ensemble, labels, label_smoothing, class_weights),
     'distillation': distillation(logits, ensemble, kind),
   }
   return terms['cross_entropy'].sum() + terms['ensemble'] + terms['distillation'].sum(), terms

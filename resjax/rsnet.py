@@ -8,15 +8,19 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from resjax import losses, preprocess, switchable
+from resjax import losses, mixing, preprocess, switchable
 from resjax.apply import Apply
 
 Batch = dict[str, Any]
+
+# Set apart what is drawn with an example's key: the flips have the key itself, DRNet's noise 1.
+_ERASING, _MIXING = 2, 3
 
 
 def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variables:
@@ -75,7 +79,7 @@ def make_loss_fn(
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `distillation`, `label_smoothing`, `data.flip` and `data.normalize`.
+    config: Reads what `train_images` and `loss_of_logits` do.
     total_steps: Of the run; other methods have schedules.
     axis_name: The named axis of the devices; other methods' losses reach over them.
   """
@@ -84,7 +88,7 @@ def make_loss_fn(
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
     variables = {'params': params, 'batch_stats': batch_stats}
     logits, batch_stats = train_logits(model, config, variables, batch, key)
-    loss, metrics = loss_of_logits(config, logits, batch['label'], params['alpha'])
+    loss, metrics = loss_of_logits(config, logits, train_labels(config, batch, key), params['alpha'])
     return loss, (batch_stats, metrics)
 
   return loss_fn
@@ -98,40 +102,87 @@ def train_logits(
   key: Array,
   places: slice = slice(None),
 ) -> tuple[Array, switchable.Variables]:
-  """Returns the logits `[R, B, K]` of a training batch, flipped and normalised, and the new batch_stats.
+  """Returns the logits `[R, B, K]` of a training batch, and the new batch_stats.
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `data.flip` and `data.normalize`.
+    config: Reads what `train_images` does.
     variables: Of the switchable network.
     batch: `images`, one size for each resolution or the largest alone, and `index`.
     key: The step's typed PRNG key.
     places: The resolutions to run, as a slice of `config.resolutions`; all see what they see when all are run.
   """
-  resolutions = tuple(config.resolutions)
-  flips = preprocess.draw_flips(key, batch['index'], resolutions, config.data.flip)
+  images = train_images(config, batch, key, places)
+  return switchable.forward(model, variables, images, tuple(config.resolutions)[places], train=True)
+
+
+def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = slice(None)) -> tuple[Array, ...]:
+  """Returns what the network sees of a training batch: flipped, normalised, erased in part, mixed.
+
+  Args:
+    config: Reads `resolutions` and `data`: flip, normalize, erase, mixup and cutmix.
+    batch: As of `train_logits`.
+    key: The step's typed PRNG key.
+    places: As of `train_logits`.
+  """
+  resolutions, data, index = tuple(config.resolutions), config.data, batch['index']
+  flips = preprocess.draw_flips(key, index, resolutions, data.flip)
   flips = None if flips is None else flips[places]
   images = batch['images'] if len(batch['images']) == 1 else batch['images'][places]
-  images = preprocess.prepare(images, resolutions[places], config.data.normalize, flips)
-  return switchable.forward(model, variables, images, resolutions[places], train=True)
+  images = preprocess.prepare(images, resolutions[places], data.normalize, flips)
+  if data.erase:
+    keys = preprocess.per_example_keys(jax.random.fold_in(key, _ERASING), index)
+    images = mixing.erase(images, mixing.draw_erased(keys, data.erase))
+  mixture = _mixture(config, batch, key)
+  return images if mixture is None else mixing.mix(images, mixture)
 
 
-def loss_of_logits(config: ConfigDict, logits: Array, labels: Array, alpha: Array) -> tuple[Array, dict[str, Array]]:
+def train_labels(config: ConfigDict, batch: Batch, key: Array) -> losses.Labels:
+  """Returns the labels of what `train_images` returns; arguments as there."""
+  mixture = _mixture(config, batch, key)
+  return batch['label'] if mixture is None else mixing.mixed_labels(batch['label'], mixture)
+
+
+def _mixture(config: ConfigDict, batch: Batch, key: Array) -> mixing.Mixture | None:
+  """How a batch is mixed, always the same for one key; None: it is not."""
+  if not (config.data.mixup or config.data.cutmix):
+    return None
+  keys = preprocess.per_example_keys(jax.random.fold_in(key, _MIXING), batch['index'])
+  return mixing.draw_mixture(keys, config.data.mixup, config.data.cutmix)
+
+
+def class_weights(config: ConfigDict) -> Array | None:
+  """Returns the weights of the classes, float `[K]`, or None where all count alike.
+
+  Args:
+    config: Reads `class_weights`, numbers.
+  """
+  return jnp.asarray(config.class_weights, jnp.float32) if config.class_weights else None
+
+
+def loss_of_logits(
+  config: ConfigDict, logits: Array, labels: losses.Labels, alpha: Array
+) -> tuple[Array, dict[str, Array]]:
   """Returns the loss `[]` and its metrics, as `make_loss_fn` names them.
 
   Teachers are detached, so the gradient that a resolution's logits get is the same whether the others are constants.
 
   Args:
-    config: Reads `resolutions`, `distillation` and `label_smoothing`.
+    config: Reads `resolutions`, `distillation`, `label_smoothing` and `class_weights`.
     logits: `[R, B, K]`, highest resolution first.
-    labels: int `[B]`.
+    labels: int `[B]`, or of mixtures.
     alpha: `[R]`.
   """
   loss, terms = losses.rsnet_loss(
-    logits, labels, alpha, kind=config.distillation, label_smoothing=config.label_smoothing
+    logits,
+    labels,
+    alpha,
+    kind=config.distillation,
+    label_smoothing=config.label_smoothing,
+    class_weights=class_weights(config),
   )
   metrics = {'loss': loss, 'loss_ensemble': terms['ensemble']}
-  right = with_ensemble(logits, alpha).argmax(-1) == labels[None]
+  right = losses.hits(with_ensemble(logits, alpha).argmax(-1), labels)
   for i, r in enumerate(config.resolutions):
     metrics[f'loss_{r}'] = terms['cross_entropy'][i]
     metrics[f'distillation_{r}'] = terms['distillation'][i]

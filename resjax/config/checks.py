@@ -63,6 +63,9 @@ _RANGES: dict[str, _Check] = {
   'data.max_pixels': _POSITIVE,
   'data.crop_area': (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, '0 < lowest <= highest <= 1'),
   'data.crop_ratio': (lambda v: len(v) == 2 and 0 < v[0] <= v[1], '0 < lowest <= highest'),
+  'data.erase': (lambda v: 0 <= v <= 1, '0 to 1'),
+  'data.mixup': _NOT_NEGATIVE,
+  'data.cutmix': _NOT_NEGATIVE,
   'eval.every_epochs': _NOT_NEGATIVE,
   'eval.crop_fraction': (lambda v: 0 < v <= 1, 'more than 0, at most 1'),
   'optimizer.learning_rate': _POSITIVE,
@@ -110,6 +113,7 @@ def validate(config: ConfigDict) -> None:
       if config[field] != expected:
         raise ValueError(f"config.memory: got 'two_pass' with {field}={config[field]!r}, expected {field}={expected!r}")
   _validate_rates(config.optimizer.rates)
+  _validate_class_weights(config)
   if config.method == 'drnet':
     _validate_drnet(config)
 
@@ -126,6 +130,17 @@ def _validate_rates(rates: Any) -> None:
     ok = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
     if not ok or not _finite(pair[1]) or pair[1] < 0:
       raise ValueError(f"config.optimizer.rates: got {pair!r}, expected pairs such as ('stage1_*', 0.1), 0 or more")
+
+
+def _validate_class_weights(config: ConfigDict) -> None:
+  """Raises ValueError unless these are none, 'balanced', or one for each class."""
+  weights, classes = config.class_weights, config.model.num_classes
+  numbers = len(weights) == classes and _finite(weights) and min(weights) >= 0
+  if weights and tuple(weights) != ('balanced',) and not numbers:
+    raise ValueError(
+      f"config.class_weights: got {weights!r}, expected (), ('balanced',), or {classes} numbers, 0 or more, one for "
+      'each of model.num_classes'
+    )
 
 
 def _validate_drnet(config: ConfigDict) -> None:
@@ -165,3 +180,9 @@ def _validate_drnet(config: ConfigDict) -> None:
     )
   if options.estimator == 'supervised' and not options.frozen:
     raise ValueError("config.drnet.frozen: got False, expected True with drnet.estimator='supervised'")
+  for field, off in (('data.mixup', 0), ('data.cutmix', 0), ('class_weights', ())):
+    value = flatten(config)[field]
+    if options.estimator == 'supervised' and value != off:
+      raise ValueError(
+        f"config.{field}: got {value}, expected {off} with drnet.estimator='supervised' (it learns from what is right)"
+      )

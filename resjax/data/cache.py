@@ -57,6 +57,7 @@ class _Cache:
   def __init__(self, source: Any):
     self._source = source
     self.num_classes, self.class_names, self.needed = source.num_classes, source.class_names, source.needed
+    self.labels = getattr(source, 'labels', None)
 
   def __len__(self) -> int:
     return len(self._source)

@@ -73,10 +73,15 @@ def train_batches(
   """
   steps_per_epoch(source, config)
   index, count, devices = _place(process_index, process_count, local_devices)
-  if config.batch_size % (count * devices):
-    raise ValueError(f'config.batch_size: {config.batch_size}, expected a multiple of the {count * devices} devices')
-  rows = _rows(config.batch_size, index, count, devices)
   data = config.data
+  together = 2 if data.mixup or data.cutmix else 1
+  if config.batch_size % (count * devices * together):
+    times = 'twice ' * (together - 1)
+    why = ', to mix in pairs' * (together - 1)
+    raise ValueError(
+      f'config.batch_size: {config.batch_size}, expected a multiple of {times}the {count * devices} devices{why}'
+    )
+  rows = _rows(config.batch_size, index, count, devices, together)
   sizes = _sizes(config, data.pyramid)
   crop = functools.partial(
     train_crops,
@@ -225,9 +230,10 @@ def _place(index: int | None, count: int | None, devices: int | None) -> tuple[i
   )
 
 
-def _rows(size: int, index: int, count: int, devices: int) -> np.ndarray:
-  """The rows of a global batch that this host makes, grouped by its devices."""
-  return np.arange(index, size, count).reshape(-1, devices).T.ravel()
+def _rows(size: int, index: int, count: int, devices: int, together: int = 1) -> np.ndarray:
+  """The rows of a global batch that this host makes, grouped by its devices; so many neighbours stay together."""
+  groups = np.arange(size).reshape(-1, together)[index::count]
+  return groups.reshape(-1, devices, together).transpose(1, 0, 2).ravel()
 
 
 def _sizes(config: ConfigDict, pyramid: str) -> tuple[int, ...]:

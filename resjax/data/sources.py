@@ -174,6 +174,7 @@ class FakeSource:
     """
     self.split, self.size, self.resolution = split, size, resolution
     self.num_classes = num_classes
+    self.labels = np.arange(size, dtype=np.int32) % num_classes
     self.class_names = tuple(str(label) for label in range(num_classes))
 
   def __len__(self) -> int:

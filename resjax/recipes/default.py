@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
   # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training).
   config.distillation = 'full'
   config.label_smoothing = 0.0
+  # What an image of each class counts in the cross-entropies: a number for each, or ('balanced',): all classes alike,
+  # however many images they have. Brought to a mean of 1 over the training images. (): all images alike.
+  config.class_weights = ()
   # True: one BatchNorm set serves every resolution (the paper's ablation; worse at both ends).
   config.shared_batch_norm = False
   # True: BatchNorm normalises over the batch of all devices; False: over each device's own part.
@@ -83,6 +86,13 @@ def get_config() -> ConfigDict:
   config.data.pyramid = 'device'
   # 'none', 'shared' (one draw per image) or 'independent' (one per image and resolution: the paper's).
   config.data.flip = 'shared'
+  config.data.erase = (
+    0.0  # share of the images with a box of the mean colour, the same at every resolution: random erasing
+  )
+  # Images mixed with a neighbour, labels too: Beta's parameter, above 0, such as 0.2 for mixup and 1.0 for CutMix; with
+  # both, each image gets one of them. An even number of images on each device.
+  config.data.mixup = 0.0
+  config.data.cutmix = 0.0
   # 'imagenet' (mean and standard deviation of each channel), 'unit' ([0, 1]: the paper's) or 'signed' ([-1, 1]).
   config.data.normalize = 'imagenet'
   # Encoded images that were read are kept: '' nowhere, 'memory', or a local folder that all processes and runs share.

@@ -1,7 +1,7 @@
 """The parts of a run, made from its config: what is trained, on what, where."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from resjax import drnet, models, rsnet
-from resjax.data import loader, sources
+from resjax.data import labels, loader, sources
 from resjax.training import freezing, optimizer, state, step, two_pass
 from resjax.training.devices import Devices
 
@@ -61,7 +61,8 @@ def build(config: ConfigDict) -> Run:
   steps_per_epoch = loader.steps_per_epoch(train_source, config)
   accumulate = config.optimizer.accumulate
   total_steps = accumulate * max(1, round(config.epochs * steps_per_epoch / accumulate))
-  model, fresh, train_step = make_training(config, devices, steps_per_epoch, total_steps)
+  weights = labels.class_weights(config, train_source)
+  model, fresh, train_step = make_training(config, devices, steps_per_epoch, total_steps, weights)
   return Run(
     config=config,
     devices=devices,
@@ -78,7 +79,7 @@ def build(config: ConfigDict) -> Run:
 
 
 def make_training(
-  config: ConfigDict, devices: Devices, steps_per_epoch: int, total_steps: int
+  config: ConfigDict, devices: Devices, steps_per_epoch: int, total_steps: int, class_weights: Sequence[float] = ()
 ) -> tuple[nn.Module, Callable[[jax.Array], state.TrainState], Callable[..., Any]]:
   """Returns the network, `fresh(key)`, the state before the first step, and the training step; needs no data.
 
@@ -87,10 +88,13 @@ def make_training(
     devices: Where the step runs.
     steps_per_epoch: Whole batches in the training split.
     total_steps: Batches in the run.
+    class_weights: What `config.class_weights` comes to on the training split; of no consequence for what a step costs.
 
   Raises:
     ValueError: A field of the config does not fit the model or the devices.
   """
+  config = config.copy_and_resolve_references()
+  config.class_weights = tuple(class_weights)
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
   trained = freezing.frozen(model, config.optimizer.rates)

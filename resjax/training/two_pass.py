@@ -106,13 +106,14 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
 
   def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None, grads: Any) -> Any:
     key = step.key_of(config.seed, number)
+    labels = rsnet.train_labels(config, batch, key)
 
     def loss_of(params: Any) -> Any:
       variables = {'params': params, 'batch_stats': batch_stats}
       logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
       changed = switchable.set_of(variables, config.resolutions[place])
       rows = _with_row(logits, logits_here, place, len(config.resolutions))
-      loss, _ = rsnet.loss_of_logits(config, rows, batch['label'], stop_gradient(params['alpha']))
+      loss, _ = rsnet.loss_of_logits(config, rows, labels, stop_gradient(params['alpha']))
       return loss, ({changed: statistics[changed]}, rows)
 
     # On varying parameters each device has a gradient of its own: one mean over devices serves all resolutions.
@@ -129,8 +130,10 @@ def _update(config: ConfigDict, tx: optax.GradientTransformation) -> Callable[..
   """What follows the last resolution, on one device."""
 
   def body(state: TrainState, batch: Any, logits: Array, grads: Any) -> tuple[TrainState, dict[str, Array]]:
+    labels = rsnet.train_labels(config, batch, step.key_of(config.seed, state.step))
+
     def mean_loss(alpha: Array) -> Any:
-      loss, metrics = rsnet.loss_of_logits(config, logits, batch['label'], alpha)
+      loss, metrics = rsnet.loss_of_logits(config, logits, labels, alpha)
       return jax.lax.pmean(loss, AXIS), metrics
 
     (_, metrics), of_alpha = jax.value_and_grad(mean_loss, has_aux=True)(state.params['alpha'])
