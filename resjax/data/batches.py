@@ -49,7 +49,7 @@ class TrainBatch(Maker):
   """Makes the training batch of a step."""
 
   seed: int
-  draws: bool  # whether crops are drawn
+  draws: bool  # whether something is drawn for an image
   max_bad: int
 
   def __call__(self, step: int) -> Batch:

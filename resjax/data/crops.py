@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from resjax.data import augment
 from resjax.data.decode import BadImage, decode, dimensions
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, sides
@@ -75,13 +76,14 @@ def train_crops(
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
   max_pixels: int = 50_000_000,
   may_shrink: bool = False,
+  operations: Callable[[np.random.Generator], Sequence[augment.Drawn]] | None = None,
 ) -> tuple[np.ndarray, ...]:
   """Makes the training crops: regions cut out of the full image, resized antialiased bilinear.
 
   Args:
     image: An encoded file, or pixels `[H, W, 3]`.
     sizes: Of the square results, in pixels.
-    rng: Where the numbers come from; not used by crop 'full'.
+    rng: Where the numbers come from; None where nothing is drawn: with crop 'full', and no `operations`.
     crop: 'random_resized' (see `random_region`) or 'full': the whole image.
     crops: 'same': one region for all sizes; 'different': one for each.
     area: Lowest and highest fraction of the image's area.
@@ -89,6 +91,7 @@ def train_crops(
     max_pixels: Larger images are refused.
     may_shrink: Whether a JPEG may be decoded 2, 4 or 8 times smaller where its regions are far
       larger than their results.
+    operations: Draws what is done to the results, the same for all sizes; None: nothing.
 
   Returns:
     One uint8 `[r, r, 3]` for each size.
@@ -108,7 +111,12 @@ def train_crops(
   pixels = decode(image, shrink)
   shrink = round(height / pixels.shape[0])  # 1 where the image could not be shrunk
   resizers = {region: _resizer(*_cut(pixels, region, shrink)) for region in set(regions)}
-  return tuple(resizers[region](size, size) for region, size in zip(regions, sizes))
+  results = tuple(resizers[region](size, size) for region, size in zip(regions, sizes))
+  if operations is None:
+    return results
+  assert rng is not None
+  drawn = operations(rng)
+  return tuple(augment.apply(result, drawn) for result in results)
 
 
 def centre_crops(

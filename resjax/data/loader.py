@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from resjax.data import augment
 from resjax.data.batches import Batch, EvalBatch, TrainBatch
 from resjax.data.crops import evaluation_crops, train_crops
 from resjax.preprocess import Preprocessing
@@ -92,10 +93,11 @@ def train_batches(
     ratio=tuple(data.crop_ratio),
     max_pixels=data.max_pixels,
     may_shrink=data.pyramid == 'device',
+    operations=_operations(config),
   )
   make = TrainBatch(
     source, rows, config.batch_size, config.model.num_classes, sizes, crop,
-    seed=config.seed, draws=data.crop != 'full', max_bad=data.max_bad_images,
+    seed=config.seed, draws=data.crop != 'full' or data.augment != 'none', max_bad=data.max_bad_images,
   )  # fmt: skip
   return Batches(config, make, range(start_step, sys.maxsize))
 
@@ -234,6 +236,12 @@ def _rows(size: int, index: int, count: int, devices: int, together: int = 1) ->
   """The rows of a global batch that this host makes, grouped by its devices; so many neighbours stay together."""
   groups = np.arange(size).reshape(-1, together)[index::count]
   return groups.reshape(-1, devices, together).transpose(1, 0, 2).ravel()
+
+
+def _operations(config: ConfigDict) -> Callable[..., Any] | None:
+  """What draws the operations on a crop, or None."""
+  kind, (count, strength) = config.data.augment, config.data.randaugment
+  return None if kind == 'none' else functools.partial(augment.draw, kind=kind, count=int(count), strength=strength)
 
 
 def _sizes(config: ConfigDict, pyramid: str) -> tuple[int, ...]:

@@ -86,9 +86,12 @@ def get_config() -> ConfigDict:
   config.data.pyramid = 'device'
   # 'none', 'shared' (one draw per image) or 'independent' (one per image and resolution: the paper's).
   config.data.flip = 'shared'
-  config.data.erase = (
-    0.0  # share of the images with a box of the mean colour, the same at every resolution: random erasing
-  )
+  # Operations of colour and shape on the crop, the same at every resolution: 'none', 'trivialaugment' (one, of any
+  # strength) or 'randaugment'.
+  config.data.augment = 'none'
+  config.data.randaugment = (2, 9.0)  # 'randaugment': operations an image, and their strength, at most 30
+  # Random erasing: the share of the images that get a box of the mean colour, the same one at every resolution.
+  config.data.erase = 0.0
   # Images mixed with a neighbour, labels too: Beta's parameter, above 0, such as 0.2 for mixup and 1.0 for CutMix; with
   # both, each image gets one of them. An even number of images on each device.
   config.data.mixup = 0.0
@@ -133,6 +136,9 @@ def get_config() -> ConfigDict:
   # Pairs (pattern, factor): the learning rate's factor of parameters by path, such as 'stage1_block1/conv1/kernel'; of
   # several the first that matches. 0: they stay, and so do the statistics of a BatchNorm whose every parameter stays.
   config.optimizer.rates = ()
+  # The learning rate's factor from one block to the one before it, from the head down to the stem: below 1 early layers
+  # change less, such as 0.8. It comes on top of `rates`.
+  config.optimizer.layer_decay = 1.0
   config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
   # Above 0: an average of parameters and BatchNorm's statistics is kept and evaluated; its decay is warmed up.
   config.optimizer.ema_decay = 0.0

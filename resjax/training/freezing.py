@@ -1,10 +1,11 @@
-"""Parameters that stay as they are, or learn at a rate of their own, by patterns of their paths."""
+"""Parameters that stay as they are, or learn at rates of their own: by patterns of their paths, or by their depth."""
 
 import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -27,6 +28,33 @@ def factor_of(path: str, rates: Pairs) -> float:
     rates: Patterns as in a shell, such as ('stage1_*', 0.1), each with its factor.
   """
   return next((factor for pattern, factor in rates if fnmatch.fnmatchcase(path, pattern)), 1.0)
+
+
+def depths(model: nn.Module, resolution: int) -> dict[str, int]:
+  """Returns how far from the output each module of a network stands, by its name: 0 for the last, the head.
+
+  Counted are the modules that the network itself calls and that hold parameters, in the order of their first calls:
+  of ours the stem, every block, MobileNetV2's last convolution, and the head. A module whose parameters are `scale` and
+  `bias` alone, a normaliser, stands with the one before it; parameters of the network itself with the first.
+
+  Args:
+    model: A plain network.
+    resolution: Of the images that it is traced with, in pixels.
+  """
+  calls: dict[str, None] = {}
+
+  def interceptor(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    calls.update(dict.fromkeys(context.module.path[:1]))
+    return call(*args, **kwargs)
+
+  images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+  with nn.intercept_methods(interceptor):
+    made = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)
+  params, place, places = made['params'], -1, {}
+  for name in (name for name in calls if name in params):
+    place += not params[name].keys() <= {'scale', 'bias'}
+    places[name] = max(0, place)
+  return {name: place - places.get(name, 0) for name in params}
 
 
 def label(factor: float) -> str:

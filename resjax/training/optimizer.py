@@ -70,7 +70,11 @@ def decayed(params: Any, which: str) -> Any:
 
 
 def create(
-  config: ConfigDict, steps_per_epoch: int, total_steps: int, rates: Mapping[str, float] | None = None
+  config: ConfigDict,
+  steps_per_epoch: int,
+  total_steps: int,
+  rates: Mapping[str, float] | None = None,
+  depths: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformation:
   """Returns the optax transformation that the config describes.
 
@@ -82,6 +86,7 @@ def create(
     total_steps: Batches in the run.
     rates: Factors of the learning rate for entries of the parameters, as the method's `rates` gives them: 0 leaves an
       entry as it is; `network` stands for all entries that are not named. None, or empty: the rate is the same for all.
+    depths: Of the network's modules, as of `freezing.depths`: their rate is `layer_decay` to this power, besides.
   """
   o = config.optimizer
   rate = schedule(config, steps_per_epoch, total_steps)
@@ -93,6 +98,8 @@ def create(
     tx = optax.partition(_rules(o, rate, rates), lambda params: {name: labels.get(name, 'network') for name in params})
   else:
     tx = _rule(o, rate)
+  if depths:
+    tx = optax.chain(tx, _scale_by_depth(o.layer_decay, depths))
   if o.accumulate > 1:
     tx = optax.MultiSteps(tx, o.accumulate).gradient_transformation()
   return tx
@@ -103,6 +110,18 @@ def _rules(
 ) -> dict[str, optax.GradientTransformation]:
   """The update of the parameters of each factor, by its name."""
   return {name: _rule(o, _scaled(rate, f)) if f else optax.set_to_zero() for name, f in factors.items()}
+
+
+def _scale_by_depth(decay: float, depths: Mapping[str, int]) -> optax.GradientTransformation:
+  """Multiplies the updates of the network's modules by `decay ** depth`; those of alpha and a predictor pass."""
+
+  def scale(path: Any, update: Any) -> Any:
+    names = [str(getattr(entry, 'key', entry)) for entry in path]
+    if names[0] not in ('shared', 'private'):
+      return update
+    return update * decay ** depths[freezing.plain_path(path).split('/')[0]]
+
+  return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _scaled(rate: optax.Schedule, factor: float) -> optax.Schedule:

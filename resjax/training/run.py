@@ -98,7 +98,8 @@ def make_training(
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
   trained = freezing.frozen(model, config.optimizer.rates)
-  tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config))
+  depths = freezing.depths(model, config.resolutions[0]) if config.optimizer.layer_decay < 1 else None
+  tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths)
   ema_decay = config.optimizer.ema_decay
 
   def fresh(key: jax.Array) -> state.TrainState:
