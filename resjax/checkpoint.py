@@ -30,6 +30,14 @@ except (ValueError, OSError) as error:
 """
 _CODES = {3: ValueError, 4: OSError}
 
+# What is saved beside every state.
+_META: dict[str, tuple[type, ...]] = {
+  'config': (dict,),
+  'class_names': (list, tuple),
+  'train_seconds': (float, int),
+  'finished': (bool,),
+}
+
 
 def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[str, Any]:
   """Returns what was saved beside the state: `config`, `class_names`, `train_seconds`, `finished`; and its `step`.
@@ -47,8 +55,7 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
   """
   path = _path(workdir, step)
   meta = whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta']
-  formats.check(meta.get('format', 0), path)
-  return meta | {'step': int(path.name)}
+  return checked(meta, path) | {'step': int(path.name)}
 
 
 class Saved(NamedTuple):
@@ -80,10 +87,29 @@ def load(
   whole_average = _holds_statistics(shapes['ema'])
   names = ('ema',) if whole_average else (averaged, 'batch_stats')
   loaded = _read(path, {name: shapes[name] for name in names}, sharding)
-  formats.check(loaded['meta'].get('format', 0), path)
-  state = loaded['state']
+  meta, state = checked(loaded['meta'], path), loaded['state']
   variables = state['ema'] if whole_average else {'params': state[averaged], 'batch_stats': state['batch_stats']}
-  return Saved(variables, loaded['meta'] | {'step': int(path.name)})
+  return Saved(variables, meta | {'step': int(path.name)})
+
+
+def checked(meta: Any, path: str | pathlib.Path) -> dict[str, Any]:
+  """Returns what was saved beside a state, if it is what this version reads.
+
+  Args:
+    meta: As of `load_meta`.
+    path: What messages call the checkpoint.
+
+  Raises:
+    ValueError: Something in it is of another kind, or a newer version wrote it.
+  """
+  if not isinstance(meta, dict):
+    raise ValueError(f'{path}: damaged, got {meta!r} beside the state, expected a dict')
+  formats.check(meta.get('format', 0), path)
+  for name, kinds in _META.items():
+    if name in meta and not isinstance(meta[name], kinds):
+      kind = ' or '.join(kind.__name__ for kind in kinds)
+      raise ValueError(f'{path}: damaged, got {name} {meta[name]!r}, expected a {kind}')
+  return meta
 
 
 def averages_statistics(path: pathlib.Path) -> bool:

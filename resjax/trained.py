@@ -53,7 +53,7 @@ def read(
   variables, meta = checkpoint.load(workdir, step=step, sharding=sharding)
   config = configuration.complete(meta, workdir)
   network = of_config(config, variables, meta.get('class_names') or ())
-  return Trained(network, config, meta['step'], meta['finished'], meta.get('origin'))
+  return Trained(network, config, meta['step'], meta.get('finished', False), meta.get('origin'))
 
 
 def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:

@@ -7,11 +7,12 @@ import pytest
 from resjax import formats
 from resjax.inference import calibrating
 from resjax.inference.engines import Engines
+from resjax.preprocess import Preprocessing
 from resjax.routing import Budget
 from resjax.routing.dial import mean_cost
 from resjax.routing.random import Random
 
-DIGEST = 'abc'
+NETWORK = networks.tiny()
 ADVICE = r'; calibrate first: resjax calibrate --workdir='
 
 
@@ -22,7 +23,7 @@ def columns(count=50):
 
 @pytest.fixture
 def written(tmp_path):
-  calibrating.write(tmp_path, DIGEST, columns())
+  calibrating.write(tmp_path, NETWORK, columns())
   return tmp_path
 
 
@@ -34,19 +35,19 @@ def rewrite(workdir, **fields):
 
 
 def test_what_is_written_is_read_bit_for_bit(written):
-  found = calibrating.read(written, DIGEST)
+  found = calibrating.read(written, NETWORK)
   assert found.keys() == columns().keys()
   for name, column in columns().items():
     np.testing.assert_array_equal(found[name], column)
     assert found[name].dtype == column.dtype
   assert [path.name for path in written.iterdir()] == ['dial.npz']
   with np.load(written / 'dial.npz') as file:
-    assert int(file['format']) == formats.FORMAT and str(file['network']) == DIGEST
+    assert int(file['format']) == formats.FORMAT and str(file['network']) == NETWORK.digest
 
 
 def test_one_without_a_format_is_of_version_0_1_and_read(written):
   rewrite(written, format=None)
-  np.testing.assert_array_equal(calibrating.read(written, DIGEST)['odds'], columns()['odds'])
+  np.testing.assert_array_equal(calibrating.read(written, NETWORK)['odds'], columns()['odds'])
 
 
 def test_one_of_a_newer_version_is_refused(written):
@@ -54,17 +55,73 @@ def test_one_of_a_newer_version_is_refused(written):
   with pytest.raises(
     ValueError, match=r'dial\.npz: got format 2, expected at most 1: a newer resjax wrote it, update resjax$'
   ):
-    calibrating.read(written, DIGEST)
+    calibrating.read(written, NETWORK)
 
 
 def test_one_of_other_weights_is_refused(written):
   with pytest.raises(
     ValueError, match=rf'dial\.npz: made with other weights, expected those of this checkpoint{ADVICE}'
   ):
-    calibrating.read(written, 'abd')
+    calibrating.read(written, networks.tiny('drnet'))
   rewrite(written, network=None)
   with pytest.raises(ValueError, match='made with other weights'):
-    calibrating.read(written, DIGEST)
+    calibrating.read(written, NETWORK)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'found'),
+  [
+    ({'resolutions': (16,)}, r'resolutions \[16, 8\], expected \[16\]'),
+    ({'preprocessing': Preprocessing('signed')}, 'normalize imagenet, expected signed'),
+    ({'preprocessing': Preprocessing(crop_fraction=1.0)}, 'crop_fraction 0.875, expected 1.0'),
+    ({'preprocessing': Preprocessing(interpolation='bicubic')}, 'interpolation bilinear, expected bicubic'),
+  ],
+)
+def test_one_of_other_sizes_or_inputs_is_refused(written, fields, found):
+  other = NETWORK.replace(preprocessing=Preprocessing()).replace(**fields)
+  calibrating.write(written, NETWORK.replace(preprocessing=Preprocessing()), columns())
+  assert other.digest == NETWORK.digest
+  with pytest.raises(ValueError, match=rf'dial\.npz: made with {found} as this network has{ADVICE}'):
+    calibrating.read(written, other)
+  calibrating.read(written, NETWORK.replace(preprocessing=Preprocessing(max_pixels=7), class_names=('a',)))
+  calibrating.read(written, NETWORK.replace(preprocessing=Preprocessing()).with_dtype('bfloat16'))
+
+
+def test_one_without_the_predictors_scores_is_not_that_of_a_network_with_a_predictor(tmp_path):
+  network = networks.tiny('drnet')
+  calibrating.write(tmp_path, network.replace(predictor=None), columns())
+  with pytest.raises(ValueError, match=rf'made with predictor None, expected {network.predictor.size} as'):
+    calibrating.read(tmp_path, network)
+
+
+@pytest.mark.parametrize(
+  'entries',
+  [
+    {'odds': None},
+    {'energy': None},
+    {'energy': columns()['energy'].astype(str)},
+    {'energy': columns()['energy'][:3]},
+    {'odds': columns()['odds'][:, :1]},
+    {'odds': columns()['odds'] * np.nan},
+    {'odds': np.array('x')},
+    {'odds': np.zeros((0, 2)), 'energy': np.zeros(0)},
+    {'format': np.array([1, 1])},
+    {'format': np.array(1.5)},
+    {'with': np.array('[1]')},
+    {'with': np.array('{')},
+  ],
+)
+def test_one_with_other_columns_is_damaged(written, entries):
+  rewrite(written, **entries)
+  with pytest.raises(ValueError, match=rf'dial\.npz: damaged \(.*\){ADVICE}'):
+    calibrating.read(written, NETWORK)
+
+
+def test_a_network_that_gives_no_numbers_is_not_calibrated(tmp_path):
+  made = calibrating.Calibration(NETWORK, tmp_path, print)
+  with pytest.raises(ValueError, match=r'^odds: got float64 \(50, 2\), expected numbers \(50, 2\)$'):
+    made.keep(columns() | {'odds': np.full((50, 2), np.nan)})
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'text', 'format', 'flipped'])
@@ -78,18 +135,18 @@ def test_a_damaged_one_is_refused(written, damage):
     flipped = content[: middle - 30] + bytes(255 - b for b in content[middle - 30 : middle]) + content[middle:]
     path.write_bytes({'cut': content[:middle], 'empty': b'', 'text': b'no archive', 'flipped': flipped}[damage])
   with pytest.raises(ValueError, match=rf'dial\.npz: damaged \(.*\){ADVICE}') as error:
-    calibrating.read(written, DIGEST)
+    calibrating.read(written, NETWORK)
   assert '\n' not in str(error.value)
 
 
 def test_none_is_told_with_what_to_do(tmp_path):
   with pytest.raises(FileNotFoundError, match=rf'dial\.npz: not there, and a budget needs it{ADVICE}'):
-    calibrating.read(tmp_path, DIGEST)
+    calibrating.read(tmp_path, NETWORK)
 
 
 @pytest.fixture(scope='module')
 def engines():
-  return Engines(networks.tiny(), max_batch=8)
+  return Engines(NETWORK, max_batch=8)
 
 
 def test_routers_are_kept_until_the_columns_change(engines, tmp_path):
@@ -123,6 +180,17 @@ def test_a_budget_that_is_missed_is_noted_with_by_how_much(engines):
   reached = float(line.split('comes to ')[1].split()[0])
   high, low = engines.macs
   assert reached in {round(low / (0.7 * high), 2), round((high + low) / (0.7 * high), 2)}
+
+
+def test_of_many_budgets_the_latest_routers_are_kept(engines):
+  made = calibrating.Calibration(engines.network, None, lambda line: None)
+  made.keep(columns())
+  budgets = [Budget(share, 'share') for share in np.linspace(0.4, 0.9, 70)]
+  routers = [made.router(engines, 'random', budget) for budget in budgets]
+  assert len(made._routers) == 64
+  assert made.router(engines, 'random', budgets[-1]) is routers[-1]
+  again = made.router(engines, 'random', budgets[0])
+  assert again is not routers[0] and again == routers[0]
 
 
 def test_the_limits_of_a_router(engines):

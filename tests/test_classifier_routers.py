@@ -10,6 +10,7 @@ import pytest
 
 from resjax import routing
 from resjax.inference import Classifier
+from resjax.routing import dial
 from resjax.routing.dial import mean_cost
 from resjax.routing.random import even_draws
 from resjax.routing.router import Dialled
@@ -68,6 +69,27 @@ def test_a_budget_that_is_missed_is_noted_once(network, photographs, caplog):
   assert note.startswith("budget 0.7: on the 3 calibration images router 'cascade' comes to ")
   assert note.endswith(' of it and no nearer; more, or more varied, images would help')
   assert caplog.text.count('and no nearer') == 1
+
+
+def test_of_many_notes_the_latest_are_kept(network, photographs):
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate([photographs[0]] * 3)
+  for share in np.linspace(0.5, 0.9, 80):
+    classifier.router('cascade', share)
+  assert len(classifier.notes) == 64 and classifier.notes[-1].startswith('budget 0.9: ')
+
+
+def test_to_follow_a_budget_no_router_is_dialled_again(network, photographs, monkeypatch):
+  """One chunk needs the knob that the budget set; a second one the knob that the first asks for."""
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate(photographs)
+  router, dialled = classifier.router('cascade', 0.6), []
+  monkeypatch.setattr(dial, 'dialled', lambda *arguments: dialled.append(arguments) or router)
+  for _ in range(3):
+    classifier.predict(photographs[:32], router='cascade', budget=0.6, follow=True)
+  assert not dialled
+  classifier.predict(photographs[:33], router='cascade', budget=0.6, follow=True)
+  assert len(dialled) == 1
 
 
 @dataclasses.dataclass(frozen=True)

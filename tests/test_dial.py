@@ -126,7 +126,7 @@ def test_what_was_spent_brings_other_images_back_to_the_budget(name):
   values = column(name, 1)
   values = values**2 if values.ndim == 1 else values + np.array([-0.5, 0.5, 1.0])
   target = 5.0
-  follower = Follower(make(name), column(name, 0), target)
+  follower = Follower(dialled(make(name), column(name, 0), target), column(name, 0), target)
   assert abs(mean_cost(follower.router, values) / target - 1) > 0.05
   total = 0.0
   for start in range(0, COUNT, 100):
@@ -138,7 +138,7 @@ def test_what_was_spent_brings_other_images_back_to_the_budget(name):
 
 def test_a_follower_that_owes_more_than_any_knob_gives_stays_within_reach():
   values = column('random', 0)
-  follower = Follower(Random(COSTS), values, 2.0)
+  follower = Follower(dialled(Random(COSTS), values, 2.0), values, 2.0)
   follower.spent(np.zeros(50, int))
   assert mean_cost(follower.router, values) == pytest.approx(1.0)
   follower.spent(np.array([], int))

@@ -97,14 +97,27 @@ def test_another_machine_or_other_buckets_are_measured_and_kept_beside(clocked, 
 
 
 TABLE = '{"of": {"resolutions": [8], "buckets": [1]}, "seconds": [[1]]}'
+WHOLE = f'{{"format": 1, "tables": [{TABLE[:-1]}, "measured": [[true]]}}]}}'
 
 
 @pytest.mark.parametrize(
-  'text', ['{', '{}x', '{}', '1', '{"format": 1, "tables": [1]}', f'{{"format": 1, "tables": [{TABLE}]}}']
+  'text',
+  [
+    '{',
+    '{}x',
+    '{}',
+    '1',
+    '"x"',
+    '{"format": 1, "tables": [1]}',
+    f'{{"format": 1, "tables": [{TABLE}]}}',
+    '\xff\xfe\x00',
+  ]
+  + [WHOLE.replace('[[1]]', seconds) for seconds in ('[[-1]]', '[[NaN]]', '[["a"]]', 'null', '[[1, 2]]')]
+  + [WHOLE.replace('[[true]]', '[[1]]'), WHOLE[:-20]],
 )
 def test_a_damaged_file_is_refused_in_one_line(clocked, tmp_path, text):
   path = tmp_path / 'costs.json'
-  path.write_text(text)
+  path.write_text(text, encoding='latin-1')
   message = r'costs.json: not a file of cost tables \(.*\), expected one written by resjax; delete it$'
   with pytest.raises(ValueError, match=message) as error:
     timing.costs(clocked(), BUCKETS, path)

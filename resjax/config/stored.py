@@ -77,14 +77,18 @@ def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> Config
     A config with the fields of the default. Of format 0, fields of a recipe's own are left out: nothing read them.
 
   Raises:
-    ValueError: A newer version wrote it.
+    ValueError: A newer version wrote it, or it is damaged.
   """
-  number = stored.get('format', 0)
-  formats.check(number, where)
+  number = formats.check(stored.get('format', 0), where)
+  if not isinstance(stored.get('config'), Mapping):
+    raise ValueError(f'{where}: damaged, got config {stored.get("config")!r}, expected the fields of a run')
   config = default.get_config()
   fields = flatten(config) | flatten(from_json(stored['config']))
-  for upgrade in _UPGRADES[number:]:
-    fields = upgrade(fields)
+  try:
+    for upgrade in _UPGRADES[number:]:
+      fields = upgrade(fields)
+  except (ValueError, TypeError, ArithmeticError) as error:
+    raise ValueError(f'{where}: the stored config can not be brought to this version ({error})') from None
   unknown = sorted(fields.keys() - flatten(config).keys())
   if unknown and number:
     raise ValueError(

@@ -1,9 +1,12 @@
 """What routers read of calibration images, kept in the workdir: from it any budget's knob follows."""
 
+import json
+import operator
 import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +18,11 @@ from resjax.routing.dial import dialled, mean_cost, reachable
 
 FILE = 'dial.npz'
 
-# What is kept of a calibration's columns.
-KEPT = ('odds', 'energy', 'scores')
+# What is kept of a calibration's columns; the last of networks with a predictor alone.
+KEPT = ('energy', 'odds', 'scores')
+
+# Routers that are kept: who asks for many budgets gets the latest ones at once, and the others made anew.
+_ROUTERS = 64
 
 # How far the calibration itself may be from a budget before that is worth a note.
 _OFF = 0.03
@@ -43,20 +49,24 @@ class Calibration:
 
     Raises:
       FileNotFoundError: This network has not been calibrated.
-      ValueError: The calibration is of other weights, or damaged.
+      ValueError: The calibration is of another network, or damaged.
     """
     if self._columns is None:
       if self._workdir is None:
         raise FileNotFoundError('calibration: none yet, expected a call of calibrate(images) before a budget')
-      self._columns = read(self._workdir, self._network.digest)
+      self._columns = read(self._workdir, self._network)
     return self._columns
 
   def keep(self, columns: Columns) -> None:
-    """Takes new columns, and writes them where there is a workdir."""
-    self._columns = {name: columns[name] for name in KEPT if name in columns}
+    """Takes new columns, and writes them where there is a workdir.
+
+    Raises:
+      ValueError: The network gave what is no number.
+    """
+    self._columns = _checked(columns, self._network)
     self._routers.clear()
     if self._workdir is not None:
-      write(self._workdir, self._network.digest, self._columns)
+      write(self._workdir, self._network, self._columns)
 
   def router(self, engines: Engines, name: str, budget: Budget) -> Dialled:
     """Returns a router set to a budget, made once; a note says so where the calibration's own images miss it.
@@ -74,30 +84,47 @@ class Calibration:
           f'{reached / target:.2f} of it and no nearer; more, or more varied, images would help'
         )
       self._routers[name, budget] = router
+      if len(self._routers) > _ROUTERS:
+        del self._routers[next(iter(self._routers))]
     return self._routers[name, budget]
 
 
-def write(workdir: pathlib.Path, digest: str, columns: Columns) -> None:
+def made_with(network: Network) -> dict[str, Any]:
+  """Returns what a calibration depends on besides the weights, as JSON values.
+
+  The dtype is left out: it rounds what is kept, and moves no mean.
+  """
+  preprocessing = network.preprocessing
+  found = {
+    'resolutions': network.resolutions,
+    'predictor': network.predictor and network.predictor.size,
+    **{field: getattr(preprocessing, field) for field in ('normalize', 'interpolation', 'crop_fraction')},
+  }
+  return json.loads(json.dumps(found))  # tuples as the file has them
+
+
+def write(workdir: pathlib.Path, network: Network, columns: Columns) -> None:
   """Keeps a calibration; the file is replaced at once.
 
   Args:
     workdir: The run's folder.
-    digest: Of the network that it was made with.
+    network: That it was made with.
     columns: Those of `KEPT`.
   """
   path = workdir / FILE
   part = path.with_suffix('.part')
+  entries = {'network': network.digest, 'with': json.dumps(made_with(network)), 'format': formats.FORMAT}
   with part.open('wb') as file:
-    np.savez_compressed(file, **{'network': np.array(digest), 'format': np.array(formats.FORMAT), **columns})  # type: ignore[arg-type]
+    np.savez_compressed(file, **{name: np.array(entry) for name, entry in (entries | dict(columns)).items()})  # type: ignore[arg-type]
   part.replace(path)
 
 
-def read(workdir: pathlib.Path, digest: str) -> dict[str, np.ndarray]:
+def read(workdir: pathlib.Path, network: Network) -> dict[str, np.ndarray]:
   """Returns the calibration of a network; arguments as of `write`.
 
   Raises:
     FileNotFoundError: There is none.
-    ValueError: It is of other weights, damaged, or of a newer version.
+    ValueError: It is of another network or other sizes or inputs of it, damaged, or of a newer version.
   """
   path = workdir / FILE
   advice = f'calibrate first: resjax calibrate --workdir={workdir}'
@@ -105,14 +132,37 @@ def read(workdir: pathlib.Path, digest: str) -> dict[str, np.ndarray]:
     raise FileNotFoundError(f'{path}: not there, and a budget needs it; {advice}')
   try:
     with path.open('rb') as opened, np.load(opened) as file:
-      columns = dict(file)
-    made_for, number = str(columns.pop('network', '')), int(columns.pop('format', np.array(0)))
+      entries = dict(file)
+    digest, number = str(entries.pop('network', '')), operator.index(entries.pop('format', np.array(0)).item())
+    there = dict(json.loads(str(entries.pop('with', '{}'))))  # version 0.1 did not say
   except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
   formats.check(number, path)
-  if made_for != digest:
+  if digest != network.digest:
     raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {advice}')
-  return columns
+  for field, value in made_with(network).items():
+    if there.get(field, value) != value:
+      raise ValueError(f'{path}: made with {field} {there[field]}, expected {value} as this network has; {advice}')
+  try:
+    return _checked(entries, network)
+  except ValueError as error:
+    raise ValueError(f'{path}: damaged ({error}); {advice}') from None
+
+
+def _checked(columns: Columns, network: Network) -> dict[str, np.ndarray]:
+  """Those columns of `KEPT` that the network's routers read.
+
+  Raises:
+    ValueError: One is missing, is not of this network's resolutions, or holds no numbers.
+  """
+  found, count = {}, np.size(columns.get('energy', ()))
+  for name in KEPT if network.predictor else KEPT[:-1]:
+    shape = (count,) if name == 'energy' else (count, len(network.resolutions))
+    column = np.asarray(columns.get(name, ()))
+    if not count or column.shape != shape or column.dtype.kind != 'f' or np.isnan(column).any():
+      raise ValueError(f'{name}: got {column.dtype} {column.shape}, expected numbers {shape}')
+    found[name] = column
+  return found
 
 
 def set_to(router: Dialled, columns: Columns, target: float) -> Dialled:

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 # Batches that are routed together: what a cascade sends on fills its buckets better.
 _TOGETHER = 4
 
+# Lines of `notes` that are kept.
+_NOTES = 64
+
 
 class Classifier:
   """A trained network, and programs that run each image at its resolution.
@@ -40,7 +43,8 @@ class Classifier:
 
   Attributes:
     network: What classifies.
-    notes: What was done that a user should know, a line each, such as how a resolution that was not trained is served.
+    notes: What was done that a user should know, a line each, such as how a resolution that was not trained is served;
+      the latest 64.
   """
 
   def __init__(
@@ -295,4 +299,5 @@ class Classifier:
     """Tells the user, now and in `notes`; what was told before is not told again."""
     if line not in self.notes:
       self.notes.append(line)
+      del self.notes[:-_NOTES]
       _log.warning(line)

@@ -108,24 +108,27 @@ def _call(runtime, crops, place, bucket):
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
   """The tables of a file; none where it is not there, not for this user, or of a version that kept others."""
   try:
-    text = path.read_text()
+    content = path.read_bytes()
   except OSError:
     return []
   try:
-    stored = json.loads(text)
+    stored = json.loads(content)
     if isinstance(stored, list):  # of version 0.1, whose tables say less of what they are of
       return []
-    tables = stored['tables'] if stored['format'] <= formats.FORMAT else []
-    for table in tables:
-      shape = [len(table['of']['resolutions']), len(table['of']['buckets'])]
-      if not list(np.shape(table['seconds'])) == list(np.shape(table['measured'])) == shape:
+    number, tables = stored['format'], stored['tables']
+    for table in tables if number == formats.FORMAT else ():
+      shape = (len(table['of']['resolutions']), len(table['of']['buckets']))
+      seconds, measured = np.array(table['seconds'], float), np.array(table['measured'])
+      if seconds.shape != shape or measured.shape != shape or measured.dtype != bool:
         raise ValueError('a table of another shape')
+      if not (np.isfinite(seconds) & (seconds > 0)).all():
+        raise ValueError('a time that is no positive number')
   except (ValueError, KeyError, TypeError) as error:
     reason = f'{type(error).__name__}: {error}'
     raise ValueError(
       f'{path}: not a file of cost tables ({reason}), expected one written by resjax; delete it'
     ) from error
-  formats.check(stored['format'], path)
+  formats.check(number, path)
   return tables
 
 

@@ -14,6 +14,7 @@ of one image, top-1 and top-5 fractions of 0..1. There may be more: `unreadable`
 
 import importlib.metadata
 import json
+import numbers
 import os
 import pathlib
 import platform
@@ -26,7 +27,16 @@ from resjax import formats
 
 NAME = 'results.json'
 
-_FIELDS = ('method', 'resolutions', 'ensemble', 'params', 'train_seconds', 'versions', 'config')
+_FIELDS: dict[str, type] = {
+  'method': str,
+  'resolutions': dict,
+  'ensemble': dict,
+  'params': numbers.Real,
+  'train_seconds': numbers.Real,
+  'versions': dict,
+  'config': dict,
+}
+_KINDS: dict[type, str] = {dict: 'a dict', numbers.Real: 'a number', str: 'a name'}
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -68,13 +78,14 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   try:
     results = json.loads(path.read_text(encoding='utf-8'))
     number = results.get('format', 0)
-    if number <= formats.FORMAT:
+    if not isinstance(number, int) or number <= formats.FORMAT:
       _check(results)
+      _check_kinds(results)
+      if number < 1 and 'budget' in results.get('predictor', {}):
+        results['predictor']['budget'] += results['predictor']['macs']  # which a budget had left out
   except (ValueError, TypeError, AttributeError, KeyError) as error:
     raise ValueError(f'{path}: {error}; expected the result of a run (delete it to score the run anew)') from None
   formats.check(number, path)
-  if number < 1 and 'budget' in results.get('predictor', {}):
-    results['predictor']['budget'] += results['predictor']['macs']  # which a budget had left out
   return results
 
 
@@ -121,6 +132,15 @@ def _check(results: dict[str, Any]) -> None:
   for name, entry in entries.items():
     if not ('macs' in entry and entry['macs'] > 0 and entry.get('images', 0) > 0):
       raise ValueError(f'results: {name} is {entry}, expected macs and images above 0')
+
+
+def _check_kinds(results: dict[str, Any]) -> None:
+  """Refuses a file with entries of another kind than those that are written."""
+  for field, kind in _FIELDS.items():
+    if not isinstance(results[field], kind):
+      raise ValueError(f'results: {field} is {results[field]!r}, expected {_KINDS[kind]}')
+  if not (title(results) and results['config']['eval']['pyramid']):  # what is shown of the config
+    raise ValueError('results: config is not whole, expected the fields of a run')
 
 
 def _plain(value: Any) -> Any:

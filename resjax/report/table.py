@@ -25,8 +25,17 @@ def show(results: dict[str, Any], console: Console | None = None) -> None:
   Args:
     results: As `results.read` returns them.
     console: Where to print; standard output by default.
+
+  Raises:
+    ValueError: An entry is missing or of another kind.
   """
-  (console or Console()).print(render(results))
+  try:
+    shown = render(results)
+  except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+    raise ValueError(
+      f'{results_lib.NAME}: damaged ({type(error).__name__}: {error}); delete it to score the run anew'
+    ) from None
+  (console or Console()).print(shown)
 
 
 def render(results: dict[str, Any]) -> Group:

@@ -72,26 +72,31 @@ class Follower:
   """
 
   def __init__(self, router: Dialled, column: np.ndarray, target: float):
-    """Starts on the target; arguments and errors as of `dialled`."""
-    self.router = dialled(router, column, target)
-    self._column, self._target = column, target
-    self._limits = reachable(router, column)
-    self._owed = 0.0
+    """Starts with a router that `dialled` has set to the target; arguments as there."""
+    self._router, self._column, self._target = router, column, target
+    self._owed, self._last = 0.0, 0  # cost, and images; 0: the knob is where it should be
+
+  @property
+  def router(self) -> Dialled:
+    """See the class; the knob is turned when this is asked for, not after images that no others follow."""
+    if self._last:
+      low, high = reachable(self._router, self._column)
+      wanted = float(np.clip(self._target + self._owed / self._last, low, high))
+      self._router, self._last = dialled(self._router, self._column, wanted), 0
+    return self._router
 
   def run(self, images: Images) -> Routed:
-    """Runs images by the router, and turns its knob for the next ones."""
+    """Runs images by the router, and takes note of what they cost."""
     found = self.router.run(images)
     self.spent(found.places)
     return found
 
   def spent(self, places: np.ndarray) -> None:
-    """Takes note of where images ran, and turns the knob for as many more.
+    """Takes note of where images ran: as many more are to bring their mean back to the target.
 
     Args:
       places: int `[N]`, 0 for the highest resolution.
     """
-    if not len(places):
-      return
-    self._owed += float((self._target - self.router.charged[places]).sum())
-    low, high = self._limits
-    self.router = dialled(self.router, self._column, float(np.clip(self._target + self._owed / len(places), low, high)))
+    if len(places):
+      self._owed += float((self._target - self._router.charged[places]).sum())
+      self._last = len(places)

@@ -137,8 +137,9 @@ class Checkpoints:
       self._orbax.wait()
 
   def meta(self, step: int | None = None) -> dict[str, Any]:
-    """Returns what was saved beside the state, of the latest or the given step."""
-    return self._load(step, {'meta': None})['meta']
+    """Returns what was saved beside the state, of the latest or the given step; errors as of `checkpoint.checked`."""
+    step = self.latest if step is None else step
+    return checkpoint.checked(self._load(step, {'meta': None})['meta'], self._root / str(step))
 
   def restore(self, like: Any, step: int | None = None) -> Any:
     """Returns the saved state of the latest or the given step, placed as `like` is.

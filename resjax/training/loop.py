@@ -99,7 +99,7 @@ def resume(run: Run, checkpoints: Checkpoints, step: int, workdir: pathlib.Path)
   configuration.check_same(meta, run.config, f'workdir {workdir}')
   if jax.process_index() == 0:
     print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
-  return checkpoints.restore(run.state_shapes(), step), meta['train_seconds']
+  return checkpoints.restore(run.state_shapes(), step), meta.get('train_seconds', 0.0)
 
 
 def conclude(
