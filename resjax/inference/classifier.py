@@ -32,9 +32,6 @@ _log = logging.getLogger(__name__)
 # Batches that are routed together: what a cascade sends on fills its buckets better.
 _TOGETHER = 4
 
-# Lines of `notes` that are kept.
-_NOTES = 64
-
 
 class Classifier:
   """A trained network, and programs that run each image at its resolution.
@@ -43,8 +40,7 @@ class Classifier:
 
   Attributes:
     network: What classifies.
-    notes: What was done that a user should know, a line each, such as how a resolution that was not trained is served;
-      the latest 64.
+    notes: What was done that a user should know, the latest 64 lines, such as how a size not trained is served.
   """
 
   def __init__(
@@ -299,5 +295,5 @@ class Classifier:
     """Tells the user, now and in `notes`; what was told before is not told again."""
     if line not in self.notes:
       self.notes.append(line)
-      del self.notes[:-_NOTES]
+      del self.notes[:-64]
       _log.warning(line)
