@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resjax.models import cpu
+
 # Kaiming normal; fan_out = output channels x kernel area, as torch counts it in grouped layers too.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -136,6 +138,7 @@ def conv_norm(
     use_bias=False,
     dtype=dtype,
     kernel_init=kaiming_normal,
+    conv_general_dilated=cpu.conv_general_dilated,
     name=names[0],
   )(x)
   norm = Norm(dtype=dtype, axis_name=axis_name, scale_init=scale_init, name=names[1])
