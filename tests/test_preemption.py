@@ -26,8 +26,8 @@ def told_at(step, monkeypatch):
   """SIGTERM to this process when it gets the batch of a step."""
   whole = loader.train_batches
 
-  def batches(source, config, start):
-    inner = whole(source, config, start)
+  def batches(source, config, start, **options):
+    inner = whole(source, config, start, **options)
     try:
       for number, batch in enumerate(inner, start + 1):
         if number == step:

@@ -5,8 +5,9 @@ resjax train --config=rsnet_r18 --workdir=runs/photos --config.data.source=folde
 
 A recipe is one of the package, named, or a file of your own. Any of its fields can be set as --config.FIELD=VALUE;
 resjax/recipes/default.py describes them all. The same command goes on where a stopped run left off, and shows the
-result of a finished one. Exit codes: 0, done; 75, stopped by SIGTERM, to be started again; 130, stopped by Ctrl-C;
-1, an error; 2, arguments that are not known.
+result of a finished one; with --extend it goes on under another config: more epochs, another rate or batch size. Exit
+codes: 0, done; 75, stopped by SIGTERM, to be started again; 130, stopped by Ctrl-C; 1, an error; 2, arguments that are
+not known.
 """
 
 import argparse
@@ -21,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument('--config', help=f'a file, or one of {", ".join(recipes.NAMES)}; --config.FIELD=VALUE besides')
   parser.add_argument('--workdir', help="the run's folder; default: runs/<name of the recipe>")
+  parser.add_argument(
+    '--extend',
+    action='store_true',
+    help="go on with the workdir's run under this config; epochs: of the whole run",
+  )
   parser.add_argument('--coordinator', help='several hosts: HOST:PORT of process 0')
   parser.add_argument('--processes', type=int, help='several hosts: how many processes; 1: do not look for a cluster')
   parser.add_argument('--process_id', '--process-id', type=int, help='several hosts: which process this is, from 0')
@@ -50,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
   compiling.keep_compiled_programs()
   try:
     hosts.join(options.coordinator, options.processes, options.process_id)
-    train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir, extend=options.extend)
   except (ValueError, OSError, FloatingPointError) as error:
     hosts.leave(f'error: {error}')
   except preemption.Preempted:

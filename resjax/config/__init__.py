@@ -7,10 +7,23 @@ from ml_collections import ConfigDict
 
 from resjax import recipes
 from resjax.config.checks import validate
-from resjax.config.stored import FREE, check_same, complete, differences, fields_read, flatten, from_json, to_json
+from resjax.config.extension import check as check_extension
+from resjax.config.stored import (
+  FREE,
+  changed,
+  check_same,
+  complete,
+  differences,
+  fields_read,
+  flatten,
+  from_json,
+  to_json,
+)
 
 __all__ = [
   'FREE',
+  'changed',
+  'check_extension',
   'check_same',
   'complete',
   'differences',

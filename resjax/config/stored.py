@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resjax import formats, macs, models
+from resjax.config import extension
 from resjax.models.predictor import PREDICTORS, create_predictor
 from resjax.recipes import default
 
@@ -113,20 +114,21 @@ def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
   return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + predictor_macs}
 
 
-def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
-  """Returns one line for each field that differs from a saved config, is read by the method, and is not free to.
+def changed(saved: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+  """Returns the old and the new value of each field that differs, is read by the method, and is not free to differ.
 
   Args:
     saved: As `to_json` gave it when the run started.
     config: Of the run that wants to go on.
   """
   old, new = fields_read(from_json(saved), config.method), fields_read(config, config.method)
-  lines = []
-  for field in sorted(old.keys() | new.keys()):
-    free = any(field == name or field.startswith(name + '.') for name in FREE)
-    if not free and old.get(field) != new.get(field):
-      lines.append(f'config.{field}: {old.get(field)!r} there, {new.get(field)!r} here')
-  return lines
+  fields = [field for field in sorted(old.keys() | new.keys()) if not extension.among(field, FREE)]
+  return {field: (old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)}
+
+
+def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
+  """Returns one line for each field of `changed`, which see."""
+  return extension.lines(changed(saved, config))
 
 
 def check_same(stored: Mapping[str, Any], config: ConfigDict, where: str) -> None:
@@ -140,8 +142,10 @@ def check_same(stored: Mapping[str, Any], config: ConfigDict, where: str) -> Non
   Raises:
     ValueError: Fields differ, and all are named; or a newer version wrote it.
   """
-  different = differences(to_json(complete(stored, where)), config)
+  different = changed(to_json(complete(stored, where)), config)
   if different:
+    extend = '' if extension.of_network(different) else ', --extend to go on under this one'
     raise ValueError(
-      f'{where} holds a run with another config ({"; ".join(different)}): give its config, or another --workdir'
+      f'{where} holds a run with another config ({"; ".join(extension.lines(different))}): give its config'
+      f'{extend}, or another --workdir'
     )

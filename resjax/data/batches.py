@@ -51,11 +51,12 @@ class TrainBatch(Maker):
   seed: int
   draws: bool  # whether something is drawn for an image
   max_bad: int
+  offset: int = 0  # in the stream, of what would be step 0
 
   def __call__(self, step: int) -> Batch:
     """Returns `images`, `label`, `index`, and `bad`: names and reasons of unreadable images."""
     bad: list[tuple[str, str]] = []
-    positions = (step * self.batch_size + self.rows).tolist()
+    positions = (self.offset + step * self.batch_size + self.rows).tolist()
     examples = [self._example(position, bad) for position in positions]
     images, labels, indices = zip(*examples)
     return _stack(images, label=labels, index=indices) | {'bad': bad}

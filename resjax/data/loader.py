@@ -3,6 +3,7 @@
 The position in the data is a function of the step. Step `s` trains on the positions
 `s * batch_size` to `(s + 1) * batch_size` of an endless stream that goes through the source once
 per epoch, each time in another order; what is drawn for an image depends on its position alone.
+Where a run was extended at step `b`, after `i` images, positions begin at `i + (s - b) * batch_size`.
 Of each global batch host `p` of `P` makes the positions `p::P`, and of those its local device `l`
 of `L` gets the rows `l::L`, which stand together: host and device are strided slices of the one
 batch, so no result depends on how many there are.
@@ -48,6 +49,7 @@ def train_batches(
   config: ConfigDict,
   start_step: int = 0,
   *,
+  offset: int = 0,
   process_index: int | None = None,
   process_count: int | None = None,
   local_devices: int | None = None,
@@ -59,6 +61,7 @@ def train_batches(
     config: As in configs/default.py; read: batch_size, seed, resolutions, model.num_classes and
       data.
     start_step: Steps that are over.
+    offset: In the stream, of what would be step 0: not 0 where the run had another batch size before.
     process_index: Of this host; by default JAX's.
     process_count: Number of hosts; by default JAX's.
     local_devices: Number of this host's devices; by default JAX's.
@@ -97,7 +100,7 @@ def train_batches(
   )
   make = TrainBatch(
     source, rows, config.batch_size, config.model.num_classes, sizes, crop,
-    seed=config.seed, draws=data.crop != 'full' or data.augment != 'none', max_bad=data.max_bad_images,
+    seed=config.seed, draws=data.crop != 'full' or data.augment != 'none', max_bad=data.max_bad_images, offset=offset,
   )  # fmt: skip
   return Batches(config, make, range(start_step, sys.maxsize))
 

@@ -9,7 +9,8 @@
 
 `format` is that of `resjax.formats`; where it is missing, 0. Resolutions stand highest first. `macs` are multiply-adds
 of one image, top-1 and top-5 fractions of 0..1. There may be more: `unreadable`, images that could not be scored;
-`groups` {group of images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}.
+`groups` {group of images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}; `history`, of a run that was
+extended, what came before: a list of {'step', 'images', 'epochs', 'finished', 'config'}.
 """
 
 import importlib.metadata

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -41,13 +41,14 @@ class Checkpoints:
       OSError: The folder can't be made or written to.
     """
     self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._named: set[int] = set()
     best = _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False)
     with _writing(self._root):
       self._orbax = ocp.training.Checkpointer(
         self._root,
         cleanup_tmp_directories=True,
         save_decision_policy=_saves.FixedIntervalPolicy(1),
-        preservation_policy=_keeps.AnyPreservationPolicy([_keeps.LatestN(keep), best]),
+        preservation_policy=_keeps.AnyPreservationPolicy([_keeps.LatestN(keep), best, _Named(self._named)]),
       )
 
   def __enter__(self) -> 'Checkpoints':
@@ -57,6 +58,10 @@ class Checkpoints:
     if kind is None or jax.process_count() == 1:  # after an error the other hosts may never come to the end of a save
       with _writing(self._root):
         self._orbax.close()
+
+  def preserve(self, step: int) -> None:
+    """Keeps a step as long as this object saves, whatever comes after it."""
+    self._named.add(step)
 
   @property
   def latest(self) -> int | None:
@@ -100,7 +105,7 @@ class Checkpoints:
         damaged[step] = error
         continue
       for other, reason in damaged.items():
-        place = _free(self._root.parent / 'damaged' / str(other))
+        place = free(self._root.parent / 'damaged' / str(other))
         place.parent.mkdir(exist_ok=True)
         (self._root / str(other)).rename(place)
         logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
@@ -163,8 +168,19 @@ class Checkpoints:
     return checkpoint.whole(lambda: self._orbax.load_checkpointables(step, what), self._root / str(step))
 
 
-def _free(path: pathlib.Path) -> pathlib.Path:
-  """The path, or the first of `path.2`, `path.3`, ... that does not exist."""
+@dataclasses.dataclass
+class _Named:
+  """Orbax's policy that keeps some steps; more of them may become known later."""
+
+  steps: set[int]
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    """Returns whether to keep each checkpoint."""
+    return [checkpoint.step in self.steps for checkpoint in checkpoints]
+
+
+def free(path: pathlib.Path) -> pathlib.Path:
+  """Returns the path, or the first of `path.2`, `path.3`, ... that does not exist."""
   names = itertools.chain([path], (path.with_name(f'{path.name}.{n}') for n in itertools.count(2)))
   return next(name for name in names if not name.exists())
 

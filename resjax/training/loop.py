@@ -1,10 +1,7 @@
 """One run from a config to its result: train, save, evaluate, resume."""
 
 import contextlib
-import math
 import pathlib
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,15 +11,16 @@ from resjax import config as configuration
 from resjax import formats, macs, report
 from resjax.data import loader
 from resjax.paths import local
-from resjax.training import backbone, evaluate, judge, optimizer
+from resjax.training import backbone, evaluate, extending, judge, optimizer
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
-from resjax.training.run import METHODS, Run, build
+from resjax.training.run import METHODS, Run, build, continued
 from resjax.training.state import TrainState
+from resjax.training.window import Stopwatch, Window
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, extend: bool = False) -> dict[str, Any]:
   """Trains to the end, from the latest checkpoint in `workdir` where there is one, and returns the result.
 
   Writes `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `accuracy.png` and `results.json` to `workdir` and prints the
@@ -33,12 +31,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   Args:
     config: As in resjax/recipes/default.py.
     workdir: The run's folder, made if it is missing.
+    extend: Go on with a run that has another config, finished or not, see `extending`. `config.epochs` are those of the
+      whole run. Where the workdir's run has this config already, it goes on as ever.
 
   Returns:
     What results.json holds.
 
   Raises:
-    ValueError: The config is wrong, or the workdir holds a run with another one.
+    ValueError: The config is wrong, or the workdir holds a run with another one; with `extend`, of another network.
     FileNotFoundError: The data are not there.
     OSError: A file can't be read or written; checkpoints saved before are good.
     FloatingPointError: A loss is not finite.
@@ -46,7 +46,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
   """
   configuration.validate(config)
   workdir = local(workdir, 'workdir')
-  if (results := finished(config, workdir)) is not None:
+  if (results := finished(config, workdir, extend)) is not None:
     return results
   with Notice() as notice:
     run, method = build(config), METHODS[config.method]
@@ -59,7 +59,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
         seconds = train_and_evaluate(before, folder)['train_seconds'] if before else 0.0
         state = backbone.start(run.fresh_state, config, method.backbone(config, folder), run.devices)
       else:
-        state, seconds = resume(run, checkpoints, step, workdir)
+        run, state, seconds = resume(run, checkpoints, step, workdir, extend)
       if int(state.step) < run.total_steps:
         state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
       else:
@@ -67,18 +67,24 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     return conclude(run, state, seconds, summary, table, workdir)
 
 
-def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
+def finished(config: ConfigDict, workdir: pathlib.Path, extend: bool = False) -> dict[str, Any] | None:
   """Returns the result of this run where it is in the workdir, and shows it; None where the run is to go on.
 
   Raises:
-    ValueError: The workdir holds the result of another config.
+    ValueError: The workdir holds the result of another config, or there is no run to extend.
   """
+  where = f'workdir {workdir}'
+  if extend and not (workdir / 'checkpoints').is_dir():
+    raise ValueError(f'{where} holds no run, expected one to extend')
   results = report.read(workdir)
   if results is None:
     return None
-  where = f'workdir {workdir}'
-  configuration.check_same(results, config, where)
   before, method = configuration.complete(results, where), config.method
+  changed = configuration.changed(configuration.to_json(before), config)
+  if extend and changed:
+    configuration.check_extension(changed, where)
+    return None
+  configuration.check_same(results, config, where)
   if configuration.fields_read(before, method) != configuration.fields_read(config, method):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:
@@ -87,19 +93,30 @@ def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
   return results
 
 
-def resume(run: Run, checkpoints: Checkpoints, step: int, workdir: pathlib.Path) -> tuple[TrainState, float]:
-  """Returns the state of a saved step and the seconds of training before it.
+def resume(
+  run: Run, checkpoints: Checkpoints, step: int, workdir: pathlib.Path, extend: bool = False
+) -> tuple[Run, TrainState, float]:
+  """Returns the run as it goes on, the state of a saved step and the seconds of training before it.
 
   Raises:
-    ValueError: It was made with another config.
+    ValueError: It was made with another config; with `extend`, of another network.
   """
   meta = checkpoints.meta(step)
   if meta.get('origin'):
     raise ValueError(f'workdir {workdir} holds an imported network, expected another --workdir to train in')
-  configuration.check_same(meta, run.config, f'workdir {workdir}')
-  if jax.process_index() == 0:
-    print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
-  return checkpoints.restore(run.state_shapes(), step), meta.get('train_seconds', 0.0)
+  where = f'workdir {workdir}'
+  if extend and configuration.changed(configuration.to_json(configuration.complete(meta, where)), run.config):
+    run, state = extending.extend(run, checkpoints, step, meta, workdir)
+  else:
+    configuration.check_same(meta, run.config, where)
+    run = continued(run, tuple(meta.get('history', ())))
+    state = checkpoints.restore(run.state_shapes(), step)
+    if jax.process_index() == 0:
+      print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
+  for before in run.history:
+    if before['finished']:
+      checkpoints.preserve(before['step'])
+  return run, state, meta.get('train_seconds', 0.0)
 
 
 def conclude(
@@ -140,7 +157,7 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
     'train_seconds': seconds,
     'versions': report.versions(),
     'config': configuration.to_json(run.config),
-  }
+  } | ({'history': list(run.history)} if run.history else {})
 
 
 def train(
@@ -163,7 +180,7 @@ def train(
     FloatingPointError: A metric is not finite.
     Preempted: SIGTERM came, and the state is saved.
   """
-  config, total, start = run.config, run.total_steps, int(state.step)
+  config, total, start, begin = run.config, run.total_steps, int(state.step), run.begin.step
   saving = max(1, round(config.checkpoint.every_epochs * run.steps_per_epoch))
   evaluating = round(config.eval.every_epochs * run.steps_per_epoch) or total
   first = jax.process_index() == 0
@@ -171,15 +188,15 @@ def train(
   evaluated: tuple[dict[str, Any], evaluate.Table] = ({}, {})
   with (
     notice.patient(),
-    contextlib.closing(loader.train_batches(run.train_source, config, start)) as batches,
+    contextlib.closing(_batches(run, start)) as batches,
     MetricWriter(workdir, enabled=first, resume_step=start or None) as writer,
-    Progress(total, run.steps_per_epoch, config.batch_size, start_step=start, enabled=first) as progress,
+    _progress(run, start, first) as progress,
   ):
     window = Window(writer, progress, config.log_steps)
     for step, batch in zip(range(start + 1, total + 1), batches, strict=False):
       state, metrics = run.train_step(state, run.devices.put(batch))
       window.add(step, metrics)
-      due, save = (step % every == 0 or step == total for every in (evaluating, saving))
+      due, save = ((step - begin) % every == 0 or step == total for every in (evaluating, saving))
       stop = notice.reached()
       if due or save or stop:
         window.flush(last=stop or step == total)
@@ -204,84 +221,28 @@ def train(
     return state, watch.seconds, evaluated
 
 
+def _batches(run: Run, start: int) -> loader.Batches:
+  """The training batches after a step."""
+  return loader.train_batches(run.train_source, run.config, start, offset=extending.offset_of(run))
+
+
+def _progress(run: Run, start: int, enabled: bool) -> Progress:
+  """The bar of a run that goes on after a step."""
+  begin = (run.begin.step, run.begin.epochs)
+  size, per_epoch = run.config.batch_size, run.steps_per_epoch
+  return Progress(run.total_steps, per_epoch, size, start_step=start, begin=begin, enabled=enabled)
+
+
 def _meta(run: Run, seconds: float, step: int) -> dict[str, Any]:
   """What stands beside a state in its checkpoint, as JSON values."""
+  reached = run.reached(step)
   return {
     'format': formats.FORMAT,
     'config': configuration.to_json(run.config),
     'class_names': list(run.train_source.class_names),
     'train_seconds': seconds,
     'finished': step == run.total_steps,
+    'images': reached.images,
+    'epochs': reached.epochs,
+    'history': list(run.history),
   }
-
-
-class Window:
-  """The metrics since the last line: read one step behind the device, checked, averaged, written.
-
-  Args:
-    writer: Gets the mean of each metric every `log_steps` steps.
-    progress: Gets every step.
-    log_steps: Steps between two lines.
-  """
-
-  def __init__(self, writer: MetricWriter, progress: Progress, log_steps: int):
-    self._writer, self._progress, self._log_steps = writer, progress, log_steps
-    self._pending: tuple[int, dict[str, Any]] | None = None
-    self._rows: list[dict[str, float]] = []
-
-  def add(self, step: int, metrics: dict[str, Any]) -> None:
-    """Takes a step's metrics as they are on the device, and reads those of the step before.
-
-    Raises:
-      FloatingPointError: They are not finite.
-    """
-    self.flush()
-    self._pending = (step, metrics)
-
-  def flush(self, last: bool = False) -> None:
-    """Waits for the step that is on its way and reads its metrics.
-
-    Args:
-      last: Write what has come since the last line.
-
-    Raises:
-      FloatingPointError: They are not finite: names the step and each term, with its resolution.
-    """
-    if self._pending is None:
-      return
-    step, values = self._pending[0], jax.device_get(self._pending[1])
-    self._pending = None
-    bad = {name: float(v) for name, v in values.items() if not math.isfinite(v)}
-    if bad:
-      terms = ', '.join(f'{name} = {value}' for name, value in sorted(bad.items()))
-      raise FloatingPointError(
-        f'step {step}: {terms}, expected finite numbers; the checkpoints saved before are good '
-        '(try a lower config.optimizer.learning_rate or a warm-up)'
-      )
-    self._rows.append(values)
-    self._progress.update(step, f'loss {float(values["loss"]):.3f}')
-    if last or step % self._log_steps == 0:
-      line = {f'train/{name}': sum(float(row[name]) for row in self._rows) / len(self._rows) for name in values}
-      if self._progress.images_per_second is not None:
-        line['train/images_per_second'] = self._progress.images_per_second
-      self._writer.scalars(step, line)
-      self._rows = []
-
-
-class Stopwatch:
-  """Seconds since it was made, pauses left out, on top of those of earlier lives."""
-
-  def __init__(self, seconds: float):
-    self._start = time.monotonic() - seconds
-
-  @property
-  def seconds(self) -> float:
-    """The seconds so far."""
-    return time.monotonic() - self._start
-
-  @contextlib.contextmanager
-  def pause(self) -> Iterator[None]:
-    """What runs inside does not count."""
-    begin = time.monotonic()
-    yield
-    self._start += time.monotonic() - begin

@@ -159,6 +159,7 @@ class Progress:
     steps_per_epoch: Steps of one epoch.
     batch_size: Images per step over all devices.
     start_step: Steps that were taken before, where a run resumes.
+    begin: A step and the epochs that were over then, from where epochs have `steps_per_epoch` steps.
     enabled: False shows nothing; pass `jax.process_index() == 0`.
     every_seconds: Seconds between lines where there is no terminal.
     console: Where to show it; standard error by default.
@@ -171,11 +172,12 @@ class Progress:
     batch_size: int,
     *,
     start_step: int = 0,
+    begin: tuple[int, float] = (0, 0.0),
     enabled: bool = True,
     every_seconds: float = 10.0,
     console: rich_console.Console | None = None,
   ):
-    self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
+    self._total_steps, self._steps_per_epoch, self._begin = total_steps, steps_per_epoch, begin
     self._batch_size, self._every_seconds, self._enabled = batch_size, every_seconds, enabled
     self._console = console or rich_console.Console(stderr=True)
     self._marks: collections.deque[tuple[float, int]] = collections.deque(maxlen=101)
@@ -236,10 +238,15 @@ class Progress:
       self._note = note
       self._bar.update(self._task, description=self._text())
 
+  def _epochs(self, step: int) -> float:
+    """The epochs that are over after a step."""
+    begin, epochs = self._begin
+    return round(epochs + (step - begin) / self._steps_per_epoch, 9)
+
   def _text(self) -> str:
     """The line without the bar."""
-    epochs = max(1, math.ceil(self._total_steps / self._steps_per_epoch))
-    epoch = min(self._step // self._steps_per_epoch + 1, epochs)
+    epochs = max(1, math.ceil(self._epochs(self._total_steps)))
+    epoch = min(int(self._epochs(self._step)) + 1, epochs)
     parts = [f'epoch {epoch}/{epochs}', f'step {self._step}/{self._total_steps}']
     if rate := self.images_per_second:
       seconds = round((self._total_steps - self._step) * self._batch_size / rate)

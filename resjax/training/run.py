@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -15,6 +15,14 @@ from resjax.training.devices import Devices
 
 # The module of each method: init, make_loss_fn, make_eval_fn; pretraining, backbone and rates, what training asks it.
 METHODS = {'rsnet': rsnet, 'drnet': drnet}
+
+
+class Begin(NamedTuple):
+  """Where schedules begin: at the start of a run, or where it was extended the last time."""
+
+  step: int = 0  # that was reached
+  images: int = 0  # of the endless stream of training images, seen before by all hosts
+  epochs: float = 0.0  # that were over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Run:
     train_step: `train_step(state, batch) -> state, metrics`; the old state is gone afterwards.
     eval_step: `eval_step(variables, batch)`: what the method's eval_fn says of this host's images.
     steps_per_epoch: Whole batches in the training split.
-    total_steps: Batches in the run, a multiple of `config.optimizer.accumulate`.
+    total_steps: Batches in the run; those after `begin` are a multiple of `config.optimizer.accumulate`.
+    history: What came before where the run was extended, oldest first, see `extending.entry`.
   """
 
   config: ConfigDict
@@ -46,10 +55,22 @@ class Run:
   eval_step: Callable[..., Any]
   steps_per_epoch: int
   total_steps: int
+  history: tuple[dict[str, Any], ...] = ()
+
+  @property
+  def begin(self) -> Begin:
+    """Where the schedules of this config begin."""
+    return Begin(*(self.history[-1][field] for field in Begin._fields)) if self.history else Begin()
+
+  def reached(self, step: int) -> Begin:
+    """Returns what was seen when a step is over."""
+    taken = step - self.begin.step
+    images = self.begin.images + taken * self.config.batch_size
+    return Begin(step, images, self.begin.epochs + taken / self.steps_per_epoch)
 
 
 def build(config: ConfigDict) -> Run:
-  """Returns the parts of a run; nothing is compiled yet.
+  """Returns the parts of a run that was not extended; nothing is compiled yet.
 
   Raises:
     ValueError: A field of the config does not fit the data, the model or the devices.
@@ -59,8 +80,7 @@ def build(config: ConfigDict) -> Run:
   train_source = sources.create(config, config.data.train_split)
   eval_source = sources.create(config, config.data.eval_split)
   steps_per_epoch = loader.steps_per_epoch(train_source, config)
-  accumulate = config.optimizer.accumulate
-  total_steps = accumulate * max(1, round(config.epochs * steps_per_epoch / accumulate))
+  total_steps = _updates(config, config.epochs * steps_per_epoch)
   weights = labels.class_weights(config, train_source)
   model, fresh, train_step = make_training(config, devices, steps_per_epoch, total_steps, weights)
   return Run(
@@ -78,8 +98,47 @@ def build(config: ConfigDict) -> Run:
   )
 
 
+def continued(run: Run, history: tuple[dict[str, Any], ...]) -> Run:
+  """Returns a run whose schedules begin where its history ends; the same run where there is none.
+
+  `config.epochs` are those of the whole run, so that what was before counts.
+
+  Raises:
+    ValueError: That many epochs are over.
+  """
+  if not history:
+    return run
+  run, config = dataclasses.replace(run, history=history), run.config
+  begin, per_epoch = run.begin, run.steps_per_epoch
+  left = (config.epochs - begin.epochs) * per_epoch
+  if left < 0.5:
+    raise ValueError(f'config.epochs: got {config.epochs:g}, expected more than the {begin.epochs:.4g} that are over')
+  added = _updates(config, left)
+  weights = labels.class_weights(config, run.train_source)
+  _, fresh, train_step = make_training(config, run.devices, per_epoch, added, weights, first=begin.step)
+  return dataclasses.replace(
+    run,
+    fresh_state=lambda: run.devices.create(fresh, jax.random.key(config.seed)),
+    state_shapes=lambda: run.devices.shapes(fresh, jax.random.key(config.seed)),
+    train_step=train_step,
+    total_steps=begin.step + added,
+  )
+
+
+def _updates(config: ConfigDict, steps: float) -> int:
+  """Whole updates, in steps, at least one."""
+  accumulate = config.optimizer.accumulate
+  return accumulate * max(1, round(steps / accumulate))
+
+
 def make_training(
-  config: ConfigDict, devices: Devices, steps_per_epoch: int, total_steps: int, class_weights: Sequence[float] = ()
+  config: ConfigDict,
+  devices: Devices,
+  steps_per_epoch: int,
+  total_steps: int,
+  class_weights: Sequence[float] = (),
+  *,
+  first: int = 0,
 ) -> tuple[nn.Module, Callable[[jax.Array], state.TrainState], Callable[..., Any]]:
   """Returns the network, `fresh(key)`, the state before the first step, and the training step; needs no data.
 
@@ -87,8 +146,9 @@ def make_training(
     config: As in resjax/recipes/default.py.
     devices: Where the step runs.
     steps_per_epoch: Whole batches in the training split.
-    total_steps: Batches in the run.
+    total_steps: Batches in the run, those before `first` left out.
     class_weights: What `config.class_weights` comes to on the training split; of no consequence for what a step costs.
+    first: The step at which its schedules begin.
 
   Raises:
     ValueError: A field of the config does not fit the model or the devices.
@@ -111,6 +171,6 @@ def make_training(
   else:
     loss_fn = method.make_loss_fn(trained, config, total_steps=total_steps, axis_name=step.AXIS)
     train_step = devices.train(
-      step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay, parallel=devices.parallel)
+      step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay, parallel=devices.parallel, first=first)
     )
   return model, fresh, train_step

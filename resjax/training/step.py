@@ -21,6 +21,7 @@ def make_train_step(
   seed: int,
   ema_decay: float = 0.0,
   parallel: str = 'shard_map',
+  first: int = 0,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
   """Returns `train_step(state, batch) -> state, metrics`, to be run under the axis 'data'.
 
@@ -31,11 +32,12 @@ def make_train_step(
 
   Args:
     loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`; the batch gets an entry `step`,
-      int32 `[]`.
+      int32 `[]`, counted from `first`.
     tx: The optimiser.
     seed: Of all random draws; the step's key is `fold_in(key(seed), step)`.
     ema_decay: Above 0, `state.ema` follows parameters and statistics at each update, see `update`.
     parallel: What the step is run under, 'shard_map' or 'pmap'.
+    first: The step at which schedules begin.
   """
   tracked = parallel == 'shard_map'
 
@@ -45,7 +47,7 @@ def make_train_step(
     def mean_loss(params: Any) -> Any:
       if tracked:
         params = jax.lax.pcast(params, AXIS, to='varying')
-      loss, aux = loss_fn(params, state.batch_stats, batch | {'step': state.step}, key)
+      loss, aux = loss_fn(params, state.batch_stats, batch | {'step': state.step - first}, key)
       return jax.lax.pmean(loss, AXIS), aux
 
     (_, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)

@@ -22,8 +22,8 @@ from resjax.training import loop  # noqa: F401
 def noting(train_batches, notes, stop_after, pause):
   """`loader.train_batches`, with a note of each batch."""
 
-  def batches(source, config, start_step=0):
-    inner = train_batches(source, config, start_step)
+  def batches(source, config, start_step=0, **options):
+    inner = train_batches(source, config, start_step, **options)
     try:
       for step, batch in enumerate(inner, start_step + 1):
         notes.write(json.dumps([step, batch['index'].tolist()]) + '\n')

@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).parent
     'topologies.py hosts',
     'topologies.py drnet',
     'topologies.py restart',
+    'topologies.py extended',
     'peers.py killed coordinator sigterm',
   ],
 )

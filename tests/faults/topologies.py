@@ -6,6 +6,8 @@ python tests/faults/topologies.py restart: 2 processes, stopped after step 7; th
 after step 12; 1 process of 2 devices, stopped after step 17; 2 processes again.
 python tests/faults/topologies.py devices: 50 steps with sync_batch_norm on 4 devices; the same, stopped after step 17,
 going on with 2 devices, stopped after step 34, ending on 1.
+python tests/faults/topologies.py extended: 10 steps, and 10 more at another rate (--extend), stopped after step 15; on
+1 process of 2 devices, and on 2 of 1.
 
 Prints the largest differences of parameters, statistics and momentum, each relative to the array's largest entry or to
 1, and of losses; the images must be the same at every step, and each epoch's all that there are. Exits 1 where one of
@@ -82,7 +84,19 @@ def devices(root):
   compare('4, 2, then 1 device', root / 'fewer', root / 'four', steps=50)
 
 
+def extended(root):
+  """A finished run goes on under another config, is stopped, and goes on by the same command."""
+  more = '--config.epochs=1', '--config.optimizer.learning_rate=0.01', '--extend'
+  for processes in (1, 2):
+    run, options = root / str(processes), {'processes': processes, 'devices': 2 // processes}
+    lives.run(run, '--config.epochs=0.5', **options)
+    lives.run(run, *more, stop_after=15, pause=0.3, expected=lives.PREEMPTED, **options)
+    lives.run(run, *more, **options)
+    assert (run / 'results-10.json').is_file() and (run / 'results.json').is_file() and 10 in lives.saved(run)
+  compare('extended, 2 processes of 1', root / '2', root / '1', steps=20)
+
+
 if __name__ == '__main__':
   root = pathlib.Path(tempfile.mkdtemp(prefix='resjax-topologies-'))
-  {'hosts': hosts, 'drnet': drnet, 'restart': restart, 'devices': devices}[sys.argv[1]](root)
+  {'hosts': hosts, 'drnet': drnet, 'restart': restart, 'devices': devices, 'extended': extended}[sys.argv[1]](root)
   shutil.rmtree(root)
