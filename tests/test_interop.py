@@ -147,18 +147,39 @@ def test_every_key_that_does_not_fit_is_named_in_one_error(basic):
   )
 
 
+def test_numbers_that_are_none_are_told(basic):
+  model, state = basic
+  bad = {'bn1.weight': np.nan, 'layer1.0.bn2.running_var': -1, 'fc.bias': np.inf, 'bn1.bias': -1}
+  changed = state | {name: np.full_like(state[name], value) for name, value in bad.items()}
+  with pytest.raises(ValueError, match=r'below 0: bn1\.weight, fc\.bias, layer1\.0\.bn2\.running_var$'):
+    ours.variables_of(changed, model, (32,))
+
+
+def test_names_in_a_file_say_no_more_than_a_line(basic):
+  model, state = basic
+  with pytest.raises(ValueError, match=r'too many: \?\[31mred\?, other0, .* and 1,001 more$') as error:
+    ours.variables_of(
+      state | {'\x1b[31mred\n': np.ones(1)} | {f'other{i}': np.ones(1) for i in range(3000)}, model, (32,)
+    )
+  assert '\n' not in str(error.value)
+
+
 @pytest.mark.parametrize(
   ('key', 'shape', 'what'),
   [
     ('conv1.0.weight', (32, 3, 3, 3), r'a stem of several convolutions \(conv1\.0\.weight\)'),
     ('layer2.0.downsample.1.weight', (128, 64, 1, 1), r'an average-pool shortcut \(layer2'),
-    ('layer1.0.se.fc1.weight', (8, 64, 1, 1), r'squeeze-excite \(layer1\.0\.se\.fc1\.weight\)'),
-    ('stem.conv.weight', (64, 3, 7, 7), r'normalisers before the convolutions \(stem'),
+    ('layer1.0.se.fc1.weight', (8, 64, 1, 1), r'squeeze-excite, or attention \(layer1\.0\.se\.fc1\.weight\)'),
+    ('layer1.0.norm1.weight', (64,), r'normalisers before the convolutions \(layer1\.0\.norm1'),
+    ('resnet.embedder.embedder.convolution.weight', (64, 3, 7, 7), "transformers' layout"),
+    ('stem.conv.weight', (64, 3, 7, 7), r'a stem that is not one convolution \(stem'),
   ],
 )
 def test_a_layout_that_is_not_ours_is_refused_with_what_differs(basic, key, shape, what):
   model, state = basic
-  with pytest.raises(ValueError, match=rf'^a\.pth: has {what}.*, expected a ResNet, ResNeXt or MobileNetV2 as torch'):
+  with pytest.raises(
+    ValueError, match=rf'^a\.pth: has {what}.*, expected a ResNet, ResNeXt or MobileNetV2 in the layout'
+  ):
     ours.variables_of(state | {key: np.ones(shape, np.float32)}, model, (32,), 'a.pth')
 
 
@@ -174,6 +195,20 @@ def test_another_kind_of_network_has_no_state_dict():
 
   with pytest.raises(ValueError, match=r'^model: got Dense, expected a ResNet or MobileNetV2 of resjax$'):
     ours.shapes_of(nn.Dense(3))
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnext50_32x4d', 'mobilenetv2'])
+def test_networks_are_told_by_their_keys(name):
+  with torch.device('meta'):
+    twin = torch_models.create(name, 5)
+  shapes = {key: value for key, value in twin.state_dict().items()}
+  assert layouts.guess(shapes) == (name, 1.0)
+  norms = [key.removesuffix('.running_mean') for key in shapes if key.endswith('.running_mean')]
+  if name != 'mobilenetv2':
+    kept = rsnets([{key: value for key, value in shapes.items()}])
+    assert len(norms) > 10 and layouts.guess(kept) == (name, 1.0)
+  shapes.pop(next(key for key in shapes if 'conv2' in key or key.startswith('features.17.conv.2')))
+  assert layouts.guess(shapes) is None
 
 
 def test_layouts_are_told_by_their_keys():

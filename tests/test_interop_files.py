@@ -1,6 +1,9 @@
 """Files of weights: what torch and safetensors write is read bit for bit; nothing is run, and no file costs memory."""
 
+import argparse
 import collections
+import datetime
+import pathlib
 import struct
 import zipfile
 
@@ -39,11 +42,13 @@ def assert_same(found):
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize('form', ['plain', 'prefixed', 'checkpoint', 'ordered', 'parameters'])
+@pytest.mark.parametrize('form', ['plain', 'prefixed', 'compiled', 'checkpoint', 'ordered', 'parameters'])
 def test_what_torch_saves_is_read_bit_for_bit(tmp_path, form):
   saved = tensors()
   if form == 'prefixed':
     saved = {f'module.{name}': value for name, value in saved.items()}
+  if form == 'compiled':
+    saved = {f'module._orig_mod.{name}': value for name, value in saved.items()}
   if form == 'ordered':
     saved = collections.OrderedDict(saved)
     saved._metadata = collections.OrderedDict({'': {'version': 1}})
@@ -71,14 +76,59 @@ def test_safetensors_are_read_bit_for_bit(tmp_path):
   np.testing.assert_array_equal(files.read(tmp_path / 'b').tensors['a'].astype(np.float32), [1, 2])
 
 
-def test_the_old_form_is_read_by_torch_and_names_the_extra_without_it(tmp_path, monkeypatch):
+def test_the_old_form_is_read_bit_for_bit_without_torch(tmp_path):
   torch.save(tensors(), tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
-  found = files.read(tmp_path / 'a.pth').tensors
-  for name, value in tensors().items():
-    np.testing.assert_array_equal(found[name], value.float().numpy() if value.is_floating_point() else value.numpy())
-  monkeypatch.setattr(files.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(ValueError, match=r"a\.pth: a file in torch's old form, .* pip install 'resjax\[torch\]'"):
+  assert_same(files.read(tmp_path / 'a.pth').tensors)
+
+
+class Unknown:
+  pass
+
+
+def test_what_a_training_run_keeps_beside_weights_is_left(tmp_path):
+  """As timm, torchvision's reference training and RS-Net's authors write checkpoints, in both forms."""
+  beside = {
+    'args': argparse.Namespace(lr=0.1, sizes=[224, 96], out=pathlib.PurePosixPath('a')),
+    'metric': np.float32(0.5),
+    'best': np.float64(3.5),
+    'scaler': collections.defaultdict(dict, {'a': collections.Counter('ab')}),
+    'milestones': collections.deque([3]),
+    'when': datetime.datetime(2020, 1, 1),
+    'dtype': torch.float32,
+    'seen': {1, 2},
+    'rng': np.arange(3),
+    'shape': torch.Size([1]),
+    5: 'five',
+    ('a', 1): 'a tuple',
+  }
+  for old in (False, True):
+    saved = beside | {'state_dict': tensors(), 'arch': 'resnet18'}
+    torch.save(saved, tmp_path / 'a.pth', _use_new_zipfile_serialization=not old)
+    found = files.read(tmp_path / 'a.pth')
+    assert_same(found.tensors)
+    assert found.architecture == 'resnet18'
+  torch.save({'state_dict': tensors(), 'x': Unknown()}, tmp_path / 'a.pth')
+  with pytest.raises(
+    ValueError, match=r'it names test_interop_files\.Unknown, which is neither an array nor a plain v'
+  ):
     files.read(tmp_path / 'a.pth')
+
+
+def test_averaged_weights_are_taken_where_they_are_meant_or_alone(tmp_path):
+  path, other = tmp_path / 'a.pth', {name: torch.zeros(1) for name in tensors()}
+  torch.save({'state_dict': other, 'state_dict_ema': tensors()}, path)
+  found = files.read(path)
+  assert found.tensors['plain'].shape == (1,) and found.note.endswith(
+    'averaged ones too (state_dict_ema), which --ema takes'
+  )
+  found = files.read(path, averaged=True)
+  assert_same(found.tensors)
+  assert found.note == 'weights: the averaged ones (state_dict_ema)'
+  torch.save({'model_ema': {'n_averaged': torch.tensor(3)} | {f'module.{n}': v for n, v in tensors().items()}}, path)
+  assert_same(files.read(path).tensors)
+  torch.save(tensors(), path)
+  with pytest.raises(ValueError, match=r'a\.pth: has no averaged weights, expected them under one of state_dict_ema, '):
+    files.read(path, averaged=True)
 
 
 # --- what is no such file ---

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from resjax.interop import files, pickles
+from resjax.interop import files, pickles, saved
 
 torch = pytest.importorskip('torch')
 
@@ -80,11 +80,14 @@ def test_a_tensor_made_by_hand_is_read(tmp_path):
     (dict(size=(1,) * 9, stride=(1,) * 9), 'lies outside'),
     (dict(size=(2.0,), stride=(1,)), 'described in another way than torch does'),
     (dict(size=(2, 1), stride=(1,)), 'described in another way than torch does'),
-    (dict(size=2, stride=(1,)), 'expected a whole file of tensors'),
-    (dict(size=(4,), stride=(1,), count=2**60), r'storage 0 has 4 values, expected 1152921504606846976'),
-    (dict(size=(4,), stride=(1,), kind='DoubleStorage'), 'storage 0 has 2 values, expected 4'),
+    (dict(size=2, stride=(1,)), 'expected a whole file, as torch'),
+    (
+      dict(size=(4,), stride=(1,), count=2**60),
+      'storage 0 has 4 values of float32, expected 1152921504606846976 of float32',
+    ),
+    (dict(size=(4,), stride=(1,), kind='DoubleStorage'), 'storage 0 has 2 values of float64, expected 4 of float64'),
     (dict(size=(4,), stride=(1,), kind='QInt8Storage'), r'it names torch\.QInt8Storage, which is neither'),
-    (dict(size=(4,), stride=(1,), key='../../etc/passwd'), 'expected a whole file of tensors'),
+    (dict(size=(4,), stride=(1,), key='../../etc/passwd'), 'expected a whole file, as torch'),
     (dict(size=(4,), stride=(1,), key=7), 'a storage is described in another way'),
     (dict(size=(4,), stride=(1,), name='module'), 'a storage is described in another way'),
   ],
@@ -139,8 +142,11 @@ def test_a_call_beside_weights_is_refused_in_every_form(tmp_path, protocol, old)
   [
     (b'\x80\x05\x96' + struct.pack('<Q', 2**40) + b'.', 'expected a whole file'),  # BYTEARRAY8
     (b'\x80\x04\x8e' + struct.pack('<Q', 2**62) + b'.', 'expected a whole file'),  # BINBYTES8
-    (b'\x80\x02Nr' + struct.pack('<I', 2**31 - 1) + b'.', 'the pickle claims memory for 2147483647 values'),
-    (b'Np99999999\n.', 'the pickle claims memory for 99999999 values'),
+    (
+      b'\x80\x02Nr' + struct.pack('<I', 2**31 - 1) + b'.',
+      'holds no tensors by name',
+    ),  # a place in its memory: costs nothing
+    (b'Np99999999\n.', 'holds no tensors by name'),
     (b'\x80\x04\x8c\x02os\x8c\x06system\x93.', 'an opcode SHORT_BINUNICODE, which torch does not write'),
     (b'\x80\x02](h\x00a.', 'expected a whole file'),
     (b'', 'expected a whole file'),
@@ -156,30 +162,90 @@ def test_a_call_beside_weights_is_refused_in_every_form(tmp_path, protocol, old)
   ids=range(15),
 )
 def test_a_broken_pickle_is_refused(tmp_path, pickled, reason):
-  refused(archive(tmp_path / 'a.pth', pickled), reason)
+  refused(archive(tmp_path / 'a.pth', pickled), reason, most=20_000_000)  # a list for each of 200,000 marks
 
 
 def test_a_pickle_changes_nothing_of_the_reader(tmp_path):
   state = b'(N}(X\x0c\x00\x00\x00__defaults__)ut'  # what BUILD sets
+  before = (vars(pickles.rebuild_tensor).copy(), vars(pickles._Left).copy(), pickles.rebuild_tensor.__defaults__)
   for name in (b'ctorch._utils\n_rebuild_tensor_v2\n', b'cargparse\nNamespace\n', b'ccollections\nOrderedDict\n'):
-    before = (pickles._tensor.__dict__.copy(), vars(pickles._Left).copy(), pickles._tensor.__defaults__)
-    with pytest.raises(ValueError, match='expected'):
-      files.read(archive(tmp_path / 'a.pth', b'\x80\x02' + name + state + b'b.'))
-    assert before == (pickles._tensor.__dict__.copy(), vars(pickles._Left).copy(), pickles._tensor.__defaults__)
+    refused(archive(tmp_path / 'a.pth', b'\x80\x02' + name + state + b'b.'), 'sets attributes of what has none')
+  assert before == (
+    vars(pickles.rebuild_tensor).copy(),
+    vars(pickles._Left).copy(),
+    pickles.rebuild_tensor.__defaults__,
+  )
+
+
+def test_an_array_keeps_its_memory_whatever_a_pickle_sets(tmp_path):
+  described = tensor((4,), (1,)).removesuffix(b's.')
+  refused(archive(tmp_path / 'a.pth', described + b'(K\x01)Nt' + b'bs.', {'0': bytes(16)}), 'sets attributes of what')
+
+
+@pytest.mark.parametrize('old', [False, True])
+@pytest.mark.parametrize(
+  'body',
+  [
+    b'})' + b'\x85' * 200_000 + b'Ns',  # a key of tuples in tuples: hashing it would end the process
+    b'})' + b'q\x00h\x00\x86' * 60 + b'Ns',  # of 2 ** 60 tuples: it would never end
+    b'(})' + b'q\x00h\x00\x86' * 60 + b'Nd',
+    b'(})' + b'q\x00h\x00\x86' * 60 + b'Nu',
+    b']' * 3_000_000,
+  ],
+  ids=['deep', 'wide', 'wide dict', 'wide items', 'many'],
+)
+def test_a_pickle_costs_no_more_than_its_length(tmp_path, body, old):
+  begin = b''.join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {})) if old else b''
+  pickled = begin + b'\x80\x02' + body + b'.' + (pickle.dumps([], 2) if old else b'')
+  path = tmp_path / 'a.pth'
+  path.write_bytes(pickled) if old else archive(path, pickled)
+  refused(path, r'expected', most=200_000_000)
 
 
 def test_compressed_bombs_are_refused(tmp_path):
   pickled = tensor((4,), (1,), count=2**24)
   deflated = {'compression': zipfile.ZIP_DEFLATED}
-  path = archive(tmp_path / 'a.pth', pickled, {'0': bytes(2**26)}, **deflated)
-  refused(path, r'archive/data/0 claims 67,108,864 bytes, expected at most')
-  refused(archive(path, pickled, {'0': bytes(8)}, **deflated), 'archive/data/0 is compressed')
-  refused(archive(path, bytes(2**26 + 1), **deflated), r'archive/data\.pkl claims 67,108,865 bytes')
+  path = archive(tmp_path / 'a.pth', pickled, **deflated)
+  with zipfile.ZipFile(path, 'w') as file:
+    file.writestr('archive/data.pkl', pickled)
+    file.writestr('archive/data/0', bytes(2**26), zipfile.ZIP_DEFLATED)
+  refused(path, r'storage 0 claims 67,108,864 bytes, expected at most')
+  refused(archive(path, bytes(2**26 + 1), **deflated), r'archive/data\.pkl is compressed, expected as torch stores it')
 
 
-def test_storages_are_together_no_larger_than_the_file(tmp_path):
-  torch.save({str(i): torch.ones(100) for i in range(9)}, tmp_path / 'a.pth')
-  with zipfile.ZipFile(tmp_path / 'a.pth') as file:
-    pickles._Unpickler(file, 'a/', 9 * 400).load()
-    with pytest.raises(ValueError, match='claims 400 bytes, expected at most 399'):
-      pickles._Unpickler(file, 'a/', 9 * 400 - 1).load()
+def test_one_file_in_another_is_not_more_than_the_file(tmp_path):
+  """A zip file whose storages are the same bytes."""
+  path = archive(tmp_path / 'a.pth', tensor((4,), (1,)), {'0': bytes(16)})
+  content = path.read_bytes().replace(struct.pack('<II', 16, 16), struct.pack('<II', 2**31, 2**31))
+  path.write_bytes(content)
+  refused(path, r'storage 0 claims 2,147,483,648 bytes, expected at most')
+
+
+def test_storages_are_together_no_larger_than_the_file():
+  storages = saved._Storages(800)
+  storages.take('0', 400)
+  storages.take('1', 400)
+  with pytest.raises(ValueError, match='storage 2 claims 1 bytes, expected at most 0$'):
+    storages.take('2', 1)
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason'),
+  [
+    (lambda old: old.replace(b'\x04' + bytes(7), b'\x05' + bytes(7)), 'storage [0-9]+ has not 4 values'),
+    (lambda old: old[:-1], 'storage [0-9]+ has not 4 values'),
+    (lambda old: old[: old.rindex(b'.') + 1], 'has not 4 values'),
+    (lambda old: old.replace(b'\xfc', b'\xfb', 1), 'a pickle that torch did not write|opcode'),
+    (lambda old: old.replace(b'FloatStorage', b'HalfStorage'), 'expected a whole file'),
+    (lambda old: old.replace(b'FloatStorage', b'QInt8Storage'), r'it names torch\.QInt8Storage'),
+    (lambda old: old.replace(b'\x80\x02]', b'\x80\x02}'), 'expected a whole file'),
+  ],
+  ids=range(7),
+)
+def test_an_old_file_that_is_damaged_is_refused(tmp_path, change, reason):
+  torch.save({'a': torch.full((4,), 0.1)}, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
+  whole = (tmp_path / 'a.pth').read_bytes()
+  np.testing.assert_array_equal(files.read(tmp_path / 'a.pth').tensors['a'], np.full(4, 0.1, np.float32))
+  assert change(whole) != whole
+  (tmp_path / 'a.pth').write_bytes(change(whole))
+  refused(tmp_path / 'a.pth', reason)

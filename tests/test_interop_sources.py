@@ -90,23 +90,36 @@ def test_older_configs_are_flat_and_a_card_may_have_the_license(tmp_path, state)
 @pytest.mark.parametrize(
   ('architecture', 'reason'),
   [
-    ('resnetblur50', 'smooths before each stride'),
-    ('resnetaa50', 'smooths before each stride'),
+    ('resnetblur50', 'smooths before each stride, also where its keys are the same'),
+    ('resnetaa50', 'smooths before each stride, also where its keys are the same'),
     ('seresnet50', 'has squeeze-excite'),
+    ('resnetrs50', 'has squeeze-excite'),
     ('ecaresnet50t', 'has channel attention'),
-    ('resnet50_gn', 'has GroupNorm'),
-    ('resnet50d', 'has a deep stem'),
-    ('resnext50d_32x4d', 'has a deep stem'),
+    ('resnet50_gn', 'has other normalisers than BatchNorm'),
+    ('resnet50d', 'has a deep stem and average-pool shortcuts'),
+    ('resnext50d_32x4d', 'has a deep stem and average-pool shortcuts'),
+    ('resnet101s', 'has a deep stem'),
     ('resnetv2_50', 'normalises before its convolutions'),
-    ('vit_base', 'is another network'),
+    ('mobilenetv2_120d', 'is a network that is not ours'),
+    ('res2net50_26w_6s', 'is a network that is not ours'),
   ],
 )
-def test_the_same_keys_of_another_function_are_refused_by_name(tmp_path, state, architecture, reason):
+def test_another_function_is_refused_by_its_name(tmp_path, state, architecture, reason):
   path = folder(tmp_path, state, CONFIG | {'architecture': architecture})
-  with pytest.raises(
-    ValueError, match=rf': is a {architecture}, which {reason}, also where its keys are the same; expec'
-  ):
+  with pytest.raises(ValueError, match=rf': is a {architecture}, which {reason}; expected one of resnet18, '):
     interop.read(path, 'mobilenetv2')
+
+
+def test_the_same_keys_of_another_function_are_refused_by_the_files_name(tmp_path, state):
+  for name in ('resnetblur50-84f4748f.pth', 'resnetaa50_a1h-4cf422b3.pth'):
+    torch.save({name: torch.from_numpy(value) for name, value in state.items()}, tmp_path / name)
+    with pytest.raises(ValueError, match=r'is a resnet(blur|aa)50, which smooths before each stride, also where its k'):
+      interop.read(tmp_path / name, 'resnet50')
+
+
+@pytest.mark.parametrize('name', ['mobilenetv2_035.a_tag', 'tv_mobilenetv2_035', 'parallel_mobilenetv2_035'])
+def test_what_timm_called_a_network_once_is_known(tmp_path, state, name):
+  assert interop.read(folder(tmp_path, state, CONFIG | {'architecture': name})).config.model.width == 0.35
 
 
 @pytest.mark.parametrize(
@@ -118,6 +131,11 @@ def test_the_same_keys_of_another_function_are_refused_by_name(tmp_path, state, 
     ({'crop_pct': '1'}, r"config\.json: crop_pct: got '1', expected a number$"),
     ({'crop_pct': 2}, r'config\.eval\.crop_fraction: got 2\.0, expected more than 0, at most 1$'),
     ({'crop_mode': 'squash'}, r"config\.json: crop_mode: got 'squash', expected 'center'$"),
+    ({'global_pool': 'max'}, r"config\.json: global_pool: got 'max', expected 'avg'$"),
+    ({'model_args': {'global_pool': 'max'}}, r"config\.json: model_args: global_pool: got 'max', expected 'avg'$"),
+    ({'model_args': {'output_stride': 16}}, r"config\.json: model_args: got 'output_stride', expected none of those"),
+    ({'model_args': [3]}, r'config\.json: model_args: got \[3\], expected an object$'),
+    ({'crop_pct': 10**400}, r'config\.json: crop_pct: got 1000000.*00, expected a number$'),
     ({'interpolation': 'lanczos'}, r"config\.eval\.interpolation: got 'lanczos', expected one of bilinear, bicubic$"),
   ],
   ids=str,
@@ -159,6 +177,16 @@ def test_what_the_source_does_not_say_is_as_torchvision_does_it(tmp_path, state)
   assert names == importing.imagenet_classes() and "are taken for ImageNet's" in note
   names, note = importing._class_names(found, None, 3)
   assert names == () and 'called by their numbers' in note
+  names, note = importing._class_names(found._replace(class_names=('a', 'b')), None, 1000)
+  assert names == () and note == 'classes: the source names 2, and there are 1000, called by their numbers'
+
+
+def test_names_by_number_are_the_classes_too(tmp_path, state):
+  config = {name: value for name, value in CONFIG.items() if not name.startswith('label')}
+  path = folder(tmp_path, state, config | {'id2label': {'1': 'b', '0': 'a', '2': 'c'}})
+  assert interop.read(path).network.class_names == ('a', 'b', 'c')
+  path = folder(tmp_path, state, config, label_names=['x', 'y', 'z\x1b[31m'])
+  assert interop.read(path).network.class_names == ('x', 'y', 'z?[31m')
 
 
 # --- the hub ---

@@ -17,13 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument('source', metavar='SOURCE', help='a file, a folder, or hf-hub:OWNER/NAME')
   parser.add_argument('--workdir', required=True, help='of the network, a new folder')
-  parser.add_argument('--model', help='such as resnet50 or mobilenetv2; default: what the source says')
+  parser.add_argument('--model', help='such as resnet50 or mobilenetv2; default: what the source, or its keys, say')
   parser.add_argument('--resolutions', help='in pixels, highest first (224,192,160,128,96)')
   parser.add_argument('--mean', help='of each channel, of values from 0 to 1: 0.485,0.456,0.406')
   parser.add_argument('--std', help='the standard deviation of each channel')
   parser.add_argument('--crop-fraction', type=float, help="the crop's share of the resized image's side (0.875)")
   parser.add_argument('--interpolation', choices=('bilinear', 'bicubic'), help='of resizing (bilinear)')
   parser.add_argument('--labels', help="a file with a class's name a line; default: the source's, or ImageNet's 1,000")
+  parser.add_argument('--ema', action='store_true', help="a checkpoint's moving average of the weights")
   parser.set_defaults(config='default')
 
 
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
     crop_fraction=options.crop_fraction,
     interpolation=options.interpolation,
     class_names=_lines(options.labels),
+    averaged=options.ema,
     fields=options.fields,
   )
   interop.save(imported, options.workdir)

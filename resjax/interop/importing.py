@@ -24,14 +24,18 @@ ARCHITECTURES: dict[str, tuple[str, float]] = {
   **{f'mobilenetv2_{width}': ('mobilenetv2', int(width) / 100) for width in ('035', '050', '075', '100', '140')},
 }
 
-# By what is found in a name: why a network is not ours, also where its keys are.
+# What timm called some of them before it had tags, such as 'resnet50.a1_in1k'.
+_OLDER = (r'\..*$', r'^parallel_', r'^(tv|ssl|swsl|gluon)_', r'_v1b$')
+
+# By what is found in a name: what makes a network another than ours.
 _DIFFERENT = {
-  'netblur|netaa': 'smooths before each stride',
-  r'(^|_)se|rs\d': 'has squeeze-excite',
-  'eca': 'has channel attention',
-  '_gn': 'has GroupNorm',
-  'v2_': 'normalises before its convolutions',
-  r'\d[cdst]$|\d[cdst]_': 'has a deep stem',
+  r'resne(t|xt)(aa|blur)': 'smooths before each stride, also where its keys are the same',
+  r'(^|_)seres|^resnetrs': 'has squeeze-excite',
+  '^eca': 'has channel attention',
+  '_(gn|frn|evos)$': 'has other normalisers than BatchNorm',
+  '^resnetv2': 'normalises before its convolutions',
+  r'^resne(t|xt)\d+(d|t|ts)(_|$)': 'has a deep stem and average-pool shortcuts',
+  r'^resne(t|xt)\d+[cs](_|$)': 'has a deep stem',
 }
 
 
@@ -66,6 +70,7 @@ def read(
   crop_fraction: float | None = None,
   interpolation: str | None = None,
   class_names: Sequence[str] | None = None,
+  averaged: bool = False,
   fields: Sequence[str] = (),
 ) -> Imported:
   """Returns a network of torch's, with what its source says of it.
@@ -77,7 +82,7 @@ def read(
   Args:
     source: A file (safetensors, `.pth`, `.pth.tar`), a folder with config.json and model.safetensors, or
       `hf-hub:OWNER/NAME`.
-    model: A key of `ARCHITECTURES`; None: as the source says.
+    model: A key of `ARCHITECTURES`; None: as the source says, or where that says nothing, as its keys do.
     resolutions: Input sizes in pixels, highest first; None: those of the default recipe. The weights of one network
       give each the same normalisers.
     mean: Of each channel, of values in [0, 1]; goes with `std`.
@@ -85,6 +90,7 @@ def read(
     crop_fraction: The crop's share of the resized image's shorter side.
     interpolation: 'bilinear' or 'bicubic'.
     class_names: By class index.
+    averaged: Whether a checkpoint's moving average of the weights is meant; where it has nothing else, that is taken.
     fields: Else that the config of the workdir says, such as where the data are, as `--config.FIELD=VALUE`.
 
   Raises:
@@ -96,9 +102,9 @@ def read(
   if resolutions is not None:
     config.resolutions = tuple(resolutions)
   configuration.validate(config)
-  found = sources.read(source, config.resolutions[0])
-  name, config.model.width = _architecture(found, model)
+  found = sources.read(source, config.resolutions[0], averaged)
   torch_layout.check_layout(found.tensors, found.name)
+  (name, config.model.width), *notes = _architecture(found, model)
   layout = layouts.layout_of(found.tensors)
   head = found.tensors.get(layouts.head_of(name, layout))
   config.model.name, config.model.num_classes = name, len(head) if head is not None and head.ndim == 2 else 1000
@@ -107,7 +113,8 @@ def read(
   network = models.from_config(config)
   variables = torch_layout.variables_of(found.tensors, network, config.resolutions, found.name)
   names, note = _class_names(found, class_names, config.model.num_classes)
-  return Imported(trained.of_config(config, variables, names), config, found, (note,) if note else ())
+  notes = [line for line in (*notes, found.note, note) if line]
+  return Imported(trained.of_config(config, variables, names), config, found, tuple(notes))
 
 
 def save(imported: Imported, workdir: str | pathlib.Path) -> None:
@@ -129,22 +136,34 @@ def imagenet_classes() -> tuple[str, ...]:
   return tuple(text.splitlines())
 
 
-def _architecture(found: sources.Source, model: str | None) -> tuple[str, float]:
-  """Which of our models is meant, and its width."""
+def _architecture(found: sources.Source, model: str | None) -> tuple[tuple[str, float], str]:
+  """Which of our models is meant, and its width; and what should be said of that."""
   known = ', '.join(ARCHITECTURES)
-  if model is not None and model not in ARCHITECTURES:
+  meant = None if model is None else ARCHITECTURES.get(_plain(model))
+  if model is not None and meant is None:
     raise ValueError(f'model: got {model!r}, expected one of {known}')
-  said = None if found.architecture is None else found.architecture.removeprefix('parallel_')
-  if said is None:
-    if model is None:
+  by_keys = layouts.guess(found.tensors)
+  of = next((name for name, ours in ARCHITECTURES.items() if ours == by_keys), None)
+  if found.architecture is None:
+    if meant is not None and of is not None and meant != by_keys:
+      raise ValueError(f'model: got {model!r}, expected {of!r}, whose keys {found.name} has')
+    if meant is not None:
+      return meant, ''
+    if by_keys is None or of is None:
       raise ValueError(f'model: missing, and {found.name} does not say it; expected one of {known}')
-    return ARCHITECTURES[model]
+    return by_keys, f'model: taken for {of} by its keys, which is all that the source says'
+  said = _plain(found.architecture)
   if said not in ARCHITECTURES:
-    reason = next((what for part, what in _DIFFERENT.items() if re.search(part, said)), 'is another network')
-    raise ValueError(f'{found.name}: is a {said}, which {reason}, also where its keys are the same; expected {known}')
-  if model is not None and ARCHITECTURES[model] != ARCHITECTURES[said]:
+    reason = next((what for part, what in _DIFFERENT.items() if re.search(part, said)), 'is a network that is not ours')
+    raise ValueError(f'{found.name}: is a {said}, which {reason}; expected one of {known}')
+  if meant is not None and meant != ARCHITECTURES[said]:
     raise ValueError(f'model: got {model!r}, expected {said!r}, which {found.name} says that it is')
-  return ARCHITECTURES[said]
+  return ARCHITECTURES[said], ''
+
+
+def _plain(name: str) -> str:
+  """A name of torch's users without a tag, and what was before or behind it once."""
+  return functools.reduce(lambda text, part: re.sub(part, '', text), _OLDER, name)
 
 
 def _preprocessing(
@@ -178,6 +197,8 @@ def _class_names(found: sources.Source, given: Sequence[str] | None, classes: in
     return tuple(given), ''
   if found.class_names is not None and len(found.class_names) == classes:
     return found.class_names, ''
+  if found.class_names is not None:
+    return (), f'classes: the source names {len(found.class_names)}, and there are {classes}, called by their numbers'
   if classes == len(imagenet_classes()):
     return imagenet_classes(), "classes: the source does not name them; 1,000 are taken for ImageNet's"
   return (), f'classes: the source does not name them; the {classes} are called by their numbers'

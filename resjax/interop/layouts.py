@@ -42,6 +42,16 @@ _INNER = ('expand_conv', 'expand_bn', 'depthwise_conv', 'depthwise_bn', 'project
 # The number of blocks before each stage.
 _BEFORE = tuple(itertools.accumulate((blocks for _, _, blocks, _ in STAGES), initial=0))
 
+# ResNets by the last convolution of a block, the inner one's channels in a group, and the blocks of each stage.
+_RESNETS: dict[tuple[str, int, tuple[int, ...]], str] = {
+  ('conv2', 64, (2, 2, 2, 2)): 'resnet18',
+  ('conv2', 64, (3, 4, 6, 3)): 'resnet34',
+  ('conv3', 64, (3, 4, 6, 3)): 'resnet50',
+  ('conv3', 64, (3, 4, 23, 3)): 'resnet101',
+  ('conv3', 64, (3, 8, 36, 3)): 'resnet152',
+  ('conv3', 4, (3, 4, 6, 3)): 'resnext50_32x4d',
+}
+
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 
 
@@ -92,6 +102,28 @@ def head_of(model: str, layout: str) -> str:
   """Returns torch's name of a model's classifier matrix, whose first axis is the number of classes."""
   name = _MOBILE[layout]['head'] if model == 'mobilenetv2' else _RESNET['head']
   return f'{name}.module.weight' if layout == 'rsnets' else f'{name}.weight'
+
+
+def guess(tensors: Mapping[str, Any]) -> tuple[str, float] | None:
+  """Returns which of our models has such keys and shapes, and its width; None: none of them.
+
+  Another function may have the same keys.
+
+  Args:
+    tensors: By torch's names, in one of `LAYOUTS`.
+  """
+  layout = layout_of(tensors)
+  end = '.module.weight' if layout == 'rsnets' else '.weight'
+  narrow = tensors.get(f'{_mobile(("stage7_block1", "project_conv"), layout)}{end}')
+  if narrow is not None and narrow.ndim == 4:
+    return 'mobilenetv2', round(narrow.shape[0] / STAGES[-1][1], 4)
+  blocks = tuple(len({name.split('.')[1] for name in tensors if name.startswith(f'layer{i}.')}) for i in range(1, 5))
+  inner = tensors.get(f'layer1.0.conv2{end}')
+  if inner is None or inner.ndim != 4:
+    return None
+  last = 'conv3' if f'layer1.0.conv3{end}' in tensors else 'conv2'
+  name = _RESNETS.get((last, inner.shape[1], blocks))
+  return None if name is None else (name, 1.0)
 
 
 def _resnet(modules: tuple[str, ...], layout: str) -> str:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import pathlib
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resjax.interop import files
+from resjax.interop.telling import one_line, printable
 
 HUB = 'hf-hub:'
 
@@ -21,6 +21,9 @@ _LARGEST_CONFIG = 16 << 20  # bytes
 # Torchvision's second weights are named by these; they are evaluated at 224 px of 232.
 _SECOND = ('11ad3fa6', 'cd907fc2', 'f82ba261', '1a0047aa', '7ebf99e0')
 _OF_232 = 0.9655  # int(224 / 0.9655) is 232
+
+# The arguments of a model that change nothing of what its weights compute.
+_ARGUMENTS = {'num_classes', 'in_chans', 'global_pool', 'drop_rate', 'drop_path_rate', 'zero_init_last'}
 
 Channels = tuple[float, ...]
 
@@ -37,14 +40,16 @@ class Source(NamedTuple):
   interpolation: str | None = None
   class_names: tuple[str, ...] | None = None
   license: str | None = None
+  note: str = ''  # on what was taken
 
 
-def read(source: str | pathlib.Path, largest: int) -> Source:
+def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> Source:
   """Returns the weights that a user names.
 
   Args:
     source: A file; a folder with config.json and model.safetensors; or `hf-hub:OWNER/NAME`, optionally `@REVISION`.
     largest: The highest input size in pixels that is wanted: some sources have a crop fraction of their own for it.
+    averaged: Whether a checkpoint's moving average of the weights is meant.
 
   Raises:
     FileNotFoundError: It is not there.
@@ -53,13 +58,25 @@ def read(source: str | pathlib.Path, largest: int) -> Source:
   """
   name = str(source)
   if name.startswith(HUB):
-    return _of_folder(_from_hub(name), name, largest)
+    return _of_folder(_from_hub(name), name, largest, averaged)
   path = pathlib.Path(source).expanduser()
   if path.is_dir():
-    return _of_folder({file: path / file for file in (*_WEIGHTS, 'config.json', 'README.md')}, name, largest)
-  weights = files.read(path)
+    return _of_folder({file: path / file for file in (*_WEIGHTS, 'config.json', 'README.md')}, name, largest, averaged)
+  weights = files.read(path, averaged)
   second = any(f'-{digest}' in path.name for digest in _SECOND)
-  return Source(name, weights.tensors, weights.architecture, crop_fraction=_OF_232 if second else None)
+  return Source(
+    name,
+    weights.tensors,
+    weights.architecture or _same_keys(path.name),
+    crop_fraction=_OF_232 if second else None,
+    note=weights.note,
+  )
+
+
+def _same_keys(name: str) -> str | None:
+  """The architecture in the name of a file, where it is one that has another's keys."""
+  found = re.match(r'(?:tf_|tv_)?resnet(?:aa|blur)\d+(?![a-z0-9])', name.lower())
+  return found[0] if found else None
 
 
 def _from_hub(name: str) -> dict[str, pathlib.Path]:
@@ -78,7 +95,7 @@ def _from_hub(name: str) -> dict[str, pathlib.Path]:
       found[file] = pathlib.Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
     except Exception as error:  # of the hub's client and of those below it; the reason is the first line
       if file != 'README.md':
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        reason = one_line(error)
       if file == 'config.json':
         break
   if not any(file in found for file in _WEIGHTS):
@@ -86,19 +103,21 @@ def _from_hub(name: str) -> dict[str, pathlib.Path]:
   return found
 
 
-def _of_folder(found: Mapping[str, pathlib.Path], name: str, largest: int) -> Source:
+def _of_folder(found: Mapping[str, pathlib.Path], name: str, largest: int, averaged: bool) -> Source:
   """The weights among files by name, with what their config.json and README.md say."""
   path = next((found[file] for file in _WEIGHTS if file in found and found[file].is_file()), None)
   if path is None or not found['config.json'].is_file():
     raise FileNotFoundError(f'{name}: expected a folder with config.json and {" or ".join(_WEIGHTS)}')
   config = _json(found['config.json'])
   pretrained = config.get('pretrained_cfg')
-  facts = config | pretrained if isinstance(pretrained, dict) else config
+  said = (
+    {field: value for field, value in pretrained.items() if value is not None} if isinstance(pretrained, dict) else {}
+  )
+  facts = config | said
   card = found.get('README.md')
-  weights = files.read(path)
   where = f'{name}/config.json'
-  if facts.get('crop_mode', 'center') != 'center':
-    raise ValueError(f"{where}: crop_mode: got {facts['crop_mode']!r}, expected 'center'")
+  _check_function(facts, where)
+  weights = files.read(path, averaged)
   return Source(
     name,
     weights.tensors,
@@ -107,9 +126,37 @@ def _of_folder(found: Mapping[str, pathlib.Path], name: str, largest: int) -> So
     std=_channels(facts, 'std', where),
     crop_fraction=_crop_fraction(facts, largest, where),
     interpolation=_text(facts, 'interpolation'),
-    class_names=_class_names(config),
+    class_names=_class_names(facts),
+    note=weights.note,
     license=_text(facts, 'license') or (_license_of(card) if card is not None and card.is_file() else None),
   )
+
+
+def _check_function(facts: Mapping[str, Any], where: str) -> None:
+  """Refuses facts of networks that compute something else with the same keys."""
+  for field, expected in (('crop_mode', 'center'), ('global_pool', 'avg')):
+    if facts.get(field) not in (expected, None):
+      raise ValueError(f'{where}: {field}: got {_short(facts[field])}, expected {expected!r}')
+  arguments = facts.get('model_args')
+  if arguments is None:
+    return
+  if not isinstance(arguments, dict):
+    raise ValueError(f'{where}: model_args: got {_short(arguments)}, expected an object')
+  _check_function({'global_pool': arguments.get('global_pool')}, f'{where}: model_args')
+  other = sorted(arguments.keys() - _ARGUMENTS)
+  if other:
+    raise ValueError(
+      f'{where}: model_args: got {_short(", ".join(other))}, expected none of those that change the network, but '
+      f'{", ".join(sorted(_ARGUMENTS))}'
+    )
+
+
+def _short(value: Any) -> str:
+  """A value as messages show it."""
+  try:
+    return printable(repr(value)[:100])
+  except (RecursionError, ValueError):  # lists in lists, and numbers of thousands of digits
+    return type(value).__name__
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -119,7 +166,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
   try:
     value = json.loads(text) if len(text) <= _LARGEST_CONFIG else None
   except (ValueError, RecursionError) as error:
-    raise ValueError(f'{path}: {error}; expected JSON') from None
+    raise ValueError(f'{path}: {one_line(error)}; expected JSON') from None
   if not isinstance(value, dict):
     raise ValueError(f'{path}: expected a JSON object of at most {_LARGEST_CONFIG:,} bytes')
   return value
@@ -128,12 +175,12 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 def _text(facts: Mapping[str, Any], field: str) -> str | None:
   """A field that is a string, or None."""
   value = facts.get(field)
-  return value if isinstance(value, str) else None
+  return printable(value[:200]) if isinstance(value, str) else None
 
 
 def _is_number(value: Any) -> bool:
-  """Whether a value is a finite number."""
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+  """Whether a value is a number that float32 holds."""
+  return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e38
 
 
 def _channels(facts: Mapping[str, Any], field: str, where: str) -> Channels | None:
@@ -142,7 +189,7 @@ def _channels(facts: Mapping[str, Any], field: str, where: str) -> Channels | No
   if value is None:
     return None
   if not isinstance(value, list) or len(value) != 3 or not all(map(_is_number, value)):
-    raise ValueError(f'{where}: {field}: got {value!r}, expected three numbers')
+    raise ValueError(f'{where}: {field}: got {_short(value)}, expected three numbers')
   return tuple(map(float, value))
 
 
@@ -153,16 +200,19 @@ def _crop_fraction(facts: Mapping[str, Any], largest: int, where: str) -> float 
   field = 'test_crop_pct' if at_test and 'test_crop_pct' in facts else 'crop_pct'
   value = facts.get(field)
   if value is not None and not _is_number(value):
-    raise ValueError(f'{where}: {field}: got {value!r}, expected a number')
+    raise ValueError(f'{where}: {field}: got {_short(value)}, expected a number')
   return None if value is None else float(value)
 
 
-def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-  """What the classes are called, in words where there are any."""
-  names, words = config.get('label_names'), config.get('label_descriptions')
-  if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+def _class_names(facts: Mapping[str, Any]) -> tuple[str, ...] | None:
+  """What the classes are called, in words where there are any: timm's names, or the hub's `id2label`."""
+  names, words = facts.get('label_names'), facts.get('label_descriptions')
+  numbered = facts.get('id2label')
+  if names is None and isinstance(numbered, dict):
+    names = [numbered.get(str(number)) for number in range(len(numbered))]
+  if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
     return None
-  return tuple(str(words.get(name, name)) if isinstance(words, dict) else name for name in names)
+  return tuple(printable(str(words.get(name, name)) if isinstance(words, dict) else name) for name in names)
 
 
 def _license_of(card: pathlib.Path) -> str | None:
@@ -170,4 +220,4 @@ def _license_of(card: pathlib.Path) -> str | None:
   with card.open(encoding='utf-8', errors='replace') as file:
     head = file.read(_LARGEST_CONFIG).split('\n---', 1)[0]
   found = re.search(r'^license:[ \t]*(\S.*)$', head, re.MULTILINE) if head.startswith('---') else None
-  return found[1].strip() if found else None
+  return printable(found[1].strip()[:200]) if found else None

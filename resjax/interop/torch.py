@@ -1,5 +1,6 @@
 """Torch's state dicts and our variables: each in place of the other, bit for bit, without torch."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resjax import switchable
 from resjax.interop import layouts
+from resjax.interop.telling import printable
 from resjax.models import MobileNetV2, ResNet
 from resjax.network import Network
 from resjax.resolution import Resolution
@@ -21,12 +23,20 @@ __all__ = ['rsnets_state_dict', 'state_dict', 'variables_of']
 # What state dicts have besides weights: counters of batches, which nothing reads.
 _COUNTER = 'num_batches_tracked'
 
-# By the end of a key: what a network has that ours has not.
-_FOREIGN: tuple[tuple[Callable[[str], bool], str], ...] = (
-  (lambda name: name.startswith(('conv1.0.', 'conv1.1.')), 'a stem of several convolutions'),
-  (lambda name: '.downsample.1.weight' in name and '.module' not in name, 'an average-pool shortcut'),
-  (lambda name: '.se.' in name or '.se_module.' in name, 'squeeze-excite'),
-  (lambda name: name.startswith('stem.') or '.norm1.' in name, 'normalisers before the convolutions'),
+# Messages name no more keys than this: ResNet-152 has 777.
+_MOST_NAMES = 2000
+
+# By the name and the axes of a tensor: what a network has that ours has not.
+_FOREIGN: tuple[tuple[Callable[[str, int], bool], str], ...] = (
+  (
+    lambda name, axes: name.startswith(('resnet.embedder.', 'mobilenet_v2.', 'model.embedder.')),
+    "transformers' layout",
+  ),
+  (lambda name, axes: bool(re.search(r'(^|\.)(se|se_module|attn)\.', name)), 'squeeze-excite, or attention'),
+  (lambda name, axes: '.norm1.' in name and axes == 1, 'normalisers before the convolutions'),
+  (lambda name, axes: name.startswith('stem.'), 'a stem that is not one convolution'),
+  (lambda name, axes: name.startswith(('conv1.0.', 'conv1.1.')), 'a stem of several convolutions'),
+  (lambda name, axes: name.endswith('.downsample.1.weight') and axes == 4, 'an average-pool shortcut'),
 )
 
 
@@ -107,13 +117,13 @@ def rsnets_state_dict(network: Network) -> dict[str, np.ndarray]:
 def check_layout(tensors: Mapping[str, np.ndarray], where: str) -> None:
   """Raises ValueError, saying what differs, where the keys are of a kind of network that is not ours."""
   names = [name for name in tensors if not name.endswith(_COUNTER)]
-  expected = 'expected a ResNet, ResNeXt or MobileNetV2 as torchvision has it'
+  expected = 'expected a ResNet, ResNeXt or MobileNetV2 in the layout of torchvision, timm or RS-Nets'
+  for is_foreign, what in _FOREIGN:
+    name = next((name for name in names if is_foreign(name, tensors[name].ndim)), None)
+    if name is not None:
+      raise ValueError(f'{where}: has {what} ({printable(name[:100])}), {expected}')
   if 'bn1.weight' in tensors and not any(name.endswith('.running_mean') for name in names):
     raise ValueError(f'{where}: has normalisers without running statistics (bn1.weight), such as GroupNorm, {expected}')
-  for is_foreign, what in _FOREIGN:
-    name = next((name for name in names if is_foreign(name) and _is_layer(tensors[name], name)), None)
-    if name is not None:
-      raise ValueError(f'{where}: has {what} ({name}), {expected}')
 
 
 def shapes_of(model: nn.Module) -> Variables:
@@ -124,11 +134,6 @@ def shapes_of(model: nn.Module) -> Variables:
   return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
 
 
-def _is_layer(tensor: np.ndarray, name: str) -> bool:
-  """Whether a tensor is what its name lets expect: a shortcut's second layer is a convolution only with 4 axes."""
-  return '.downsample.1.weight' not in name or tensor.ndim == 4
-
-
 def _in_torch(shape: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
   """The shape that torch has for one of ours."""
   return tuple(shape.shape[axes.index(i)] for i in range(len(axes)))
@@ -137,19 +142,33 @@ def _in_torch(shape: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
 def _check_keys(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
   """Raises one ValueError that names every key that is missing, too many, or of another shape or type."""
   given = {name for name in tensors if not name.endswith(_COUNTER)}
+  fits = sorted(name for name in given & wanted.keys() if tensors[name].shape == wanted[name])
   wrong = [
     f'{name}: {tensors[name].dtype} {tensors[name].shape}, expected floats {wanted[name]}'
     for name in sorted(given & wanted.keys())
-    if tensors[name].shape != wanted[name] or not jnp.issubdtype(tensors[name].dtype, jnp.floating)
+    if name not in fits or not jnp.issubdtype(tensors[name].dtype, jnp.floating)
   ]
   parts = [
     ('missing: ', sorted(wanted.keys() - given)),
-    ('too many: ', sorted(given - wanted.keys())),
+    ('too many: ', [printable(name[:200]) for name in sorted(given - wanted.keys())]),
     ('of another shape or type: ', wrong),
+    ('not finite, or variances below 0: ', [] if wrong else [name for name in fits if not _sound(name, tensors[name])]),
   ]
-  found = '; '.join(title + ', '.join(names) for title, names in parts if names)
+  found = '; '.join(title + _listed(names) for title, names in parts if names)
   if found:
     raise ValueError(f'{where}: the keys are not those of this model; {found}')
+
+
+def _listed(names: Sequence[str]) -> str:
+  """Names, all of them; of very many, such as no network has, the first ones and how many more."""
+  more = len(names) - _MOST_NAMES
+  return ', '.join(names[:_MOST_NAMES]) + (f' and {more:,} more' if more > 0 else '')
+
+
+def _sound(name: str, tensor: np.ndarray) -> bool:
+  """Whether numbers are finite, and variances not below 0."""
+  values = tensor.astype(np.float32)
+  return bool(np.isfinite(values).all()) and not (name.endswith('.running_var') and (values < 0).any())
 
 
 def _plain(tensors: Mapping[str, np.ndarray], placed: Sequence[layouts.Place]) -> Variables:
