@@ -122,10 +122,29 @@ def test_options_that_do_not_fit_are_named(weights, options, message):
   assert '\n' not in str(error.value)
 
 
-def test_a_file_that_does_not_say_what_it_is_needs_a_name(weights, tmp_path):
-  torch.save(weights[1].state_dict(), tmp_path / 'a.pth')
+def test_a_file_that_does_not_say_what_it_is_is_told_by_its_keys(weights, tmp_path):
+  state = weights[1].state_dict()
+  torch.save(state, tmp_path / 'a.pth')
+  found = interop.read(tmp_path / 'a.pth', resolutions=(32,))
+  assert found.config.model.width == 0.35
+  assert found.notes[0] == 'model: taken for mobilenetv2_035 by its keys, which is all that the source says'
+  with pytest.raises(
+    ValueError, match=r"^model: got 'mobilenetv2', expected 'mobilenetv2_035', whose keys .*a\.pth has"
+  ):
+    interop.read(tmp_path / 'a.pth', 'mobilenetv2')
+  torch.save({'fc.weight': torch.ones(3, 4)}, tmp_path / 'a.pth')
   with pytest.raises(ValueError, match=r'^model: missing, and .*a\.pth does not say it; expected one of resnet18, '):
     interop.read(tmp_path / 'a.pth')
+  with pytest.raises(ValueError, match=r'a\.pth: the keys are not those of this model; missing: bn1\.bias, '):
+    interop.read(tmp_path / 'a.pth', 'resnet18')
+
+
+def test_the_command_takes_averaged_weights_where_that_is_meant(weights, tmp_path, capsys):
+  state = weights[1].state_dict()
+  torch.save({'state_dict': {k: 0 * v for k, v in state.items()}, 'state_dict_ema': state}, tmp_path / 'a.pth')
+  cli.main(['import', str(tmp_path / 'a.pth'), '--ema', '--resolutions=32', f'--workdir={tmp_path}/run'])
+  assert 'weights: the averaged ones (state_dict_ema)\n' in capsys.readouterr().out
+  assert_same_dict(ours.state_dict(trained.load(tmp_path / 'run'), 32), arrays(state))
 
 
 # --- real weights ---

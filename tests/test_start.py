@@ -102,6 +102,15 @@ def test_a_head_of_other_classes_is_new_and_that_is_said(other, capsys):
     ({'optimizer.rates': (('head/*',),)}, r"^config.optimizer.rates: got \('head/\*',\), expected pairs such as "),
     ({'optimizer.rates': (('head/*', -1.0),)}, r'^config.optimizer.rates: got .*, expected pairs such as '),
     ({'optimizer.rates': (('hat/*', 0.1),)}, r"^config.optimizer.rates: got 'hat/\*', expected a pattern of some"),
+    (
+      {'optimizer.freeze': ('hat/*',)},
+      r"^config.optimizer.freeze: got 'hat/\*', expected a pattern of some parameters",
+    ),
+    (
+      {'optimizer.freeze': (3,)},
+      r"^config.optimizer.freeze: got 3, expected patterns of parameters such as 'stage1_\*'$",
+    ),
+    ({'method': 'drnet', 'optimizer.freeze': ('head/*',), 'drnet.predictor.size': 8}, r'^config.optimizer.freeze: got'),
     ({'method': 'drnet', 'drnet.start': 'scratch', 'drnet.predictor.size': 8}, r'^config.init.checkpoint: got .* with'),
     ({'method': 'drnet', 'optimizer.rates': (('head/*', 0.1),), 'drnet.predictor.size': 8}, r'^config.optimizer.rates'),
   ],
@@ -139,8 +148,9 @@ def test_rates_of_parameters_by_their_paths():
 @pytest.mark.parametrize('memory', ['joint', 'two_pass'])
 def test_what_is_frozen_stays_bit_for_bit_with_its_statistics(other, tmp_path, memory):
   frozen = ('conv1/*', 'bn1/*', 'stage1_block1/*')
-  rates = tuple((pattern, 0.0) for pattern in frozen)
-  config = tiny(**{'init.checkpoint': str(other[0]), 'optimizer.rates': rates, 'memory': memory})
+  rates = ((frozen[0], 0.0), ('bn1/*', 1.0))  # of both fields `freeze` comes first
+  fields = {'optimizer.rates': rates, 'optimizer.freeze': frozen[1:]}
+  config = tiny(**{'init.checkpoint': str(other[0]), 'memory': memory} | fields)
   loop.train_and_evaluate(config, tmp_path)
   after = trained.load(tmp_path).variables
   before, before_statistics, _ = begun(other[0])

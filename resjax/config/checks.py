@@ -119,6 +119,9 @@ def validate(config: ConfigDict) -> None:
       if config[field] != expected:
         raise ValueError(f"config.memory: got 'two_pass' with {field}={config[field]!r}, expected {field}={expected!r}")
   _validate_rates(config.optimizer.rates)
+  for pattern in config.optimizer.freeze:
+    if not isinstance(pattern, str):
+      raise ValueError(f"config.optimizer.freeze: got {pattern!r}, expected patterns of parameters such as 'stage1_*'")
   _validate_class_weights(config)
   if config.method == 'drnet':
     _validate_drnet(config)
@@ -163,11 +166,12 @@ def _validate_drnet(config: ConfigDict) -> None:
       f'config.init.checkpoint: got {config.init.checkpoint!r} with drnet.start={options.start!r}, expected '
       "drnet.start='pretrain', or drnet.checkpoint"
     )
-  if config.optimizer.rates:
-    raise ValueError(
-      f"config.optimizer.rates: got {config.optimizer.rates}, expected () with method='drnet' (it has drnet.frozen and "
-      'drnet.learning_rate_factor)'
-    )
+  for field in ('rates', 'freeze'):
+    if config.optimizer[field]:
+      raise ValueError(
+        f"config.optimizer.{field}: got {config.optimizer[field]}, expected () with method='drnet' (it has "
+        'drnet.frozen and drnet.learning_rate_factor)'
+      )
   if options.tau_end > options.tau:
     raise ValueError(f'config.drnet.tau_end: got {options.tau_end}, expected at most tau = {options.tau}')
   size = options.predictor.size or PREDICTORS[options.predictor.name][1]

@@ -136,6 +136,8 @@ def get_config() -> ConfigDict:
   # Pairs (pattern, factor): the learning rate's factor of parameters by path, such as 'stage1_block1/conv1/kernel'; of
   # several the first that matches. 0: they stay, and so do the statistics of a BatchNorm whose every parameter stays.
   config.optimizer.rates = ()
+  # Patterns of parameters that stay, such as ('conv1/*', 'bn1/*', 'stage1_*'): in front of `rates`, with the factor 0.
+  config.optimizer.freeze = ()
   # The learning rate's factor from one block to the one before it, from the head down to the stem: below 1 early layers
   # change less, such as 0.8. It comes on top of `rates`.
   config.optimizer.layer_decay = 1.0

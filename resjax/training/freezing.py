@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from ml_collections import ConfigDict
 
 from resjax.apply import Apply, linen
 
@@ -18,6 +19,15 @@ def plain_path(path: Sequence[Any]) -> str:
   """Returns a leaf's path in the plain network, 'stage1_block1/conv1/kernel', from that in the switchable one."""
   names = [str(getattr(entry, 'key', entry)) for entry in path]
   return '/'.join(names[{'shared': 1, 'private': 2}.get(names[0], 0) :])
+
+
+def pairs(optimizer: ConfigDict) -> Pairs:
+  """Returns the patterns of `freeze`, with the factor 0, before those of `rates`.
+
+  Args:
+    optimizer: `config.optimizer`.
+  """
+  return (*((pattern, 0.0) for pattern in optimizer.freeze), *optimizer.rates)
 
 
 def factor_of(path: str, rates: Pairs) -> float:
@@ -62,17 +72,23 @@ def label(factor: float) -> str:
   return f'x{factor:g}'
 
 
-def labels(params: Any, rates: Pairs) -> Any:
+def labels(params: Any, optimizer: ConfigDict) -> Any:
   """Returns the label of every parameter's factor, as a tree like `params`.
+
+  Args:
+    params: Of the switchable network.
+    optimizer: `config.optimizer`; reads `freeze` and `rates`.
 
   Raises:
     ValueError: A pattern matches no parameter: it would do nothing in silence.
   """
   paths = [plain_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  for pattern, _ in rates:
+  rates, frozen_first = pairs(optimizer), len(optimizer.freeze)
+  for number, (pattern, _) in enumerate(rates):
     if not fnmatch.filter(paths, pattern):
+      field = 'freeze' if number < frozen_first else 'rates'
       raise ValueError(
-        f'config.optimizer.rates: got {pattern!r}, expected a pattern of some parameters, such as {paths[0]!r}'
+        f'config.optimizer.{field}: got {pattern!r}, expected a pattern of some parameters, such as {paths[0]!r}'
       )
   return jax.tree_util.tree_map_with_path(lambda path, _: label(factor_of(plain_path(path), rates)), params)
 

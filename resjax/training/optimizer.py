@@ -90,9 +90,9 @@ def create(
   """
   o = config.optimizer
   rate = schedule(config, steps_per_epoch, total_steps)
-  if o.rates:
-    factors = {freezing.label(factor): factor for _, factor in (*o.rates, ('', 1.0))}
-    tx = optax.partition(_rules(o, rate, factors), lambda params: freezing.labels(params, o.rates))
+  if pairs := freezing.pairs(o):
+    factors = {freezing.label(factor): factor for _, factor in (*pairs, ('', 1.0))}
+    tx = optax.partition(_rules(o, rate, factors), lambda params: freezing.labels(params, o))
   elif rates:
     labels = {name: name for name in rates}
     tx = optax.partition(_rules(o, rate, rates), lambda params: {name: labels.get(name, 'network') for name in params})

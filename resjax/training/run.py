@@ -157,7 +157,7 @@ def make_training(
   config.class_weights = tuple(class_weights)
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
-  trained = freezing.frozen(model, config.optimizer.rates)
+  trained = freezing.frozen(model, freezing.pairs(config.optimizer))
   depths = freezing.depths(model, config.resolutions[0]) if config.optimizer.layer_decay < 1 else None
   tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths)
   ema_decay = config.optimizer.ema_decay
