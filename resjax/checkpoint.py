@@ -36,6 +36,9 @@ _META: dict[str, tuple[type, ...]] = {
   'class_names': (list, tuple),
   'train_seconds': (float, int),
   'finished': (bool,),
+  'images': (int,),
+  'epochs': (float, int),
+  'history': (list, tuple),
 }
 
 

@@ -270,3 +270,10 @@ def test_what_a_loss_anneals_begins_anew(monkeypatch):
     assert [int(first['at']), int(made.train_step(after, batch)[1]['at'])] == [0, 1]
     assert told['steps'] == made.total_steps - made.begin.step == (4 if history else 8)
   assert made.total_steps == 10 and made.reached(8) == (8, 128, 1.5)
+
+
+@pytest.mark.parametrize('history', [({},), ({'step': 6, 'images': 96, 'epochs': 'one'},), ('x',)])
+def test_a_damaged_history_is_one_line(history):
+  with pytest.raises(ValueError, match='^history: damaged in the checkpoint') as error:
+    run.continued(run.build(tiny()), history)
+  assert '\n' not in str(error.value)

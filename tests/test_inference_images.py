@@ -11,7 +11,7 @@ from PIL import Image
 
 from resjax.data.decode import BadImage, decode
 from resjax.data.sources import FakeSource
-from resjax.inference.images import Item, chunks, items, of_source
+from resjax.inference.images import Item, chunks, items, listed, of_source
 
 
 def encoded(value, kind='PNG'):
@@ -121,3 +121,72 @@ def test_an_error_of_the_program_is_no_unreadable_image():
     list(chunks([Item('a', b'')], broken, size=1, threads=1))
   refused = lambda content: (_ for _ in ()).throw(BadImage('too large'))
   assert next(iter(chunks([Item('a', b'')], refused, size=1, threads=1))).errors == ['too large']
+
+
+def test_a_pattern_is_the_files_that_match_it_in_order(tmp_path, monkeypatch):
+  for name in ('b.jpg', 'a.jpg', 'c.png', 'below/d.jpg', '.hidden.jpg'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b'')
+  monkeypatch.chdir(tmp_path)
+  assert [item.name for item in items('*.jpg')] == ['a.jpg', 'b.jpg']
+  assert [item.name for item in items(str(tmp_path / '**/*.jpg'))] == [
+    str(tmp_path / name) for name in ('a.jpg', 'b.jpg', 'below/d.jpg')
+  ]
+  assert [item.name for item in items(['?.png', 'belo[vw]'])] == ['c.png', 'below/d.jpg']  # of a folder, its images
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert [item.content for item in items('~/*.png')] == [tmp_path / 'c.png']
+
+
+def test_a_file_of_that_very_name_wins_over_the_pattern(tmp_path):
+  for name in ('a[1].jpg', 'a1.jpg'):
+    (tmp_path / name).write_bytes(encoded(1))
+  assert [item.content for item in items(tmp_path / 'a[1].jpg')] == [tmp_path / 'a[1].jpg']
+  (tmp_path / 'a[1].jpg').unlink()
+  assert [item.content for item in items(tmp_path / 'a[1].jpg')] == [tmp_path / 'a1.jpg']
+
+
+def test_a_pattern_that_matches_nothing_stops_nothing_else(tmp_path):
+  (tmp_path / 'a.png').write_bytes(encoded(1))
+  (chunk,) = chunks(items([str(tmp_path / '*.gif'), str(tmp_path / 'a.png')]), crop, size=4, threads=1)
+  assert chunk.errors == ['no such file, and as a pattern it matches none', None] and len(chunk.crops) == 1
+
+
+@pytest.mark.parametrize(
+  ('url', 'way'),
+  [
+    ('https://a.org/b.jpg', r'download it first \(curl -LO https://a.org/b.jpg\)$'),
+    ('HTTP://a.org/*.jpg', r'download it first \(curl'),
+    (Path('http://a.org/b.jpg'), r'got http:/a.org/b.jpg, expected a file or folder of this machine: download'),
+    ('gs://bucket/b.jpg', 'copy it here first, or mount its bucket as a folder$'),
+    ('file:///a/b.jpg', 'type its path alone$'),
+  ],
+)
+def test_a_url_is_refused_with_what_to_do(url, way):
+  with pytest.raises(ValueError, match=rf'^images: got .*{way}' if isinstance(url, str) else way):
+    items([url])
+
+
+def test_a_list_names_paths_as_they_are(tmp_path):
+  (tmp_path / 'below').mkdir()
+  (tmp_path / 'below' / 'x.png').write_bytes(b'')
+  (tmp_path / 'a1.jpg').write_bytes(b'')
+  lines = f'{tmp_path}/a[1].jpg\n\n{tmp_path}/below\r\n{tmp_path}/none é.jpg'
+  found = listed(io.BytesIO(lines.encode()))
+  assert [item.content for item in found] == [
+    tmp_path / 'a[1].jpg', tmp_path / 'below' / 'x.png', tmp_path / 'none é.jpg',
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', 'standard input: empty, expected a list of paths'),
+    (b' \n', 'standard input: empty, expected a list of paths'),
+    (encoded(1), r'standard input: got no text, expected a list of paths, one a line \(an image is named as a file\)'),
+    (b'a.jpg\nhttps://a.org/b.jpg\n', 'images: got https://a.org/b.jpg, expected a file or folder of this machine'),
+  ],
+)
+def test_a_list_that_is_none_is_refused(content, message):
+  with pytest.raises(ValueError, match=f'^{message}') as error:
+    listed(io.BytesIO(content))
+  assert '\n' not in str(error.value)

@@ -48,7 +48,24 @@ def test_large_logits_do_not_overflow():
 
 def test_what_is_said_is_plain_python():
   (found,) = predictions([Chunk(['a'], [None], crops(4))], (16,), run, NAMES)
-  assert {type(value) for value in dataclasses.astuple(found)} == {str, int, float, type(None)}
+  *values, top = dataclasses.astuple(found)
+  assert {type(value) for value in values} == {str, int, float, type(None)}
+  assert [type(value) for value in top[0]] == [int, str, float]
+
+
+def test_the_likeliest_classes_first_of_equal_ones_the_lower(k=3):
+  (found,) = predictions([Chunk(['a'], [None], crops(4))], (16,), run, NAMES, k)
+  assert [guess[:2] for guess in found.top] == [(1, 'dog'), (0, 'cat'), (2, 'owl')]
+  assert found.top[0] == (found.class_index, found.label, found.probability)
+  assert sum(guess.probability for guess in found.top) == pytest.approx(1, rel=1e-12)
+  (found,) = predictions([Chunk(['a'], [None], crops(4))], (16,), run, NAMES)
+  assert len(found.top) == 1
+
+
+@pytest.mark.parametrize('k', [0, 4])
+def test_more_classes_than_there_are_can_not_be_named(k):
+  with pytest.raises(ValueError, match=f'^top_k: got {k}, expected 1 to 3, the number of classes$'):
+    predictions([], (16,), run, NAMES, k)
 
 
 def test_nothing_is_run_for_no_images():

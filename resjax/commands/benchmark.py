@@ -144,7 +144,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
 
   from resjax import compiling, drnet, models, trained
   from resjax import config as configuration
-  from resjax.inference import Classifier, images
+  from resjax.inference import Classifier
   from resjax.measuring import benchmark
   from resjax.measuring.pool import Pool, photographs
 
@@ -157,7 +157,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   options.mix = ','.join(f'{share:g}' for share in mix)
   compiling.keep_compiled_programs()
   count = min(most, _IMAGES)
-  wanted = images.items(options.images) if options.images else photographs(config.resolutions[0], count)
+  wanted = shared.images([options.images]) if options.images else photographs(config.resolutions[0], count)
   model = models.from_config(config)
   init = jax.jit(lambda key: drnet.init(model, config, key), compiler_options=_RUNS_ONCE)
   variables = init(jax.random.key(0))
@@ -189,7 +189,7 @@ def of_workdir(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callab
   classifier, config = shared.load(options)
   classifier.calibrated  # noqa: B018  raises before minutes are spent on compiling
   if options.images:
-    wanted = images.items(options.images)[: min(most, _IMAGES)]
+    wanted = shared.images([options.images])[: min(most, _IMAGES)]
   else:
     source = sources.create(config, config.data.eval_split)
     order = np.random.default_rng(0).permutation(len(source))

@@ -16,17 +16,18 @@ _IMAGES = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument(
-    'images', nargs='*', metavar='IMAGE', help="files or folders; default: images of the run's own data"
+    'images', nargs='*', metavar='IMAGE', help=f"{shared.IMAGES}; default: images of the run's own data"
   )
   shared.add_workdir(parser)
 
 
 def run(options: argparse.Namespace) -> None:
   """Calibrates, and says which budgets can be met."""
-  from resjax.inference import calibrating, images
+  from resjax.inference import calibrating
 
+  named = shared.images(options.images)
   classifier, config = shared.load(options)
-  wanted = images.items(options.images) if options.images else of_run(config, options.workdir)
+  wanted = named or of_run(config, options.workdir)
   with shared.bar(len(wanted), 'calibrating') as seen:
     count = classifier.calibrate(wanted, seen)
   print(f'{count:,} images; budgets that can be met, as shares of {classifier.resolutions[0]} px:')

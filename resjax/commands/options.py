@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
   from resjax.inference import Classifier
+  from resjax.inference.images import Item
+
+
+IMAGES = "a file, a folder of files, a pattern in quotes ('photos/*.jpg'), or - for a list of paths on standard input"
+
+
+def images(named: Sequence[str]) -> list[Item]:
+  """Returns what `IMAGE` arguments name; errors as of `inference.images.items` and `listed`."""
+  from resjax.inference.images import items, listed
+
+  return [item for name in named for item in (listed(sys.stdin.buffer) if name == '-' else items(name))]
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,10 @@
 """Classifies images with a trained network, at one resolution or each at the one that a budget allows.
 
-resjax predict photos/ --workdir=runs/drnet_quickstart --budget=0.6 --csv=out.csv
+resjax predict photos/ --workdir=runs/drnet_quickstart --budget=0.6 --top-k=5 --output=out.csv
 """
 
 import argparse
 import contextlib
-import csv
-import dataclasses
 import sys
 import time
 from collections import Counter
@@ -19,7 +17,7 @@ from resjax.routing import DIALLED
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
-  parser.add_argument('images', nargs='+', metavar='IMAGE', help='a file, or a folder of files')
+  parser.add_argument('images', nargs='+', metavar='IMAGE', help=shared.IMAGES)
   shared.add_workdir(parser)
   parser.add_argument('--resolution', type=shared.resolution, help='one for all, in pixels: 160, or 128x192')
   parser.add_argument(
@@ -34,7 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--unseen-by', choices=('interpolate', 'nearest'), default='interpolate', help='BatchNorm of sizes not trained'
   )
-  parser.add_argument('--csv', help='write the predictions to this file')
+  parser.add_argument('--top-k', type=shared.positive, default=1, metavar='K', help='name so many classes (1)')
+  parser.add_argument('--output', metavar='FILE', help='write the predictions to this file: .csv, .jsonl or .parquet')
+  parser.add_argument(
+    '--format',
+    choices=('csv', 'jsonl', 'parquet'),
+    help="default: by the file's ending, or lines to read",
+  )
+  parser.add_argument('--csv', metavar='FILE', help='the same as --output=FILE --format=csv')
   parser.add_argument(
     '--shard',
     type=shared.shard,
@@ -46,14 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   """Predicts, writes, and says what could not be read."""
-  from resjax.inference import images
-
   begin = time.monotonic()
-  if options.csv:
-    shared.check_writable(options.csv)
-  classifier, _ = shared.load(options)
+  path, kind = place(options)
   index, count = options.shard
-  wanted = images.items(options.images)[index::count]
+  wanted = shared.images(options.images)[index::count]
+  classifier, _ = shared.load(options)
   stream = classifier.stream(
     wanted,
     resolution=options.resolution,
@@ -61,9 +63,10 @@ def run(options: argparse.Namespace) -> None:
     router=options.router,
     follow=options.follow,
     unseen_by=options.unseen_by,
+    top_k=options.top_k,
   )
   found = []
-  with output(options.csv) as write:
+  with output(path, kind, options.top_k) as write:
     for prediction in shared.progress(stream, len(wanted), 'predicting'):
       found.append(prediction)
       write(prediction)
@@ -75,31 +78,48 @@ def run(options: argparse.Namespace) -> None:
       'batches at one: faster than in groups',
       file=sys.stderr,
     )
-  if options.csv:
-    print(f'In {options.csv}', file=sys.stderr)
+  if path:
+    print(f'In {path}', file=sys.stderr)
   bad = [p for p in found if p.error is not None]
   if bad:
     sys.exit(f'error: {len(bad)} of {len(found)} images could not be read')
 
 
 @contextlib.contextmanager
-def output(path: str | None) -> Iterator[Any]:
-  """Yields what writes a prediction: a row of a CSV file, or a line for the reader."""
-  if path is None:
-    yield (
-      lambda p: (
-        p.error is None
-        and print(
-          f'{p.image}  {p.label}  {100 * p.probability:.1f} %  {shared.pixels(p.resolution)} px  {p.macs / 1e6:,.2f} M'
-        )
-      )
-    )
+def output(path: str | None, kind: str | None, top_k: int) -> Iterator[Any]:
+  """Yields what writes a prediction: into a file, as lines of a format, or as a line for the reader."""
+  if path is None and kind is None:
+    yield lambda p: p.error is None and print(line(p))
     return
-  with open(path, 'w', newline='') as file:
-    fields = ['image', 'class_index', 'label', 'probability', 'resolution', 'macs', 'error']
-    writer = csv.DictWriter(file, fields)
-    writer.writeheader()
-    yield lambda p: writer.writerow(dataclasses.asdict(p) | {'resolution': shared.pixels(p.resolution)})
+  from resjax.inference import writing
+
+  with writing.writer(path, kind or 'csv', top_k) as write:
+    yield write
+
+
+def line(p: Any) -> str:
+  """A prediction for the reader."""
+  classes = ', '.join(f'{guess.label}  {100 * guess.probability:.1f} %' for guess in p.top)
+  return f'{p.image}  {classes}  {shared.pixels(p.resolution)} px  {p.macs / 1e6:,.2f} M'
+
+
+def place(options: argparse.Namespace) -> tuple[str | None, str | None]:
+  """Returns the file to write to, or None, and its format, or None for lines to read.
+
+  Raises:
+    ValueError: Options contradict each other, or the format can't be written.
+    OSError: There is no such folder.
+  """
+  from resjax.inference import writing
+
+  if options.csv and (options.output or options.format not in (None, 'csv')):
+    other = f'--output={options.output}' if options.output else f'--format={options.format}'
+    raise ValueError(f'--csv: got {options.csv} and {other}, expected --output=FILE alone, with --format')
+  path = options.csv or options.output
+  if path:
+    shared.check_writable(path)
+  kind = 'csv' if options.csv else options.format
+  return path, writing.format_of(path, kind) if path or kind else None
 
 
 def summary(found: list[Any], classifier: Any, seconds: float) -> None:

@@ -34,9 +34,7 @@ _TOGETHER = 4
 
 
 class Classifier:
-  """A trained network, and programs that run each image at its resolution.
-
-  Programs are compiled when they are first wanted, and kept.
+  """A trained network, and programs that run each image at its resolution: compiled when first wanted, and kept.
 
   Attributes:
     network: What classifies.
@@ -132,7 +130,7 @@ class Classifier:
     Args:
       images: Files, folders, encoded images as bytes, arrays uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of
         these.
-      **options: `resolution`, `budget`, `router`, `follow` and `unseen_by`, see `stream`.
+      **options: `resolution`, `budget`, `router`, `follow`, `unseen_by` and `top_k`, see `stream`.
     """
     return list(self.stream(items(images), **options))
 
@@ -145,6 +143,7 @@ class Classifier:
     router: str | None = None,
     follow: bool = False,
     unseen_by: str = 'interpolate',
+    top_k: int = 1,
   ) -> Iterator[Prediction]:
     """Yields a prediction for each image, in their order.
 
@@ -163,6 +162,7 @@ class Classifier:
       follow: Keep the mean of these images on the budget, also where they are unlike the calibration's: the knob
         follows what was spent, so an image's resolution depends on those before it.
       unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
+      top_k: How many classes are named for each image, the likeliest first.
 
     Raises:
       ValueError: An option is not what was expected, or contradicts another; or the budget can't be met.
@@ -177,7 +177,7 @@ class Classifier:
     if resolution is None and budget is None and router is None and self.network.predictor is None:
       resolution = self.resolutions[0]
     if resolution is not None:
-      return self._at_one(wanted, square(resolution), unseen_by)
+      return self._at_one(wanted, square(resolution), unseen_by, top_k)
     allowed = None if budget is None else Budget.parse(budget)
     rule = self.router(router, allowed)
     runner: Dialled | Follower = rule
@@ -189,9 +189,9 @@ class Classifier:
       images = self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count))
       return runner.run(images)
 
-    return predictions(self.cropped(wanted, self.resolutions[0]), self.resolutions, run, self.class_names)
+    return predictions(self.cropped(wanted, self.resolutions[0]), self.resolutions, run, self.class_names, top_k)
 
-  def _at_one(self, wanted: Sequence[Item], resolution: Resolution, how: str) -> Iterator[Prediction]:
+  def _at_one(self, wanted: Sequence[Item], resolution: Resolution, how: str, top_k: int) -> Iterator[Prediction]:
     """Predictions of images that are all cropped and run at one resolution."""
     if (resolution, how) not in self._fixed:
       network, note = self.network.at(resolution, how)
@@ -200,8 +200,8 @@ class Classifier:
       self._fixed[resolution, how] = self._engines(network)
     engines = self._fixed[resolution, how]
     rule = Fixed(tuple(map(float, engines.macs)))
-    cropped = self.cropped(wanted, resolution)
-    return predictions(cropped, (resolution,), lambda crops: rule.run(engines.images(crops)), self.class_names)
+    run = lambda crops: rule.run(engines.images(crops))  # noqa: E731
+    return predictions(self.cropped(wanted, resolution), (resolution,), run, self.class_names, top_k)
 
   def router(self, name: str | None = None, budget: Budget | float | str | None = None) -> Dialled:
     """Returns a router with its knob set to a budget, or as it was trained; made once for each name and budget.

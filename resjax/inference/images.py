@@ -1,10 +1,13 @@
 """From what a user names, files, folders or arrays, to crops in batches; what can't be read is told, not dropped."""
 
 import functools
+import glob
+import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -33,17 +36,18 @@ def items(images: Any) -> list[Item]:
 
   Args:
     images: Items, which are returned as they are; a file, a folder (its image files, also those in folders below, by
-      name), an encoded image as bytes, an array uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of these.
+      name), a pattern such as 'photos/*.jpg' (`**` for folders below) where no file has that very name, an encoded
+      image as bytes, an array uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of these.
 
   Raises:
-    ValueError: Something is none of these, or a folder holds no images.
+    ValueError: Something is none of these, such as a URL, or a folder holds no images.
   """
   if isinstance(images, Item):
     return [images]
   if isinstance(images, str | pathlib.Path):
     path = pathlib.Path(images).expanduser()
     if not path.is_dir():
-      return [Item(str(images), path)]
+      return _files(str(images), path)
     files = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
       raise ValueError(f'images: {images} holds no image files, expected files named {", ".join(SUFFIXES)}')
@@ -60,6 +64,56 @@ def items(images: Any) -> list[Item]:
   found = [item for image in images for item in items(image)]
   named = [isinstance(item.content, pathlib.Path) for item in found]
   return [item if is_file else Item(str(i), item.content) for i, (item, is_file) in enumerate(zip(found, named))]
+
+
+def listed(stream: BinaryIO) -> list[Item]:
+  """Returns the items of a list of paths, one a line, as they are: no line is taken for a pattern.
+
+  Args:
+    stream: Such as standard input, `sys.stdin.buffer`.
+
+  Raises:
+    ValueError: It names nothing, holds an image itself, or a line is a URL.
+  """
+  content = stream.read()
+  if b'\0' in content:
+    raise ValueError('standard input: got no text, expected a list of paths, one a line (an image is named as a file)')
+  lines = [line for line in os.fsdecode(content).splitlines() if line.strip()]
+  if not lines:
+    raise ValueError('standard input: empty, expected a list of paths, one a line')
+  found = []
+  for line in lines:
+    path = pathlib.Path(line)
+    _check_local(line, path)
+    found += items(path) if path.is_dir() else [Item(line, path)]
+  return found
+
+
+def _files(name: str, path: pathlib.Path) -> list[Item]:
+  """A file, also one that is missing, which shows when it is read; or those that match a pattern."""
+  _check_local(name, path)
+  if path.exists() or not glob.has_magic(name):
+    return [Item(name, path)]
+  matches = sorted(glob.glob(str(path), recursive=True))
+  if not matches:
+    return [Item(name, functools.partial(_missing, 'no such file, and as a pattern it matches none'))]
+  return [
+    item for match in matches for item in (items(match) if os.path.isdir(match) else [Item(match, pathlib.Path(match))])
+  ]
+
+
+def _check_local(name: str, path: pathlib.Path) -> None:
+  """Refuses what lies on another machine."""
+  scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]+):/', name)
+  if scheme and not path.exists():
+    ways = {'http': f'download it first (curl -LO {name})', 'file': 'type its path alone'}
+    way = ways.get(scheme[1].lower().removesuffix('s'), 'copy it here first, or mount its bucket as a folder')
+    raise ValueError(f'images: got {name}, expected a file or folder of this machine: {way}')
+
+
+def _missing(reason: str) -> bytes:
+  """Says why there is nothing to read."""
+  raise FileNotFoundError(reason)
 
 
 def of_source(source: Any, numbers: Iterable[int] | None = None) -> list[Item]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,15 @@ class Asked(TypedDict, total=False):
   router: str | None
   follow: bool
   unseen_by: str
+  top_k: int
+
+
+class Guess(NamedTuple):
+  """A class, and how likely it is."""
+
+  class_index: int
+  label: str
+  probability: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Prediction:
   resolution: Resolution | None = None  # at which it ran, in pixels; of a cascade the last
   macs: float | None = None  # multiply-adds of all that was run for it, the router included
   error: str | None = None
+  top: tuple[Guess, ...] = ()  # the likeliest classes, as many as were asked for
 
 
 def predictions(
@@ -39,15 +49,33 @@ def predictions(
   resolutions: Sequence[Resolution],
   run: Callable[[np.ndarray], Routed],
   class_names: Sequence[str],
+  top_k: int = 1,
 ) -> Iterator[Prediction]:
-  """Yields a prediction for each image of each chunk, in their order.
+  """Returns an iterator of a prediction for each image of each chunk, in their order.
 
   Args:
     chunks: Images, cropped.
     resolutions: That `run` chooses from, in the order of its places.
     run: Of crops uint8 `[N, H, W, 3]`.
     class_names: By class index.
+    top_k: How many classes are named for each image.
+
+  Raises:
+    ValueError: There are not as many classes.
   """
+  if not 1 <= top_k <= len(class_names):
+    raise ValueError(f'top_k: got {top_k}, expected 1 to {len(class_names)}, the number of classes')
+  return _each(chunks, resolutions, run, class_names, top_k)
+
+
+def _each(
+  chunks: Iterable[Chunk],
+  resolutions: Sequence[Resolution],
+  run: Callable[[np.ndarray], Routed],
+  class_names: Sequence[str],
+  top_k: int,
+) -> Iterator[Prediction]:
+  """What `predictions` yields."""
   for chunk in chunks:
     found = run(chunk.crops) if len(chunk.crops) else None
     row = 0
@@ -55,14 +83,16 @@ def predictions(
       if error is not None or found is None:
         yield Prediction(name, error=error)
         continue
-      logits = found.logits[row].astype(float)
-      index = int(logits.argmax())
+      top = likeliest(found.logits[row], class_names, top_k)
       yield Prediction(
-        image=name,
-        class_index=index,
-        label=class_names[index],
-        probability=float(1 / np.exp(logits - logits[index]).sum()),
-        resolution=resolutions[found.places[row]],
-        macs=float(found.macs[row]),
+        name, *top[0], resolution=resolutions[found.places[row]], macs=float(found.macs[row]), top=tuple(top)
       )
       row += 1
+
+
+def likeliest(logits: np.ndarray, class_names: Sequence[str], count: int) -> list[Guess]:
+  """Returns the classes of the highest logits `[K]`, the likeliest first; of equal ones the lower class first."""
+  logits = logits.astype(float)
+  places = np.argsort(-logits, kind='stable')[:count] if count > 1 else [logits.argmax()]
+  shares = np.exp(logits - logits.max())
+  return [Guess(i, class_names[i], float(shares[i] / shares.sum())) for i in map(int, places)]

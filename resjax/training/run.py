@@ -109,13 +109,16 @@ def continued(run: Run, history: tuple[dict[str, Any], ...]) -> Run:
   if not history:
     return run
   run, config = dataclasses.replace(run, history=history), run.config
-  begin, per_epoch = run.begin, run.steps_per_epoch
-  left = (config.epochs - begin.epochs) * per_epoch
+  try:
+    begin = run.begin
+    left = (config.epochs - begin.epochs) * run.steps_per_epoch
+  except (KeyError, TypeError) as error:
+    raise ValueError(f'history: damaged in the checkpoint ({error!r}), expected what came before') from None
   if left < 0.5:
     raise ValueError(f'config.epochs: got {config.epochs:g}, expected more than the {begin.epochs:.4g} that are over')
   added = _updates(config, left)
   weights = labels.class_weights(config, run.train_source)
-  _, fresh, train_step = make_training(config, run.devices, per_epoch, added, weights, first=begin.step)
+  _, fresh, train_step = make_training(config, run.devices, run.steps_per_epoch, added, weights, first=begin.step)
   return dataclasses.replace(
     run,
     fresh_state=lambda: run.devices.create(fresh, jax.random.key(config.seed)),

@@ -1,0 +1,116 @@
+"""Predictions as CSV, JSON lines or Parquet: a file is complete, or it is not there."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from resjax.inference.predictions import Prediction
+from resjax.resolution import name
+
+FORMATS = ('csv', 'jsonl', 'parquet')
+
+Write = Callable[[Prediction], None]
+
+_FIELDS = ('image', 'class_index', 'label', 'probability', 'resolution', 'macs', 'error')
+
+
+def format_of(path: str | None, named: str | None) -> str:
+  """Returns the format that is named, or else that of a file's ending.
+
+  Raises:
+    ValueError: Neither says one, or Parquet is wanted where it can't be written.
+  """
+  kind = named or pathlib.Path(path or '').suffix.removeprefix('.').lower()
+  if kind not in FORMATS:
+    raise ValueError(f'--output: got {path}, expected a name ending in .{", .".join(FORMATS)}, or --format beside it')
+  if kind == 'parquet':
+    if path is None:
+      raise ValueError('--format: got parquet without a file, expected --output=FILE beside it')
+    try:
+      import pyarrow.parquet  # noqa: F401
+    except ImportError:
+      raise ValueError("--format: got parquet, which needs pyarrow: pip install 'resjax[parquet]'") from None
+  return kind
+
+
+@contextlib.contextmanager
+def writer(path: str | None, kind: str, top_k: int = 1) -> Iterator[Write]:
+  """Yields what writes a prediction.
+
+  What is written stands beside the file, under another name, until it is complete; then it takes the file's place. What
+  is no file, such as /dev/stdout, is written to as it is.
+
+  Args:
+    path: Of the file; None: standard output.
+    kind: One of `FORMATS`.
+    top_k: Classes of each prediction. Above 1 a CSV has columns `label_2` and so on, the others a list `top`.
+
+  Raises:
+    OSError: The file can't be written.
+  """
+  if path is None:
+    with _rows(sys.stdout, kind, top_k) as write:
+      yield write
+    return
+  target = pathlib.Path(path).resolve()
+  if target.exists() and not target.is_file():
+    with target.open('w', newline='', encoding='utf-8') as file, _rows(file, kind, top_k) as write:
+      yield write
+    return
+  beside = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+  try:
+    if kind == 'parquet':
+      with _parquet(beside, top_k) as write:
+        yield write
+    else:
+      with beside.open('w', newline='', encoding='utf-8') as file, _rows(file, kind, top_k) as write:
+        yield write
+    beside.replace(target)
+  finally:
+    beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _rows(file: TextIO, kind: str, top_k: int) -> Iterator[Write]:
+  """Writes line by line."""
+  if kind == 'jsonl':
+    yield lambda p: print(json.dumps(_nested(p, top_k), ensure_ascii=False), file=file)
+    return
+  more = [f'{field}_{place}' for place in range(2, top_k + 1) for field in ('class_index', 'label', 'probability')]
+  rows = csv.DictWriter(file, [*_FIELDS, *more], lineterminator='\r\n' if file is not sys.stdout else '\n')
+  rows.writeheader()
+  yield lambda p: rows.writerow(_row(p) | dict(zip(more, [value for guess in p.top[1:] for value in guess])))
+
+
+@contextlib.contextmanager
+def _parquet(path: pathlib.Path, top_k: int) -> Iterator[Write]:
+  """Writes a table when all its rows are known."""
+  import pyarrow
+  import pyarrow.parquet
+
+  guess = {'class_index': pyarrow.int64(), 'label': pyarrow.string(), 'probability': pyarrow.float64()}
+  fields = {'image': pyarrow.string(), **guess, 'resolution': pyarrow.string(), 'macs': pyarrow.float64()}
+  fields |= {'error': pyarrow.string()}
+  if top_k > 1:
+    fields['top'] = pyarrow.list_(pyarrow.struct(list(guess.items())))
+  rows: list[dict[str, Any]] = []
+  yield lambda p: rows.append(_nested(p, top_k))
+  table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(list(fields.items())))
+  pyarrow.parquet.write_table(table, path)
+
+
+def _row(p: Prediction) -> dict[str, Any]:
+  """A prediction by column."""
+  values = {field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name != 'top'}
+  return values | {'resolution': None if p.resolution is None else name(p.resolution)}
+
+
+def _nested(p: Prediction, top_k: int) -> dict[str, Any]:
+  """The same, with its likeliest classes as a list where more than one was asked for."""
+  return _row(p) | ({'top': [guess._asdict() for guess in p.top]} if top_k > 1 else {})
