@@ -79,7 +79,7 @@ class Network:
   @functools.cached_property
   def macs(self) -> tuple[int, ...]:
     """Multiply-adds of one image at each resolution, the predictor's left out."""
-    return tuple(macs.count(self._apply, self.view(resolution), _image(resolution)) for resolution in self.resolutions)
+    return tuple(macs.count(self.apply, self.view(resolution), _image(resolution)) for resolution in self.resolutions)
 
   @functools.cached_property
   def digest(self) -> str:
@@ -126,13 +126,13 @@ class Network:
     """Returns this network with other values of some fields."""
     return dataclasses.replace(self, **fields)
 
-  def _apply(self, view: Variables, images: jax.Array) -> jax.Array:
-    """The plain network."""
+  def apply(self, view: Variables, images: jax.Array) -> jax.Array:
+    """Returns the logits `[B, K]` of normalised images, floating `[B, H, W, 3]`, by the variables of one `view`."""
     return run(self.model, view, images, train=False)[0]
 
   def _logits(self, resolution: Resolution) -> jax.ShapeDtypeStruct:
     """The logits of one image, as a shape."""
-    return jax.eval_shape(self._apply, self.view(resolution), _image(resolution))
+    return jax.eval_shape(self.apply, self.view(resolution), _image(resolution))
 
 
 def digest_of(variables: Variables, what: str = '') -> str:
@@ -144,6 +144,8 @@ def digest_of(variables: Variables, what: str = '') -> str:
   """
   digest = hashlib.sha256(what.encode())
   for name, leaf in jax.tree.leaves_with_path(variables):
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):  # as the states of NNX have
+      leaf = jax.random.key_data(leaf)
     digest.update(jax.tree_util.keystr(name).encode() + np.asarray(leaf).tobytes())
   return digest.hexdigest()
 

@@ -1,12 +1,18 @@
 """What is compiled, before any runtime is chosen: every program says what the plain network says of the same crops."""
 
+import json
+from collections.abc import Callable
+
 import jax
 import networks
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from resjax import preprocess, switchable
+from resjax import apply, preprocess, switchable
 from resjax.inference import programs
+from resjax.inference.engines import Engines
+from resjax.network import Network
 from resjax.preprocess import Preprocessing
 
 # float32: other fusions, other rounding, of logits of order 1.
@@ -104,3 +110,43 @@ def test_a_description_tells_what_takes_other_time_and_not_which_weights(network
   first, other = programs.of_network(network)[0], programs.of_network(changed)[0]
   assert first.description == other.description and first.digest != other.digest
   assert programs.of_network(network.with_dtype('bfloat16'))[0].description != first.description
+
+
+def function_of(network, factor=1.0):
+  """A network whose model is a function, a new one at each call: in every process it has another address."""
+  inner = apply.linen(network.model)
+
+  def model(variables, images, train):
+    logits, variables = inner(variables, images, train)
+    return factor * logits, variables
+
+  return network.replace(model=model, predictor=None)
+
+
+def test_a_function_is_described_by_what_it_computes_the_same_in_every_process(network):
+  first, again, other = (programs.of_network(function_of(network, factor)) for factor in (1.0, 1.0, 2.0))
+  assert '0x' not in first[0].description and 'model' in first[0].description
+  assert [p.description for p in first] == [p.description for p in again]
+  assert [p.digest for p in first] == [p.digest for p in again] != [p.digest for p in other]
+  halves = (Unnamed(lambda x: 0.5 * x), Unnamed(lambda x: x / 2), Unnamed(lambda x: 0.5 * x))
+  found = [programs.of_network(Network(model, UNNAMED, (8,)))[0].description for model in halves]
+  assert found[0] == found[2] != found[1]
+
+
+class Unnamed(nn.Module):
+  """One of whose attributes is a function without a name."""
+
+  act: Callable
+
+  @nn.compact
+  def __call__(self, images, train):
+    return nn.BatchNorm(use_running_average=not train)(self.act(images)).mean((1, 2))
+
+
+UNNAMED = switchable.share(Unnamed(abs).init(jax.random.key(0), np.ones((1, 8, 8, 3)), train=False), (8,))
+
+
+def test_the_cost_tables_of_a_function_are_measured_once(network, tmp_path):
+  for _ in range(3):
+    Engines(function_of(network), max_batch=1, costs_file=tmp_path / 'costs.json')
+  assert len(json.loads((tmp_path / 'costs.json').read_text())['tables']) == 1

@@ -85,6 +85,12 @@ def test_the_digest_is_the_one_that_version_0_1_wrote(tmp_path):
     assert trained.load(workdir).digest == str(file['network'])
 
 
+def test_the_digest_is_also_of_random_keys():
+  """Which the state of an NNX module with Dropout holds."""
+  one, two = ({'key': jax.random.key(seed), 'count': np.uint32(3), 'rate': 0.5} for seed in (0, 1))
+  assert digest_of(one) == digest_of(dict(one)) != digest_of(two)
+
+
 def test_another_dtype_leaves_the_variables(network):
   rounded = network.with_dtype('bfloat16')
   assert rounded.model.dtype == 'bfloat16' and network.model.dtype == 'float32'

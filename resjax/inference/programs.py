@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from resjax import preprocess
 from resjax.apply import run
@@ -14,6 +16,8 @@ from resjax.network import Network, digest_of
 from resjax.resolution import Resolution, sides
 
 Forward = Callable[[Any, jax.Array], jax.Array]
+
+_ADDRESS = re.compile(r' at 0x[0-9a-f]+')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ def of_network(network: Network) -> tuple[Program, ...]:
   """Returns the programs of a network, one for each of its resolutions, from crops of the first."""
   normalize, interpolation = network.preprocessing.normalize, network.preprocessing.interpolation
   shape = (*sides(network.resolutions[0]), 3)
+  described = _description(network.model, network.view(network.resolutions[0]), network.apply, shape)
 
   def forward_at(resolution: Resolution) -> Forward:
     def forward(variables: Any, crops: jax.Array) -> jax.Array:
@@ -60,11 +65,11 @@ def of_network(network: Network) -> tuple[Program, ...]:
   return tuple(
     Program(
       forward=forward_at(resolution),
-      variables=(view := network.view(resolution)),
+      variables=network.view(resolution),
       resolution=resolution,
       shape=shape,
       num_classes=network.num_classes,
-      description=_description(network.model, view, f'{normalize}, {interpolation}'),
+      description=f'{described}, {normalize}, {interpolation}',
       dtype=str(getattr(network.model, 'dtype', 'float32')),
     )
     for resolution in network.resolutions
@@ -87,18 +92,28 @@ def of_predictor(network: Network) -> tuple[Program]:
     scores: Any = predictor.model.apply(variables, inputs, train=False)
     return scores.astype(jnp.float32)
 
+  shape, model = (*sides(network.resolutions[0]), 3), predictor.model
+  described = _description(model, network.predictor_variables, lambda v, x: model.apply(v, x, train=False), shape)
   program = Program(
     forward=forward,
     variables=network.predictor_variables,
     resolution=predictor.size,
-    shape=(*sides(network.resolutions[0]), 3),
+    shape=shape,
     num_classes=len(network.resolutions),
-    description=_description(predictor.model, network.predictor_variables, f'{normalize}, bilinear'),
-    dtype=str(getattr(predictor.model, 'dtype', 'float32')),
+    description=f'{described}, {normalize}, bilinear',
+    dtype=str(getattr(model, 'dtype', 'float32')),
   )
   return (program,)
 
 
-def _description(model: Any, variables: Any, preprocessing: str) -> str:
-  """The model's attributes, its number of parameters, and how its inputs are made."""
-  return f'{model!r} with {sum(leaf.size for leaf in jax.tree.leaves(variables)):,} values, {preprocessing}'
+def _description(model: Any, variables: Any, apply: Forward, shape: tuple[int, ...]) -> str:
+  """What a model is, the same in every process: its attributes, and its number of parameters.
+
+  Where a function is among them, as in a model that is one, its name says too little, or an address that no other
+  process has; what is computed of an image of this shape is said too.
+  """
+  named = _ADDRESS.sub('', repr(model))
+  if named != repr(model) or '<lambda>' in named:
+    traced = jax.make_jaxpr(apply)(variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    named += f' {digest_of(traced.consts, _ADDRESS.sub("", str(traced.jaxpr)))[:16]}'
+  return f'{named} with {sum(map(np.size, jax.tree.leaves(variables))):,} values'
