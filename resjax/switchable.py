@@ -6,6 +6,7 @@ ordinary network.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from resjax.apply import Apply, run
-from resjax.resolution import Resolution, sides
+from resjax.resolution import Resolution, parse, sides
 from resjax.resolution import name as key_of
 
 Variables = dict[str, Any]
@@ -27,7 +28,7 @@ SHARED_SET = 'all'
 
 def share(
   variables: Any,
-  resolutions: Sequence[int],
+  resolutions: Sequence[Resolution],
   *,
   private: Callable[[str, Any], bool] | None = None,
   shared_batch_norm: bool = False,
@@ -41,22 +42,25 @@ def share(
 
   Args:
     variables: Of a plain network.
-    resolutions: Input sizes in pixels; their order does not matter here.
+    resolutions: Input sizes in pixels, of squares, or (height, width); their order does not matter here.
     private: `private(path, leaf)` says whether a leaf is private; `path` is such as 'params/block1/norm/scale'.
     shared_batch_norm: One private set for all resolutions instead (the paper's ablation).
 
   Returns:
-    `{'params': {'shared': ..., 'private': {'224': ...}}, 'batch_stats': {'224': ...}}`; with `private` given,
+    `{'params': {'shared': ..., 'private': {'224': ..., '128x192': ...}}, 'batch_stats': {...}}`; with `private` given,
     `{'shared': tree, 'private': {'224': tree}}`, each tree as it was, with None in place of the other's leaves.
 
   Raises:
     ValueError: Nothing would be private; without `private`, there are other collections than those two; the variables
-      are shared already; or a resolution is repeated or no positive integer.
+      are shared already; or a resolution is repeated, or is none.
   """
   if is_shared(variables):
     raise ValueError("variables: shared already, expected a plain network's (resjax.extract takes one out)")
-  check_resolutions(resolutions)
-  keys = [SHARED_SET] if shared_batch_norm else [str(r) for r in resolutions]
+  if not resolutions or len({sides(r, 'resolutions') for r in resolutions}) != len(resolutions):
+    raise ValueError(
+      f'resolutions: got {tuple(resolutions)}, expected one or more distinct positive integers or (height, width)'
+    )
+  keys = [SHARED_SET] if shared_batch_norm else [key_of(r) for r in resolutions]
   if private is not None:
     mask = jax.tree.map_with_path(lambda path, leaf: bool(private(path_text(path), leaf)), variables)
     if not any(jax.tree.leaves(mask)):
@@ -99,13 +103,6 @@ def _check_batch_norm(variables: Any) -> None:
     )
 
 
-def check_resolutions(resolutions: Sequence[int]) -> None:
-  """Raises ValueError unless the resolutions are distinct positive integers, at least one."""
-  ok = all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in resolutions)
-  if not resolutions or not ok or len(set(resolutions)) != len(resolutions):
-    raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more distinct positive integers')
-
-
 def is_shared(variables: Any) -> bool:
   """Whether these are variables as `share` returns them, entries of other names beside them or not."""
   if not isinstance(variables, dict):
@@ -146,9 +143,14 @@ def set_of(variables: Variables, resolution: Resolution) -> str:
     return SHARED_SET
   key = key_of(resolution)
   if key not in known:
-    trained = ', '.join(sorted((k for k in known if k.isdigit()), key=int, reverse=True))
-    raise ValueError(f'resolution: got {resolution}, expected one of {trained}')
+    raise ValueError(f'resolution: got {resolution}, expected one of {", ".join(areas_of(known))}')
   return key
+
+
+def areas_of(sets: dict[str, Any]) -> dict[str, int]:
+  """Returns the pixels of the sizes that have a private set, by its key, the largest first."""
+  areas = {key: math.prod(sides(parse(key))) for key in sets if key[0].isdigit()}
+  return dict(sorted(areas.items(), key=lambda item: -item[1]))
 
 
 def view(variables: Variables, resolution: Resolution) -> Any:

@@ -16,7 +16,7 @@ from jax import Array
 
 from resjax.apply import Apply, run
 from resjax.resolution import Resolution, name, sides
-from resjax.switchable import SHARED_SET, Variables, path_text, set_of, sets_of, view, with_view
+from resjax.switchable import SHARED_SET, Variables, areas_of, path_text, set_of, sets_of, view, with_view
 
 WAYS = ('interpolate', 'nearest')
 
@@ -25,8 +25,9 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
   """Returns variables that serve one more resolution, and what was done.
 
   An input that is not square gets the normalisers of the square with its area. A resolution that has normalisers keeps
-  them, and so does a network whose BatchNorm is one for all sizes. All square sizes in the tree count as trained. In a
-  tree that was shared with `private=`, all that is private is the normalisers; what is not floating is never mixed.
+  them, and so does a network whose BatchNorm is one for all sizes. All square sizes in the tree count as trained; where
+  there are none, the others do, each as the square of its area. In a tree that was shared with `private=`, all that is
+  private is the normalisers; what is not floating is never mixed.
 
   Args:
     variables: As `share` returns them; all else in them is passed through. New entries may alias old ones.
@@ -51,15 +52,20 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
   if key in known:
     return variables, f'{key} px: its own BatchNorm'
   side = math.sqrt(height * width)
-  low, high = _neighbours([int(k) for k in known if k.isdigit()], side, how)
-  source = f'of {low} px' if low == high else f'interpolated between {low} and {high} px'
+  areas = areas_of(known)
+  squares = {k: area for k, area in areas.items() if k.isdigit()}
+  there = {math.sqrt(area): k for k, area in (squares or areas).items()}
+  low, high = _neighbours(list(there), side, how)
+  source = f'of {there[low]} px' if low == high else f'interpolated between {there[low]} and {there[high]} px'
+  share = 0.0 if low == high else (side - low) / (high - low)
   area = '' if height == width else f' (in area {side:.0f}x{side:.0f})'
-  new = known | {key: _between(known, low, high, side)}
+  new = known | {key: _between(known[there[low]], known[there[high]], share)}
   if 'params' not in variables:
     added = {'private': new}
   else:
     params = variables['params']
-    private = params['private'] | {key: _between(params['private'], low, high, side)}
+    private = params['private']
+    private = private | {key: _between(private[there[low]], private[there[high]], share)}
     added = {'params': params | {'private': private}, 'batch_stats': new}
   return variables | added, f'{key} px{area}: BatchNorm {source}'
 
@@ -118,7 +124,7 @@ def recalibrate(
   return with_view(variables, resolution, jax.tree.unflatten(structure, new)), line
 
 
-def _neighbours(trained: list[int], side: float, how: str) -> tuple[int, int]:
+def _neighbours(trained: list[float], side: float, how: str) -> tuple[float, float]:
   """The sizes below and above, the same one twice where a single one serves."""
   if how == 'nearest':
     nearest = min(trained, key=lambda size: (abs(size - side), -size))
@@ -127,16 +133,15 @@ def _neighbours(trained: list[int], side: float, how: str) -> tuple[int, int]:
   return max(size for size in trained if size <= inside), min(size for size in trained if size >= inside)
 
 
-def _between(sets: Variables, low: int, high: int, side: float) -> Variables:
-  """The set at a size between two, linear; where they are one, that very set."""
-  if low == high:
-    return sets[str(low)]
-  share = (side - low) / (high - low)
+def _between(low: Variables, high: Variables, share: float) -> Variables:
+  """The set between two, linear; where they are one, that very set."""
+  if low is high:
+    return low
 
   def mix(a: Array, b: Array) -> Array:
     return (1 - share) * a + share * b if jnp.issubdtype(a.dtype, jnp.floating) else a
 
-  return jax.tree.map(mix, sets[str(low)], sets[str(high)])
+  return jax.tree.map(mix, low, high)
 
 
 def _moments(

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import losses, models, preprocess, resize, switchable
+from resjax import losses, models, preprocess, resize
 from resjax.config.stored import flatten
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
@@ -103,10 +103,12 @@ def validate(config: ConfigDict) -> None:
   resolutions = tuple(config.resolutions)
   try:
     models.check_name(config.model.name)
-    switchable.check_resolutions(resolutions)
     preprocess.mean_and_std(config.data.normalize, 'data.normalize')
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
+  squares = all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in resolutions)
+  if not resolutions or not squares or len(set(resolutions)) != len(resolutions):
+    raise ValueError(f'config.resolutions: got {resolutions}, expected one or more distinct positive integers')
   if list(resolutions) != sorted(resolutions, reverse=True):
     raise ValueError(f'config.resolutions: got {resolutions}, expected the highest first')
   if config.data.crops == 'different' and config.data.pyramid != 'host':
