@@ -76,3 +76,29 @@ def untrained():
 
 
 number = 3
+
+
+def failing(num_classes):
+  """As a factory that misspells an attribute does."""
+  return Net(num_classes, depth=3)
+
+
+def speaking(num_classes):
+  raise RuntimeError('no weights\nhere')
+
+
+class Crooked(nn.Module):
+  """Fails where it is run, not where it is made."""
+
+  num_classes: int
+  only: str = ''
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    if self.only in ('', 'training' if train else 'inference'):
+      images = images @ jnp.ones((7, 7))
+    return nn.Dense(self.num_classes)(nn.BatchNorm(use_running_average=not train)(images).mean((1, 2)))
+
+
+def crooked_in_training(num_classes):
+  return Crooked(num_classes, 'training')

@@ -89,6 +89,32 @@ def test_what_does_not_fit_is_refused_in_one_line(name, fields, message):
   assert str(error.value).startswith(message) and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('failing', r"fails when it is called, expected no error \(TypeError: .*unexpected keyword argument 'depth'\)$"),
+    ('speaking', r'fails when it is called, expected no error \(RuntimeError: no weights\)$'),
+    ('Crooked', r'fails at images \(2, 16, 16, 3\), expected no error \(TypeError: '),
+    ('crooked_in_training', r'fails in training, expected no error \(TypeError: '),
+  ],
+)
+def test_what_a_factory_raises_ends_in_one_line_with_its_cause(name, message):
+  with pytest.raises(ValueError, match=rf'^model\.name: own_models:{name} {message}') as error:
+    models.from_config(config_of(name))
+  assert '\n' not in str(error.value) and error.value.__cause__ is not None
+
+
+@pytest.mark.parametrize('text', ['import nothing_like_this', 'def', '1 / 0', 'raise KeyError("weights")'])
+def test_a_module_that_fails_is_named(tmp_path, monkeypatch, text):
+  (tmp_path / f'failing_{len(text)}.py').write_text(text + '\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  config = config_of('Net')
+  config.model.name = f'failing_{len(text)}:Net'
+  with pytest.raises(ValueError, match=rf'^config\.model\.name: .*{config.model.name}') as error:
+    configuration.validate(config)
+  assert '\n' not in str(error.value) and error.value.__cause__ is None
+
+
 def test_batch_norm_over_all_devices_needs_an_axis_name():
   with pytest.raises(ValueError, match='^sync_batch_norm: got True, expected False, since own_models:Net takes no'):
     models.from_config(config_of('Net'), 'data')

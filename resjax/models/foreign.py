@@ -1,8 +1,9 @@
 """Networks that are not ours, named in a config as 'package.module:factory': found, made and checked."""
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ def find(name: str) -> Callable[..., Any]:
   """Returns the factory of a name such as 'package.module:factory', a function or a class.
 
   Raises:
-    ValueError: The name is not of this form, the module can't be imported, or has no such function.
+    ValueError: The name is not of this form, the module can't be imported, fails while it is, or has no such function.
   """
   module, _, attribute = name.partition(':')
   if not all(part.isidentifier() for part in (*module.split('.'), attribute)):
@@ -28,7 +29,9 @@ def find(name: str) -> Callable[..., Any]:
   except ImportError as error:
     raise ValueError(
       f'model.name: got {name!r}, expected a module that Python can import, its folder in PYTHONPATH ({error})'
-    ) from None
+    ) from error
+  except Exception as error:  # whatever a user's module does
+    raise ValueError(_failure(name, 'while it is imported', error)) from error
   if not callable(factory):
     found = 'has no such name' if factory is None else f'has a {type(factory).__name__} there'
     raise ValueError(f'model.name: got {name!r}, expected a function or class, and {module} {found}')
@@ -45,8 +48,8 @@ def create(name: str, *, num_classes: int, given: Mapping[str, Any], options: Ma
     options: Further keywords, which it must take.
 
   Raises:
-    ValueError: There is no such factory; it does not take what was asked for, or needs more; or what it makes is no
-      Flax (linen) module that is called as `model(images, train=...)`.
+    ValueError: There is no such factory; it does not take what was asked for, needs more, or fails; or what it makes is
+      no Flax (linen) module that is called as `model(images, train=...)`.
   """
   wanted = {'num_classes': num_classes, **given, **options}
   try:
@@ -64,12 +67,28 @@ def create(name: str, *, num_classes: int, given: Mapping[str, Any], options: Ma
   if missing:
     known = ', '.join(['num_classes', *DEFAULTS])
     raise ValueError(f'model.name: {name} needs {", ".join(missing)}, expected no others than {known}')
-  model = find(name)(**chosen)
+  with _named(name, 'when it is called'):
+    model = find(name)(**chosen)
   if not isinstance(model, nn.Module):
     raise ValueError(f'model.name: {name} gives a {type(model).__name__}, expected a flax.linen.Module')
   if not takes(model, 'train'):
     raise ValueError(f'model.name: {name} gives a network that takes no train, expected model(images, *, train)')
   return model
+
+
+def _failure(name: str, doing: str, error: Exception) -> str:
+  """What a user's code did, in one line."""
+  first = next(iter(str(error).splitlines()), '')
+  return f'model.name: {name} fails {doing}, expected no error ({type(error).__name__}: {first[:300]})'
+
+
+@contextlib.contextmanager
+def _named(name: str, doing: str) -> Iterator[None]:
+  """What a user's code raises inside ends in one line that names it, with the error as its cause."""
+  try:
+    yield
+  except Exception as error:
+    raise ValueError(_failure(name, doing, error)) from error
 
 
 def takes(model: nn.Module, keyword: str) -> bool:
@@ -94,10 +113,12 @@ def check(model: nn.Module, name: str, *, num_classes: int, resolution: int, axi
     axis_name: The named axis over which its BatchNorm normalises.
   """
   images = jax.ShapeDtypeStruct((2, resolution, resolution, 3), jnp.float32)
-  variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+  with _named(name, f'at images {images.shape}'):
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
   if not variables.get('batch_stats'):
     raise ValueError(f'model.name: {name} keeps no batch statistics, expected a network with flax.linen.BatchNorm')
-  logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+  with _named(name, f'at images {images.shape}'):
+    logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
   if getattr(logits, 'shape', None) != (2, num_classes):
     got = getattr(logits, 'shape', f'a {type(logits).__name__}')
     raise ValueError(f'model.name: {name} gives {got} for two images, expected logits {(2, num_classes)}')
@@ -112,3 +133,5 @@ def check(model: nn.Module, name: str, *, num_classes: int, resolution: int, axi
     raise ValueError(
       f'model.name: {name} draws random numbers in training, expected a network without Dropout'
     ) from None
+  except Exception as error:
+    raise ValueError(_failure(name, 'in training', error)) from error
