@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
-from resjax import formats, paths
+from resjax import formats, logs, paths
 from resjax.switchable import Variables
+
+with logs.untouched():  # it logs while it is imported
+  from orbax.checkpoint import v1 as ocp
 
 _T = TypeVar('_T')
 
@@ -181,7 +183,7 @@ def whole(read: Callable[[], _T], path: str | pathlib.Path) -> _T:
     OSError: The disk does not let it be read.
   """
   try:
-    with _news_only():
+    with _news_only(), logs.untouched():
       return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
     if refusal := _refusal(_root_of(error), path):

@@ -19,16 +19,19 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from resjax import logs
 from resjax.data import augment
 from resjax.data.batches import Batch, EvalBatch, TrainBatch
 from resjax.data.crops import evaluation_crops, train_crops
 from resjax.preprocess import Preprocessing
+
+with logs.untouched():  # it imports Orbax, and that logs
+  import grain
 
 __all__ = ['Batches', 'eval_batches', 'steps_per_epoch', 'train_batches']
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from orbax.checkpoint import v1 as ocp
 
 from resjax import checkpoint
+from resjax.checkpoint import ocp
 
 _saves = ocp.training.save_decision_policies
 _keeps = ocp.training.preservation_policies
