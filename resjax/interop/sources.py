@@ -164,7 +164,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
   with path.open('rb') as file:
     text = file.read(_LARGEST_CONFIG + 1)
   try:
-    value = json.loads(text) if len(text) <= _LARGEST_CONFIG else None
+    value = json.loads(text.decode('utf-8-sig')) if len(text) <= _LARGEST_CONFIG else None
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}: {one_line(error)}; expected JSON') from None
   if not isinstance(value, dict):
