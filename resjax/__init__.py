@@ -3,7 +3,20 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from resjax import config, formats, losses, macs, models, preprocess, recipes, resize, routing, switchable, unseen
+from resjax import (
+  config,
+  formats,
+  losses,
+  macs,
+  models,
+  moved,
+  preprocess,
+  recipes,
+  resize,
+  routing,
+  switchable,
+  unseen,
+)
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
 from resjax.routing import Budget
@@ -48,11 +61,7 @@ _LATER = {
   'train_and_evaluate': 'resjax.training.loop',
 }
 
-# Modules of version 0.1, and where their names are now.
-_MOVED = {
-  'routers': 'resjax.routing, a class for each router',
-  'dial': 'resjax.routing.dial, and a class for each router in resjax.routing',
-}
+moved.install()
 
 if not TYPE_CHECKING:  # to a type checker other names are errors
 
@@ -60,8 +69,6 @@ if not TYPE_CHECKING:  # to a type checker other names are errors
     """Imports what predicts and what trains; says where names of earlier versions went."""
     if name in _LATER:
       return getattr(importlib.import_module(_LATER[name]), name)
-    if name in ('interop', 'trained'):
+    if name in ('interop', 'trained') or f'resjax.{name}' in moved.MOVED:
       return importlib.import_module(f'resjax.{name}')
-    if name in _MOVED:
-      raise ImportError(f'resjax.{name} is gone since 0.2: see {_MOVED[name]}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

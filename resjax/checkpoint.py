@@ -7,12 +7,12 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
-from resjax import formats, logs, paths
+from resjax import formats, logs, moved, paths
 from resjax.switchable import Variables
 
 with logs.untouched():  # it logs while it is imported
@@ -274,8 +274,4 @@ def _is_news(record: logging.LogRecord) -> bool:
   return not (again or (record.exc_info and 'orbax' in record.pathname))
 
 
-def __getattr__(name: str) -> NoReturn:
-  """Says where a name of version 0.1 went."""
-  if name == 'load_variables':
-    raise ImportError('resjax.checkpoint.load_variables is gone since 0.2: type resjax.trained.read(workdir)')
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+moved.tell(globals())

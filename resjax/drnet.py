@@ -15,7 +15,7 @@ from jax import Array
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from resjax import estimators, gumbel, losses, macs, models, preprocess, rsnet, switchable
+from resjax import estimators, gumbel, losses, macs, models, moved, preprocess, rsnet, switchable
 from resjax.models.predictor import from_config as predictor_of
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import log_odds
@@ -252,3 +252,6 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
     }
 
   return eval_fn
+
+
+moved.tell(globals())

@@ -16,6 +16,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from resjax import moved
 from resjax.apply import Apply, run
 from resjax.resolution import Resolution, parse, sides
 from resjax.resolution import name as key_of
@@ -257,3 +258,6 @@ def _check_order(
   got = [image.shape[1:3] for image in images]
   if got != shapes:
     raise ValueError(f'images: got the sizes {got}, expected {shapes}, those of the resolutions')
+
+
+moved.tell(globals())

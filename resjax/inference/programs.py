@@ -85,15 +85,18 @@ def of_predictor(network: Network) -> tuple[Program]:
   predictor = network.predictor
   if predictor is None:
     raise ValueError('network: it has no predictor, expected one')
-  normalize = network.preprocessing.normalize
+  normalize, model = network.preprocessing.normalize, predictor.model
+  shape = (*sides(network.resolutions[0]), 3)
+
+  def apply(variables: Any, images: jax.Array) -> jax.Array:
+    scores: Any = model.apply(variables, images, train=False)
+    return scores.astype(jnp.float32)
 
   def forward(variables: Any, crops: jax.Array) -> jax.Array:
     (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
-    scores: Any = predictor.model.apply(variables, inputs, train=False)
-    return scores.astype(jnp.float32)
+    return apply(variables, inputs)
 
-  shape, model = (*sides(network.resolutions[0]), 3), predictor.model
-  described = _description(model, network.predictor_variables, lambda v, x: model.apply(v, x, train=False), shape)
+  described = _description(model, network.predictor_variables, apply, (predictor.size, predictor.size, 3))
   program = Program(
     forward=forward,
     variables=network.predictor_variables,

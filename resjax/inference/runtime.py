@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from resjax import moved
 from resjax.inference.programs import Program
 from resjax.resolution import Resolution
 
@@ -102,3 +103,6 @@ def processor() -> str:
   except OSError:
     names = []
   return names[0] if names else platform.processor() or platform.machine()
+
+
+moved.tell(globals())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from resjax import moved
 from resjax.inference import calibrating
 from resjax.inference.engines import Engines
 from resjax.resolution import name as name_of
@@ -78,3 +79,6 @@ def recovered(
     else:
       shares.append((entry['top1'] - low) / (high - low))
   return shares
+
+
+moved.tell(globals())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from resjax import moved
 from resjax.inference.engines import Engines
 from resjax.measuring import turns
 from resjax.routing import Columns, Router
@@ -84,3 +85,6 @@ def compare(
       }
     )
   return {'images': len(crops), 'batch': engines.engine.buckets[-1], 'rounds': rounds, 'ways': found}
+
+
+moved.tell(globals())

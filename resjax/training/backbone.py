@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import trained, unseen
+from resjax import moved, trained, unseen
 from resjax.rsnet import Start
 from resjax.switchable import SHARED_SET, Variables, path_text
 from resjax.trained import Trained
@@ -116,3 +116,6 @@ def _check(found: Trained, config: ConfigDict, begin: Start) -> None:
   for field in _SAME + ('model.num_classes',) * begin.exact:
     if here[field] != there[field]:
       raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {workdir}')
+
+
+moved.tell(globals())

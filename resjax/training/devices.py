@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
-from resjax import compiling
+from resjax import compiling, moved
 from resjax.training.step import AXIS
 
 PARALLEL = ('shard_map', 'pmap')
@@ -86,3 +86,6 @@ class Devices:
       )
     mapped = jax.shard_map(body, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=out)
     return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(self.platform, 'training'))
+
+
+moved.tell(globals())

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from resjax import drnet, report
+from resjax import drnet, moved, report
 from resjax.data import sources
 from resjax.data.crops import evaluation_crops
 from resjax.preprocess import Preprocessing
@@ -44,3 +44,6 @@ def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | 
     images = {number: crop(source[number]['image'])[0] for number in shown}
     report.gallery(images, rows, pathlib.Path(workdir) / 'gallery.png')
   return result
+
+
+moved.tell(globals())
