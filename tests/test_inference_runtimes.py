@@ -1,5 +1,7 @@
 """One network by every runtime: the same logits, the same predictions, nothing compiled after the warm-up."""
 
+import functools
+
 import compilations
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from flax import linen as nn
 from onnx import TensorProto, helper, numpy_helper
 
 from resjax import resize, switchable
-from resjax.inference import Classifier, Engine, XlaRuntime, programs
+from resjax.inference import Classifier, Engine, XlaRuntime, programs, runtimes
 from resjax.inference.runtime import Identity
 from resjax.models.predictor import Predictor
 from resjax.network import Network
@@ -98,7 +100,8 @@ def on_one_device(programs):
 
 
 RUNTIMES = {'xla': on_one_device, 'xla, resident': lambda p: XlaRuntime(p, devices=jax.devices()[:1], resident=True)}
-RUNTIMES |= {'xla, eight devices': XlaRuntime, 'onnx': OnnxRuntime}
+RUNTIMES |= {'xla, eight devices': XlaRuntime, 'toy': OnnxRuntime, 'onnx': runtimes.named('onnx')}
+RUNTIMES |= {'onnx, weights once': functools.partial(RUNTIMES['onnx'], share=True)}
 
 
 @pytest.fixture(scope='module')

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--round-images', type=int, default=16, help='in a round at least (%(default)s)')
   parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (%(default)s)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
+  shared.add_runtime(parser)
   parser.add_argument('--threads', type=int, help='that decode; default: one for each processor')
   parser.add_argument(
     '--images', help="a file or folder; default: the run's evaluation images, with --config two photographs' parts"
@@ -164,7 +165,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   network = trained.of_config(config, variables)
   pool = Pool(wanted[:count], network, threads=options.threads or os.cpu_count() or 1)
   say('compiling the programs and measuring their costs ...')
-  classifier = Classifier(network, max_batch=options.max_batch, dtype=options.dtype)
+  classifier = Classifier(network, max_batch=options.max_batch, dtype=options.dtype, runtime=options.runtime)
   engines = classifier.engines
 
   def routed(count: int) -> list[Any]:
@@ -245,7 +246,7 @@ def show(result: dict[str, Any]) -> None:
   where = f'{machine["machine"]}, {machine["processors"]} processors, {machine["devices"]} x {machine["device"]}'
   how = f'{result["warm_up_rounds"]} round of warm-up, medians of {result["rounds"]} rounds in turns, [quartiles]'
   software = ', '.join(f'{name} {versions[name]}' for name in ('python', 'jax', 'jaxlib', 'flax'))
-  what = f'{result["dtype"]}, programs of up to {result["max_batch"]} images; {software}'
+  what = f'{machine["runtime"]}, {result["dtype"]}, programs of up to {result["max_batch"]} images; {software}'
   console.print(Text('\n'.join([*result['notes'], where, what, how]), style='dim'), soft_wrap=True)
 
 

@@ -37,6 +37,12 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (64)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
+  add_runtime(parser)
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+  """Adds what says what runs the programs."""
+  parser.add_argument('--runtime', choices=('xla', 'onnx'), help='what runs the network: onnx needs resjax[ort] (xla)')
 
 
 def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
@@ -49,7 +55,7 @@ def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
   found = trained.read(options.workdir, step=options.step)
-  options_of_engine = {'max_batch': options.max_batch, 'dtype': options.dtype}
+  options_of_engine = {'max_batch': options.max_batch, 'dtype': options.dtype, 'runtime': options.runtime}
   return Classifier(found.network, workdir=options.workdir, **options_of_engine), found.config
 
 

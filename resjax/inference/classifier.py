@@ -17,7 +17,6 @@ from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, items
 from resjax.inference.predictions import Asked, Prediction, predictions
 from resjax.inference.runtime import Makes
-from resjax.inference.runtimes.xla import XlaRuntime
 from resjax.network import Network
 from resjax.preprocess import prepare
 from resjax.resolution import Resolution, square
@@ -46,7 +45,7 @@ class Classifier:
     network: Network,
     *older: Any,
     workdir: str | pathlib.Path | None = None,
-    runtime: Makes = XlaRuntime,
+    runtime: Makes | str | None = None,
     max_batch: int = 64,
     dtype: str | None = None,
     promote: bool = True,
@@ -59,7 +58,7 @@ class Classifier:
       network: As from `resjax.trained.load`, or made by hand.
       *older: Refused: what version 0.1 took.
       workdir: Where the calibration and cost tables are kept; None: nowhere.
-      runtime: Makes what runs the programs.
+      runtime: One of `runtimes.NAMES`, or makes what runs the programs; None: see `runtimes.named`.
       max_batch: Images of the largest program.
       dtype: Of the computation, 'float32' or 'bfloat16'; None: the model's own.
       promote: Images may run at a higher resolution than was chosen for them where that is faster.

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from resjax import routing
-from resjax.inference import programs
+from resjax.inference import programs, runtimes
 from resjax.inference.engine import Batch, Engine
 from resjax.inference.runtime import Makes
-from resjax.inference.runtimes.xla import XlaRuntime
 from resjax.network import Network
 from resjax.routing import Columns, Dialled
 from resjax.routing.cascade import log_odds
@@ -29,19 +28,23 @@ class Engines:
     routers: The routers that a user can choose for this network; the first is taken where none is named.
   """
 
-  def __init__(self, network: Network, *, runtime: Makes = XlaRuntime, **options: Any):
+  def __init__(self, network: Network, *, runtime: Makes | str | None = None, **options: Any):
     """Compiles every program.
 
     Args:
       network: What is run.
-      runtime: Makes what runs the programs.
+      runtime: One of `runtimes.NAMES`, or makes what runs the programs; None: see `runtimes.named`.
       **options: Of the engine.
+
+    Raises:
+      ValueError: There is no such runtime, it is not installed, or can't run this network.
     """
     self.network = network
-    self.engine = Engine(runtime(programs.of_network(network)), **options)
+    make = runtimes.named(runtime) if runtime is None or isinstance(runtime, str) else runtime
+    self.engine = Engine(make(programs.of_network(network)), **options)
     self.macs, self.scorer, self.predictor_macs = network.macs, None, 0
     if network.predictor is not None:
-      self.scorer = Engine(runtime(programs.of_predictor(network)), **options)
+      self.scorer = Engine(make(programs.of_predictor(network)), **options)
       self.predictor_macs = network.predictor.macs
     self.routers = routing.names_for(network.predictor is not None)
 
