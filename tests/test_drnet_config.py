@@ -30,6 +30,15 @@ def test_every_recipe_is_valid_and_its_predictor_cheap(name):
   assert drnet.predictor_of(config).macs < 0.01 * max(costs)
 
 
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_recipes_budget_stays_a_budget_where_the_network_is_another(name):
+  """A share of its cost: multiply-adds would be more than all resolutions of a smaller one cost, and ask nothing."""
+  config = recipe(name)
+  config.model.width, config.drnet.predictor.size = 0.5, 16
+  costs = drnet.costs_of(models.from_config(config), config.resolutions)
+  assert config.drnet.budget < 1 and min(costs) < drnet.budget_of(config, costs) < max(costs)
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [

@@ -6,6 +6,7 @@ and 6, finished; `drnet`, the same with a predictor: its last step, its calibrat
 
 import json
 import pathlib
+import re
 import shutil
 import tarfile
 
@@ -105,6 +106,19 @@ def test_its_variables_and_config_are_read(stored, name, made):
 def test_another_config_is_refused_as_it_was_then(stored):
   with pytest.raises(ValueError, match=r'holds a run with another config \(config.batch_size: 8 there, 16 here\)'):
     loop.train_and_evaluate(config(batch_size=16), stored / 'rsnet')
+
+
+@pytest.mark.parametrize('budget', [0.6, 0.6 * 216_128])
+def test_a_budget_of_ones_own_is_refused_with_the_number_that_goes_on(stored, budget):
+  """What 0.1 took left the predictor out. As many multiply-adds, said as a share, go on too."""
+  made = drnet()
+  made.drnet.budget = budget
+  with pytest.raises(ValueError, match=r'config\.drnet\.budget: .* there, .* here') as error:
+    loop.finished(made, stored / 'drnet')
+  there = float(re.search(r'budget: (\S+) there', str(error.value))[1])
+  for same in (there, there / 216_128):
+    made.drnet.budget = same
+    assert loop.finished(made, stored / 'drnet')['method'] == 'drnet'
 
 
 def test_its_network_classifies_as_it_did_then(stored):

@@ -1,8 +1,9 @@
 """A config as it is stored: its JSON form, read again by newer versions; what may change when a run goes on."""
 
 import json
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from resjax import formats, macs, models
 from resjax.config import extension
 from resjax.models.predictor import PREDICTORS, create_predictor
 from resjax.recipes import default
+from resjax.routing.budget import Budget
 
 # Fields that may differ when a run goes on: they change where, how fast or how often, not what is computed.
 FREE = (
@@ -104,26 +106,33 @@ def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:
   """From format 0 to 1: a budget counts the predictor's own multiply-adds, which it had left out."""
   if fields['method'] != 'drnet':
     return fields
-  budget, size = fields['drnet.budget'], fields['drnet.predictor.size']
-  name = fields['drnet.predictor.name']
+  size, name = fields['drnet.predictor.size'], fields['drnet.predictor.name']
   count, width = len(fields['resolutions']), fields['drnet.predictor.width']
   predictor_macs = macs.of_model(create_predictor(name, resolutions=count, width=width), size or PREDICTORS[name][1])
-  classes, channels = fields['model.num_classes'], fields['model.width']
-  network = models.create(fields['model.name'], num_classes=classes, width=channels)
-  largest = macs.of_model(network, fields['resolutions'][0])
-  return fields | {'drnet.budget': (budget * largest if budget <= 1 else budget) + predictor_macs}
+  return fields | {'drnet.budget': _budget_in_macs(fields) + predictor_macs}
 
 
-def changed(saved: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+def _budget_in_macs(fields: Mapping[str, Any]) -> float:
+  """The budget of a config by dotted names, in multiply-adds."""
+  classes, width = fields['model.num_classes'], fields['model.width']
+  network = models.create(fields['model.name'], num_classes=classes, width=width)
+  return Budget.parse(fields['drnet.budget']).target(macs.of_model(network, fields['resolutions'][0]))
+
+
+def changed(saved: Mapping[str, Any], config: ConfigDict, free: Sequence[str] = FREE) -> dict[str, tuple[Any, Any]]:
   """Returns the old and the new value of each field that differs, is read by the method, and is not free to differ.
 
   Args:
     saved: As `to_json` gave it when the run started.
     config: Of the run that wants to go on.
+    free: Fields, and sections, that may differ.
   """
   old, new = fields_read(from_json(saved), config.method), fields_read(config, config.method)
-  fields = [field for field in sorted(old.keys() | new.keys()) if not extension.among(field, FREE)]
-  return {field: (old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)}
+  fields = [field for field in sorted(old.keys() | new.keys()) if not extension.among(field, free)]
+  found = {field: (old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)}
+  if 'drnet.budget' in found and math.isclose(_budget_in_macs(old), _budget_in_macs(new), rel_tol=1e-9):
+    del found['drnet.budget']  # one is a share, the other as many multiply-adds
+  return found
 
 
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
   config.drnet.start = 'checkpoint'
   config.drnet.checkpoint = 'runs/rsnet_r18'
   config.drnet.frozen = True
-  config.drnet.budget = 0.6 * 1_814_073_344 + 8_626_752  # 60 % of 224 px, and the predictor
+  config.drnet.budget = 0.6 + 8_626_752 / 1_814_073_344  # 60 % of 224 px, and the predictor
   config.drnet.learning_rate_factor = 1.0
   config.drnet.predictor.width = 3.0
   config.data.flip = 'shared'

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
   config = drnet_r50.get_config()
   config.resolutions = (224, 196, 168)
   config.model.name = 'mobilenetv2'
-  config.drnet.budget = 0.85 * 300_774_272 + 1_106_112  # 85 % of 224 px, and the predictor
+  config.drnet.budget = 0.85 + 1_106_112 / 300_774_272  # 85 % of 224 px, and the predictor
   config.drnet.predictor.width = 1.0
   config.drnet.pretrain.learning_rate = 0.05
   config.optimizer.learning_rate = 0.05

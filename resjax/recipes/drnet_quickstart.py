@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
   config.drnet.pretrain.warmup_epochs = config.optimizer.warmup_epochs
   config.drnet.frozen = True
   config.drnet.estimator = 'dense'
-  config.drnet.budget = 0.45 * 12_501_632 + 69_312  # 45 % of 32 px, and the predictor
+  config.drnet.budget = 0.45 + 69_312 / 12_501_632  # 45 % of 32 px, and the predictor
   config.drnet.eta = 1.0
   config.drnet.learning_rate_factor = 1.0
   config.drnet.predictor.size = 16

@@ -79,13 +79,13 @@ def finished(config: ConfigDict, workdir: pathlib.Path, extend: bool = False) ->
   results = report.read(workdir)
   if results is None:
     return None
-  before, method = configuration.complete(results, where), config.method
-  changed = configuration.changed(configuration.to_json(before), config)
+  before = configuration.to_json(configuration.complete(results, where))
+  changed = configuration.changed(before, config)
   if extend and changed:
     configuration.check_extension(changed, where)
     return None
   configuration.check_same(results, config, where)
-  if configuration.fields_read(before, method) != configuration.fields_read(config, method):
+  if configuration.changed(before, config, free=()):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:
     print(f'{workdir} holds this run, finished. Its result:')
