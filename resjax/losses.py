@@ -130,43 +130,83 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
   return 2 / (count + 1) * (from_ensemble + jnp.stack(from_larger))
 
 
+def from_teacher(logits: Array, ensemble: Array, teacher: Array, weight: float, temperature: float) -> Array:
+  """Returns `weight T^2 KL(p_t || p_s)` of softened answers `p = softmax(z / T)`, for each s and for the ensemble.
+
+  The square keeps gradients as large at any temperature. Source: Hinton et al., "Distilling the Knowledge in a Neural
+  Network", 2015. The ensemble's part teaches alpha alone.
+
+  Args:
+    logits: `[R, B, K]`.
+    ensemble: z_0, `[B, K]`.
+    teacher: Logits `[B, K]` of a frozen network; detached.
+    weight: Of all of it.
+    temperature: T.
+
+  Returns:
+    `[R + 1]`.
+  """
+  students = jnp.concatenate([logits, ensemble[None]])
+  return weight * temperature**2 * kl_divergence(teacher[None] / temperature, students / temperature)
+
+
 def rsnet_loss(
   logits: Array,
-  labels: Labels,
+  labels: Labels | None,
   alpha: Array,
   *,
   kind: str = 'full',
   label_smoothing: float = 0.0,
   class_weights: Array | None = None,
+  teacher: Array | None = None,
+  teacher_weight: float = 1.0,
+  temperature: float = 1.0,
 ) -> tuple[Array, dict[str, Array]]:
-  """Returns `L = L_cls + L_ens + L_dis` and its terms.
+  """Returns `L = L_cls + L_ens + L_dis`, plus `L_teacher` where there is a teacher, and its terms.
 
   Args:
     logits: `[R, B, K]`, highest resolution first.
-    labels: int `[B]`, or of mixtures.
+    labels: int `[B]`, or of mixtures; None with a teacher: there are none, and L_cls and L_ens are left out.
     alpha: `[R]`, the ensemble's weights before the softmax.
     kind: One of `DISTILLATIONS`.
     label_smoothing: Of the classification terms; the distillation has none.
     class_weights: float `[K]`, of the classification terms; None: all 1.
+    teacher: Logits `[B, K]` of a frozen network.
+    teacher_weight: See `from_teacher`.
+    temperature: See `from_teacher`.
 
   Returns:
-    The total, and `cross_entropy` `[R]`, `ensemble` `[]` and `distillation` `[R]`, which add up to it.
+    The total, and `cross_entropy` `[R]`, `ensemble` `[]`, `distillation` `[R]` and `teacher` `[R + 1]`, as far as they
+    are there, which add up to it.
 
   Raises:
-    ValueError: A shape or type is not that, such as one-hot labels; or the kind is unknown.
+    ValueError: A shape or type is not that, such as one-hot labels; the kind is unknown; or there is nothing to learn.
   """
+  _check(logits, labels, alpha, teacher)
+  ensemble, total, terms = ensemble_logits(logits, alpha), jnp.zeros((), logits.dtype), {}
+  if labels is not None:
+    terms['cross_entropy'] = cross_entropy(logits, labels, label_smoothing, class_weights)
+    terms['ensemble'] = cross_entropy(ensemble, labels, label_smoothing, class_weights)
+    total = terms['cross_entropy'].sum() + terms['ensemble']
+  terms['distillation'] = distillation(logits, ensemble, kind)
+  total += terms['distillation'].sum()
+  if teacher is not None:
+    terms['teacher'] = from_teacher(logits, ensemble, teacher, teacher_weight, temperature)
+    total += terms['teacher'].sum()
+  return total, terms
+
+
+def _check(logits: Array, labels: Labels | None, alpha: Array, teacher: Array | None) -> None:
+  """Raises ValueError unless these are what `rsnet_loss` takes."""
   if logits.ndim != 3:
     raise ValueError(f'logits: got the shape {logits.shape}, expected [resolutions, batch, classes]')
-  for part in labels[:2] if isinstance(labels, Mixed) else (labels,):
+  if labels is None and teacher is None:
+    raise ValueError('labels: got None and no teacher, expected one of them to learn from')
+  for part in () if labels is None else labels[:2] if isinstance(labels, Mixed) else (labels,):
     if part.shape != logits.shape[1:2] or not jnp.issubdtype(part.dtype, jnp.integer):
       got = f'{part.dtype} {part.shape}'
       raise ValueError(f'labels: got {got}, expected the numbers of the classes, integers of shape {logits.shape[1:2]}')
   if alpha.shape != logits.shape[:1]:
     raise ValueError(f'alpha: got the shape {alpha.shape}, expected {logits.shape[:1]}, a number for each resolution')
-  ensemble = ensemble_logits(logits, alpha)
-  terms = {
-    'cross_entropy': cross_entropy(logits, labels, label_smoothing, class_weights),
-    'ensemble': cross_entropy(ensemble, labels, label_smoothing, class_weights),
-    'distillation': distillation(logits, ensemble, kind),
-  }
-  return terms['cross_entropy'].sum() + terms['ensemble'] + terms['distillation'].sum(), terms
+  if teacher is not None and teacher.shape != logits.shape[1:]:
+    raise ValueError(f'teacher: got logits of shape {teacher.shape}, expected {logits.shape[1:]}')

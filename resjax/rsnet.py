@@ -75,7 +75,9 @@ def make_loss_fn(
   """Returns `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`.
 
   `metrics` are scalars: `loss`, and per resolution `loss_224` (cross-entropy), `distillation_224` and `top1_224`, with
-  `loss_ensemble` and `top1_ensemble`.
+  `loss_ensemble` and `top1_ensemble`. A teacher, whose logits `[B, K]` are the batch's `teacher`, adds `teacher_224`
+  and `agreement_224` (the share of images on which both say the same), of the ensemble too, and `labels`, 1 or 0:
+  whether they count. Where they do not, there is no cross-entropy and no top-1.
 
   Args:
     model: A plain network.
@@ -88,7 +90,8 @@ def make_loss_fn(
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
     variables = {'params': params, 'batch_stats': batch_stats}
     logits, batch_stats = train_logits(model, config, variables, batch, key)
-    loss, metrics = loss_of_logits(config, logits, train_labels(config, batch, key), params['alpha'])
+    labels, teacher = train_labels(config, batch, key), batch.get('teacher')
+    loss, metrics = loss_of_logits(config, logits, labels, params['alpha'], teacher)
     return loss, (batch_stats, metrics)
 
   return loss_fn
@@ -137,8 +140,10 @@ def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = s
   return images if mixture is None else mixing.mix(images, mixture)
 
 
-def train_labels(config: ConfigDict, batch: Batch, key: Array) -> losses.Labels:
-  """Returns the labels of what `train_images` returns; arguments as there."""
+def train_labels(config: ConfigDict, batch: Batch, key: Array) -> losses.Labels | None:
+  """Returns the labels of what `train_images` returns, None where they do not count; arguments as there."""
+  if not config.teacher.labels:
+    return None
   mixture = _mixture(config, batch, key)
   return batch['label'] if mixture is None else mixing.mixed_labels(batch['label'], mixture)
 
@@ -161,17 +166,18 @@ def class_weights(config: ConfigDict) -> Array | None:
 
 
 def loss_of_logits(
-  config: ConfigDict, logits: Array, labels: losses.Labels, alpha: Array
+  config: ConfigDict, logits: Array, labels: losses.Labels | None, alpha: Array, teacher: Array | None = None
 ) -> tuple[Array, dict[str, Array]]:
   """Returns the loss `[]` and its metrics, as `make_loss_fn` names them.
 
   Teachers are detached, so the gradient that a resolution's logits get is the same whether the others are constants.
 
   Args:
-    config: Reads `resolutions`, `distillation`, `label_smoothing` and `class_weights`.
+    config: Reads `resolutions`, `distillation`, `label_smoothing`, `class_weights` and `teacher`.
     logits: `[R, B, K]`, highest resolution first.
-    labels: int `[B]`, or of mixtures.
+    labels: int `[B]`, or of mixtures, or None.
     alpha: `[R]`.
+    teacher: Logits `[B, K]` of a frozen network, or None.
   """
   loss, terms = losses.rsnet_loss(
     logits,
@@ -180,14 +186,21 @@ def loss_of_logits(
     kind=config.distillation,
     label_smoothing=config.label_smoothing,
     class_weights=class_weights(config),
+    teacher=teacher,
+    teacher_weight=config.teacher.weight,
+    temperature=config.teacher.temperature,
   )
-  metrics = {'loss': loss, 'loss_ensemble': terms['ensemble']}
-  right = losses.hits(with_ensemble(logits, alpha).argmax(-1), labels)
-  for i, r in enumerate(config.resolutions):
-    metrics[f'loss_{r}'] = terms['cross_entropy'][i]
-    metrics[f'distillation_{r}'] = terms['distillation'][i]
-    metrics[f'top1_{r}'] = right[i].mean()
-  metrics['top1_ensemble'] = right[-1].mean()
+  metrics = {'loss': loss} | {f'distillation_{r}': terms['distillation'][i] for i, r in enumerate(config.resolutions)}
+  answers, names = with_ensemble(logits, alpha).argmax(-1), [*config.resolutions, 'ensemble']
+  if labels is not None:
+    costs, right = [*terms['cross_entropy'], terms['ensemble']], losses.hits(answers, labels).mean(-1)
+    for i, name in enumerate(names):
+      metrics |= {f'loss_{name}': costs[i], f'top1_{name}': right[i]}
+  if teacher is not None:
+    same = (answers == teacher.argmax(-1)[None]).mean(-1)
+    for i, name in enumerate(names):
+      metrics |= {f'teacher_{name}': terms['teacher'][i], f'agreement_{name}': same[i]}
+    metrics['labels'] = jnp.float32(labels is not None)
   return loss, metrics
 
 

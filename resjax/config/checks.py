@@ -29,6 +29,7 @@ _CHOICES = {
   'optimizer.name': ('sgd', 'adamw'),
   'optimizer.schedule': ('cosine', 'step', 'constant'),
   'optimizer.decay': ('kernels', 'all'),
+  'optimizer.statistics': ('batch', 'kept'),
   'parallel': ('shard_map', 'pmap'),
   'memory': ('joint', 'two_pass'),
 }
@@ -57,6 +58,9 @@ _RANGES: dict[str, _Check] = {
   'drnet.predictor.width': _POSITIVE,
   'model.num_classes': (lambda v: v > 1, '2 or more'),
   'model.width': _POSITIVE,
+  'teacher.resolution': _NOT_NEGATIVE,
+  'teacher.weight': _POSITIVE,
+  'teacher.temperature': _POSITIVE,
   'data.size': _NOT_NEGATIVE,
   'data.workers': _NOT_NEGATIVE,
   'data.threads': _POSITIVE,
@@ -125,6 +129,7 @@ def validate(config: ConfigDict) -> None:
     if not isinstance(pattern, str):
       raise ValueError(f"config.optimizer.freeze: got {pattern!r}, expected patterns of parameters such as 'stage1_*'")
   _validate_class_weights(config)
+  _validate_teacher(config)
   if config.method == 'drnet':
     _validate_drnet(config)
 
@@ -154,6 +159,32 @@ def _validate_class_weights(config: ConfigDict) -> None:
     )
 
 
+def _validate_teacher(config: ConfigDict) -> None:
+  """Raises ValueError if fields of the teacher, and of images without labels, contradict each other."""
+  teacher, unlabelled = config.teacher, config.data.source == 'images'
+  if teacher.checkpoint and config.method != 'rsnet':
+    raise ValueError(
+      f"config.teacher.checkpoint: got {teacher.checkpoint!r} with method={config.method!r}, expected method='rsnet'"
+    )
+  if teacher.checkpoint == 'init' and not config.init.checkpoint:
+    raise ValueError("config.init.checkpoint: got '', expected a workdir with teacher.checkpoint='init'")
+  if not teacher.checkpoint and not teacher.labels:
+    raise ValueError('config.teacher.labels: got False without a teacher, expected a teacher.checkpoint')
+  for field, off in (('label_smoothing', 0.0), ('class_weights', ())):
+    if not teacher.labels and config[field] != off:
+      raise ValueError(f'config.{field}: got {config[field]!r}, expected {off!r} with teacher.labels=False')
+  if unlabelled and not (teacher.checkpoint and not teacher.labels):
+    raise ValueError(
+      f"config.teacher: got checkpoint={teacher.checkpoint!r}, labels={teacher.labels} with data.source='images', "
+      'expected a workdir and labels=False: these images have no labels'
+    )
+  if bool(config.data.eval_dir) != unlabelled:
+    raise ValueError(
+      f'config.data.eval_dir: got {config.data.eval_dir!r} with data.source={config.data.source!r}, expected a folder '
+      "with <class>/*.jpg to score on with data.source='images', and nothing otherwise"
+    )
+
+
 def _validate_drnet(config: ConfigDict) -> None:
   """Raises ValueError if fields of DRNet contradict each other."""
   options, resolutions = config.drnet, tuple(config.resolutions)
@@ -174,6 +205,11 @@ def _validate_drnet(config: ConfigDict) -> None:
         f"config.optimizer.{field}: got {config.optimizer[field]}, expected () with method='drnet' (it has "
         'drnet.frozen and drnet.learning_rate_factor)'
       )
+  if config.optimizer.statistics != 'batch':
+    raise ValueError(
+      f"config.optimizer.statistics: got {config.optimizer.statistics!r}, expected 'batch' with method='drnet' (it has "
+      'drnet.frozen)'
+    )
   if options.tau_end > options.tau:
     raise ValueError(f'config.drnet.tau_end: got {options.tau_end}, expected at most tau = {options.tau}')
   size = options.predictor.size or PREDICTORS[options.predictor.name][1]

@@ -31,7 +31,9 @@ class Maker:
       record = self.source[index]
     except OSError as error:
       raise BadImage(error.strerror or str(error)) from error
-    label = record['label']
+    label = record.get('label')
+    if label is None:  # the whole source has none
+      return record['image'], -1
     if not 0 <= label < self.num_classes:
       raise ValueError(
         f'{self.source.name_of(index)}: label {label}, expected 0 to {self.num_classes - 1} '

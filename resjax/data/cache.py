@@ -18,6 +18,7 @@ __all__ = ['FolderCache', 'MemoryCache', 'cached']
 
 _SAMPLE = 32  # images that are read to estimate the size of all
 _LABEL = struct.Struct('<i')
+_NONE = -1  # there: an image without a label
 
 
 def cached(source: Any, where: str, identity: str, workers: int = 0) -> Any:
@@ -123,9 +124,10 @@ class FolderCache(_Cache):
     except FileNotFoundError:
       data = b''
     if len(data) > _LABEL.size:
-      return {'image': data[_LABEL.size :], 'label': _LABEL.unpack_from(data)[0]}
+      label = _LABEL.unpack_from(data)[0]
+      return {'image': data[_LABEL.size :]} | ({} if label == _NONE else {'label': label})
     example = self._source[index]
-    self._write(path, _LABEL.pack(example['label']) + example['image'])
+    self._write(path, _LABEL.pack(example.get('label', _NONE)) + example['image'])
     return example
 
   def room(self) -> int:

@@ -83,6 +83,12 @@ def _folder(config: ConfigDict, split: str) -> Source:
   return FolderSource(config.data.dir, split, (config.data.train_split, config.data.eval_split))
 
 
+def _images(config: ConfigDict, split: str) -> Source:
+  from resjax.data import unlabelled  # with Orbax, only where it is used
+
+  return unlabelled.create(config, split)
+
+
 def _scaled_digits(config: ConfigDict, split: str) -> Source:
   from resjax.data.scaled_digits import ScaledDigits
 
@@ -97,6 +103,7 @@ def _fake(config: ConfigDict, split: str) -> Source:
 SOURCES: dict[str, Callable[[ConfigDict, str], Source]] = {
   'tfds': _tfds,
   'folder': _folder,
+  'images': _images,
   'scaled_digits': _scaled_digits,
   'fake': _fake,
 }
@@ -130,14 +137,14 @@ class FolderSource:
     self.folder = _split_folder(root, split)
     if not self.folder.is_dir():
       raise FileNotFoundError(f'config.data.dir: no folder {self.folder}, expected {self.folder}/<class>/*.jpg')
-    self.class_names = _classes(self.folder)
+    self.class_names = classes_in(self.folder)
     if not self.class_names:
       raise ValueError(f'{self.folder}: no class folders, expected {self.folder}/<class>/*.jpg')
     self.num_classes = len(self.class_names)
     for other in (_split_folder(root, name) for name in splits):
       if other.is_dir():
         _check_same_classes(self.folder, self.class_names, other)
-    files = [_images(self.folder / name) for name in self.class_names]
+    files = [images_in(self.folder / name) for name in self.class_names]
     self.files = [name for names in files for name in names]
     self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int32), [len(f) for f in files])
 
@@ -198,21 +205,25 @@ def _split_folder(root: str, split: str) -> epath.Path:
   return short if split == 'validation' and not folder.is_dir() and short.is_dir() else folder
 
 
-def _classes(folder: epath.Path) -> tuple[str, ...]:
-  """The class folders of a split."""
+def classes_in(folder: epath.Path) -> tuple[str, ...]:
+  """Returns the class folders of a split, sorted."""
   names = (entry.name for entry in folder.iterdir() if entry.is_dir())
   return tuple(sorted(name for name in names if not name.startswith('.')))
 
 
 def _check_same_classes(folder: epath.Path, names: tuple[str, ...], other: epath.Path) -> None:
   """Refuses splits with different classes: their labels would mean different things."""
-  for name in sorted(set(names) ^ set(_classes(other))):
+  for name in sorted(set(names) ^ set(classes_in(other))):
     here, there = (folder, other) if name in names else (other, folder)
     raise ValueError(f'{here / name}: no such class in {there}, expected the same in both')
 
 
-def _images(folder: epath.Path) -> list[str]:
-  """The image files of a class; others are named in the log."""
+def images_in(folder: epath.Path) -> list[str]:
+  """Returns the image files of a folder, sorted; others are named in the log.
+
+  Raises:
+    ValueError: There are none.
+  """
   names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
   images = [name for name in names if name.lower().endswith(SUFFIXES)]
   if not images:

@@ -86,6 +86,9 @@ def need(config: ConfigDict, devices: list[jax.Device], per_chip: int, memory: f
   """
   if config.parallel != 'shard_map':
     raise ValueError(f"config.parallel: got {config.parallel!r}, expected 'shard_map' for a plan")
+  if config.teacher.checkpoint:
+    got = config.teacher.checkpoint
+    raise ValueError(f"config.teacher.checkpoint: got {got!r}, expected '' for a plan (a teacher is not counted)")
   mesh = Devices(config.parallel, devices)
   steps = max(1, TRAINING_IMAGES // (per_chip * len(devices)))
   _, fresh, train_step = run.make_training(config, mesh, steps, max(1, round(config.epochs * steps)))

@@ -67,11 +67,23 @@ def get_config() -> ConfigDict:
   # A head of another number of classes is always new.
   config.init.what = 'network'
 
+  # --- a teacher, whose answers are learned (docs/retarget.md) ---
+  config.teacher = ConfigDict()
+  # A workdir, of a run or imported: a frozen network of these classes, of any architecture; 'init': that of
+  # init.checkpoint, as it was; '': none.
+  config.teacher.checkpoint = ''
+  config.teacher.resolution = 0  # its input in pixels, resized from the largest crop; 0: its own largest
+  config.teacher.weight = 1.0  # of its term in the loss
+  config.teacher.temperature = 1.0  # divides its logits and ours in that term, which is multiplied by its square
+  config.teacher.labels = True  # False: labels do not count, as where there are none; no cross-entropy
+
   # --- the data ---
   config.data = ConfigDict()
-  config.data.source = 'tfds'  # 'tfds', 'folder', 'scaled_digits' or 'fake'
+  config.data.source = 'tfds'  # 'tfds', 'folder', 'images' (files without labels), 'scaled_digits' or 'fake'
   config.data.name = 'imagenet2012'  # tfds: the data set's name, optionally with config and version
   config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>; or gs://BUCKET/..
+  # images: what is scored, <class>/*.jpg, a class by its name or its number; dir itself holds the files without labels.
+  config.data.eval_dir = ''
   config.data.train_split = 'train'
   config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'
   config.data.size = 0  # fake: images in a split; scaled_digits: training images; 0: the source's own default
@@ -133,14 +145,18 @@ def get_config() -> ConfigDict:
   config.optimizer.weight_decay = 1e-4
   # 'kernels' (convolutions and the classifier's matrix) or 'all' (BatchNorm, biases and alpha too: the paper's).
   config.optimizer.decay = 'kernels'
-  # Pairs (pattern, factor): the learning rate's factor of parameters by path, such as 'stage1_block1/conv1/kernel'; of
-  # several the first that matches. 0: they stay, and so do the statistics of a BatchNorm whose every parameter stays.
+  # Pairs (pattern, factor): the learning rate's factor of parameters by path, such as 'stage1_block1/conv1/kernel', or
+  # 'shared/*' and 'private/224/*'; of several the first that matches. 0: they stay, and so do the statistics of a
+  # BatchNorm whose every parameter stays.
   config.optimizer.rates = ()
   # Patterns of parameters that stay, such as ('conv1/*', 'bn1/*', 'stage1_*'): in front of `rates`, with the factor 0.
   config.optimizer.freeze = ()
   # The learning rate's factor from one block to the one before it, from the head down to the stem: below 1 early layers
   # change less, such as 0.8. It comes on top of `rates`.
   config.optimizer.layer_decay = 1.0
+  # 'batch': BatchNorm normalises by the batch, and its running statistics follow; 'kept': by the running statistics,
+  # which stay as they are.
+  config.optimizer.statistics = 'batch'
   config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
   # Above 0: an average of parameters and BatchNorm's statistics is kept and evaluated; its decay is warmed up.
   config.optimizer.ema_decay = 0.0

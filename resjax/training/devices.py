@@ -73,6 +73,10 @@ class Devices:
 
     return lambda variables, batch: jax.tree.map(rows, step(variables, batch))
 
+  def answer(self, body: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `f(fixed, batch)` over all devices: arrays [B, ...] that stay there, split as a batch is."""
+    return self._compile(body, P(AXIS), donate=())
+
   def _compile(self, body: Callable[..., Any], out: P, donate: tuple[int, ...]) -> Callable[..., Any]:
     if self.parallel == 'pmap':
       out_axes = 0 if out == P(AXIS) else None

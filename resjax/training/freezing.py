@@ -1,23 +1,26 @@
 """Parameters that stay as they are, or learn at rates of their own: by patterns of their paths, or by their depth."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from resjax.apply import Apply, linen
+from resjax.resolution import name as key_of
+from resjax.switchable import SHARED_SET
 
 Pairs = Sequence[tuple[str, float]]
 
 
 def plain_path(path: Sequence[Any]) -> str:
   """Returns a leaf's path in the plain network, 'stage1_block1/conv1/kernel', from that in the switchable one."""
-  names = [str(getattr(entry, 'key', entry)) for entry in path]
+  names = _names(path)
   return '/'.join(names[{'shared': 1, 'private': 2}.get(names[0], 0) :])
 
 
@@ -30,14 +33,32 @@ def pairs(optimizer: ConfigDict) -> Pairs:
   return (*((pattern, 0.0) for pattern in optimizer.freeze), *optimizer.rates)
 
 
-def factor_of(path: str, rates: Pairs) -> float:
+def _names(path: Sequence[Any]) -> list[str]:
+  """A path's parts."""
+  return [str(getattr(entry, 'key', entry)) for entry in path]
+
+
+def factor_of(path: str, rates: Pairs, full: Sequence[str] = ()) -> float:
   """Returns the learning rate's factor of a parameter: that of the first pattern that its path matches, else 1.
 
   Args:
     path: As of `plain_path`.
     rates: Patterns as in a shell, such as ('stage1_*', 0.1), each with its factor.
+    full: What its path in the switchable network may be, 'private/224/bn1/scale': patterns that begin with 'shared/'
+      or 'private/' may match it, too.
   """
-  return next((factor for pattern, factor in rates if fnmatch.fnmatchcase(path, pattern)), 1.0)
+  return next((factor for pattern, factor in rates if _matches(pattern, path, full)), 1.0)
+
+
+def _matches(pattern: str, path: str, full: Sequence[str]) -> bool:
+  """Whether a pattern means a parameter."""
+  paths = [path, *full] if pattern.startswith(('shared/', 'private/')) else [path]
+  return any(fnmatch.fnmatchcase(name, pattern) for name in paths)
+
+
+def _of_leaf(path: Sequence[Any], rates: Pairs) -> float:
+  """The factor of a leaf of `params`."""
+  return factor_of(plain_path(path), rates, ('/'.join(_names(path)),))
 
 
 def depths(model: nn.Module, resolution: int) -> dict[str, int]:
@@ -82,35 +103,65 @@ def labels(params: Any, optimizer: ConfigDict) -> Any:
   Raises:
     ValueError: A pattern matches no parameter: it would do nothing in silence.
   """
-  paths = [plain_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   rates, frozen_first = pairs(optimizer), len(optimizer.freeze)
   for number, (pattern, _) in enumerate(rates):
-    if not fnmatch.filter(paths, pattern):
+    if not any(_matches(pattern, plain_path(path), ['/'.join(_names(path))]) for path in paths):
       field = 'freeze' if number < frozen_first else 'rates'
       raise ValueError(
-        f'config.optimizer.{field}: got {pattern!r}, expected a pattern of some parameters, such as {paths[0]!r}'
+        f'config.optimizer.{field}: got {pattern!r}, expected a pattern of some parameters, such as '
+        f'{plain_path(paths[0])!r}'
       )
-  return jax.tree_util.tree_map_with_path(lambda path, _: label(factor_of(plain_path(path), rates)), params)
+  return jax.tree_util.tree_map_with_path(lambda path, _: label(_of_leaf(path, rates)), params)
 
 
-def frozen(model: nn.Module, rates: Pairs) -> nn.Module | Apply:
+def held(params: Any, rates: Pairs) -> Any:
+  """Returns parameters of which those with the factor 0 are constants: they cost no way back."""
+  if all(factor for _, factor in rates):
+    return params
+  return jax.tree_util.tree_map_with_path(lambda path, x: x if _of_leaf(path, rates) else stop_gradient(x), params)
+
+
+def holding(loss_fn: Callable[..., Any], rates: Pairs) -> Callable[..., Any]:
+  """Returns `loss_fn(params, ...)` with its parameters as of `held`."""
+  return lambda params, *rest: loss_fn(held(params, rates), *rest)
+
+
+def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Module | Apply:
   """Returns the network whose frozen normalisers run as at evaluation, and leave their statistics as they are.
 
-  Frozen is a module that keeps statistics and whose every parameter has the factor 0.
+  Frozen is a module that keeps statistics and whose every parameter has the factor 0, at the size of the images.
 
   Args:
     model: A plain network.
-    rates: As of `factor_of`; without a factor of 0 the model is returned as it is.
+    rates: As of `factor_of`.
+    statistics: 'kept': all of them run so; with 'batch' and no factor of 0 the model is returned as it is.
   """
-  if all(factor for _, factor in rates):
+  if statistics == 'batch' and all(factor for _, factor in rates):
     return model
+  run = linen(model)
+
+  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
+    sets = f'private/{key_of((images.shape[1], images.shape[2]))}', f'private/{SHARED_SET}'
+
+    def stays(path: str) -> bool:
+      return statistics == 'kept' or not factor_of(path, rates, [f'{name}/{path}' for name in sets])
+
+    with nn.intercept_methods(_interceptor(stays)):
+      return run(variables, images, train, **options)
+
+  return apply
+
+
+def _interceptor(stays: Any) -> Any:
+  """Makes normalisers run as at evaluation where `stays(path)` is true of their every parameter."""
 
   def interceptor(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
     module = context.module
     if context.method_name != '__call__' or not module.has_variable('batch_stats', 'mean'):
       return call(*args, **kwargs)
     prefix = '/'.join(module.path)
-    if any(factor_of(f'{prefix}/{name}', rates) for name in module.variables.get('params', {'statistics': None})):
+    if not all(stays(f'{prefix}/{name}') for name in module.variables.get('params', {'statistics': None})):
       return call(*args, **kwargs)
     if isinstance(module, nn.BatchNorm):
       if module.use_running_average is None:
@@ -119,10 +170,4 @@ def frozen(model: nn.Module, rates: Pairs) -> nn.Module | Apply:
       return call(*args, **kwargs)
     return call(*args, **kwargs | {'train': False, 'mask': None})
 
-  run = linen(model)
-
-  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
-    with nn.intercept_methods(interceptor):
-      return run(variables, images, train, **options)
-
-  return apply
+  return interceptor

@@ -11,7 +11,7 @@ from resjax import config as configuration
 from resjax import formats, macs, report
 from resjax.data import loader
 from resjax.paths import local
-from resjax.training import backbone, evaluate, extending, judge, optimizer
+from resjax.training import backbone, evaluate, extending, judge, optimizer, teaching
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
@@ -109,6 +109,7 @@ def resume(
     run, state = extending.extend(run, checkpoints, step, meta, workdir)
   else:
     configuration.check_same(meta, run.config, where)
+    teaching.check_same(meta, run.teacher, workdir)
     run = continued(run, tuple(meta.get('history', ())))
     state = checkpoints.restore(run.state_shapes(), step)
     if jax.process_index() == 0:
@@ -245,4 +246,5 @@ def _meta(run: Run, seconds: float, step: int) -> dict[str, Any]:
     'images': reached.images,
     'epochs': reached.epochs,
     'history': list(run.history),
+    'teacher': run.teacher and run.teacher.digest,
   }

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from resjax import drnet, models, rsnet
 from resjax.data import labels, loader, sources
-from resjax.training import freezing, optimizer, state, step, two_pass
+from resjax.training import freezing, optimizer, state, step, teaching, two_pass
 from resjax.training.devices import Devices
 
 # The module of each method: init, make_loss_fn, make_eval_fn; pretraining, backbone and rates, what training asks it.
@@ -42,6 +42,7 @@ class Run:
     steps_per_epoch: Whole batches in the training split.
     total_steps: Batches in the run; those after `begin` are a multiple of `config.optimizer.accumulate`.
     history: What came before where the run was extended, oldest first, see `extending.entry`.
+    teacher: The frozen network whose answers are learned, or None.
   """
 
   config: ConfigDict
@@ -56,6 +57,7 @@ class Run:
   steps_per_epoch: int
   total_steps: int
   history: tuple[dict[str, Any], ...] = ()
+  teacher: teaching.Teacher | None = None
 
   @property
   def begin(self) -> Begin:
@@ -83,6 +85,7 @@ def build(config: ConfigDict) -> Run:
   total_steps = _updates(config, config.epochs * steps_per_epoch)
   weights = labels.class_weights(config, train_source)
   model, fresh, train_step = make_training(config, devices, steps_per_epoch, total_steps, weights)
+  teacher = teaching.load(config, devices)
   return Run(
     config=config,
     devices=devices,
@@ -91,10 +94,11 @@ def build(config: ConfigDict) -> Run:
     eval_source=eval_source,
     fresh_state=lambda: devices.create(fresh, jax.random.key(config.seed)),
     state_shapes=lambda: devices.shapes(fresh, jax.random.key(config.seed)),
-    train_step=train_step,
+    train_step=teaching.taught(train_step, teacher, config, devices),
     eval_step=devices.eval(METHODS[config.method].make_eval_fn(model, config)),
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
+    teacher=teacher,
   )
 
 
@@ -123,7 +127,7 @@ def continued(run: Run, history: tuple[dict[str, Any], ...]) -> Run:
     run,
     fresh_state=lambda: run.devices.create(fresh, jax.random.key(config.seed)),
     state_shapes=lambda: run.devices.shapes(fresh, jax.random.key(config.seed)),
-    train_step=train_step,
+    train_step=teaching.taught(train_step, run.teacher, config, run.devices),
     total_steps=begin.step + added,
   )
 
@@ -145,6 +149,8 @@ def make_training(
 ) -> tuple[nn.Module, Callable[[jax.Array], state.TrainState], Callable[..., Any]]:
   """Returns the network, `fresh(key)`, the state before the first step, and the training step; needs no data.
 
+  With a teacher, the step's batch has an entry `teacher`, see `teaching.taught`.
+
   Args:
     config: As in resjax/recipes/default.py.
     devices: Where the step runs.
@@ -160,7 +166,8 @@ def make_training(
   config.class_weights = tuple(class_weights)
   model = models.from_config(config, axis_name=step.AXIS if config.sync_batch_norm else None)
   method = METHODS[config.method]
-  trained = freezing.frozen(model, freezing.pairs(config.optimizer))
+  rates = freezing.pairs(config.optimizer)
+  trained = freezing.frozen(model, rates, config.optimizer.statistics)
   depths = freezing.depths(model, config.resolutions[0]) if config.optimizer.layer_decay < 1 else None
   tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths)
   ema_decay = config.optimizer.ema_decay
@@ -173,6 +180,7 @@ def make_training(
     train_step = two_pass.make_train_step(trained, config, tx, devices)
   else:
     loss_fn = method.make_loss_fn(trained, config, total_steps=total_steps, axis_name=step.AXIS)
+    loss_fn = freezing.holding(loss_fn, rates)
     train_step = devices.train(
       step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay, parallel=devices.parallel, first=first)
     )

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import compiling, rsnet, switchable
 from resjax.apply import Apply
-from resjax.training import step
+from resjax.training import freezing, step
 from resjax.training.devices import Devices
 from resjax.training.state import TrainState
 
@@ -109,11 +109,13 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
     labels = rsnet.train_labels(config, batch, key)
 
     def loss_of(params: Any) -> Any:
+      params = freezing.held(params, freezing.pairs(config.optimizer))
       variables = {'params': params, 'batch_stats': batch_stats}
       logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
       changed = switchable.set_of(variables, config.resolutions[place])
       rows = _with_row(logits, logits_here, place, len(config.resolutions))
-      loss, _ = rsnet.loss_of_logits(config, rows, labels, stop_gradient(params['alpha']))
+      alpha = stop_gradient(params['alpha'])
+      loss, _ = rsnet.loss_of_logits(config, rows, labels, alpha, batch.get('teacher'))
       return loss, ({changed: statistics[changed]}, rows)
 
     # On varying parameters each device has a gradient of its own: one mean over devices serves all resolutions.
@@ -133,7 +135,8 @@ def _update(config: ConfigDict, tx: optax.GradientTransformation) -> Callable[..
     labels = rsnet.train_labels(config, batch, step.key_of(config.seed, state.step))
 
     def mean_loss(alpha: Array) -> Any:
-      loss, metrics = rsnet.loss_of_logits(config, logits, labels, alpha)
+      alpha = freezing.held({'alpha': alpha}, freezing.pairs(config.optimizer))['alpha']
+      loss, metrics = rsnet.loss_of_logits(config, logits, labels, alpha, batch.get('teacher'))
       return jax.lax.pmean(loss, AXIS), metrics
 
     (_, metrics), of_alpha = jax.value_and_grad(mean_loss, has_aux=True)(state.params['alpha'])

@@ -1,0 +1,168 @@
+"""Images without labels in one folder, to learn from a teacher; class folders beside them, to be scored on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from resjax import checkpoint
+from resjax.data.sources import classes_in, images_in
+from resjax.paths import path_of
+
+__all__ = ['ClassFolders', 'FlatFolder', 'create', 'labels_of']
+
+
+def create(config: ConfigDict, split: str) -> 'FlatFolder | ClassFolders':
+  """Opens the images without labels, or those that are scored.
+
+  Args:
+    config: Reads data, model.num_classes, and the teacher's workdir, which knows the names of the classes.
+    split: `data.train_split` or `data.eval_split`.
+
+  Raises:
+    ValueError: It is no such split; the folder is not as it should be.
+    FileNotFoundError: A folder is missing.
+  """
+  data, workdir = config.data, config.teacher.checkpoint
+  names = tuple(checkpoint.load_meta(config.init.checkpoint if workdir == 'init' else workdir)['class_names'])
+  names += tuple(map(str, range(len(names), config.model.num_classes)))
+  if split == data.train_split:
+    return FlatFolder(data.dir, names)
+  if split == data.eval_split:
+    return ClassFolders(data.eval_dir, names)
+  raise ValueError(
+    f"data.source 'images': got the split {split!r}, expected {data.train_split!r} or {data.eval_split!r}"
+  )
+
+
+class FlatFolder:
+  """The image files of one folder, in the order of their names; nobody says what they show.
+
+  Attributes:
+    num_classes: Of the teacher.
+    class_names: Of the teacher.
+    needed: None.
+  """
+
+  needed: np.ndarray | None = None
+
+  def __init__(self, folder: str, class_names: Sequence[str]):
+    """Lists the files.
+
+    Args:
+      folder: Local, or gs://BUCKET/FOLDER.
+      class_names: By label.
+
+    Raises:
+      FileNotFoundError: The folder is missing.
+      ValueError: It has no images.
+    """
+    self.folder = _folder(folder, 'config.data.dir', '*.jpg')
+    self.class_names, self.num_classes = tuple(class_names), len(class_names)
+    self.files = images_in(self.folder)
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return {'image': epath.Path(self.name_of(index)).read_bytes()}
+
+  def name_of(self, index: int) -> str:
+    """Returns the path of an example's file."""
+    return str(self.folder / self.files[index])
+
+
+class ClassFolders:
+  """Image files in `folder/class/`, where the classes are some of a network's.
+
+  Attributes:
+    num_classes: Of the network.
+    class_names: Of the network.
+    needed: None.
+  """
+
+  needed: np.ndarray | None = None
+
+  def __init__(self, folder: str, class_names: Sequence[str]):
+    """Lists the files.
+
+    Args:
+      folder: Holds the classes; local, or gs://BUCKET/FOLDER.
+      class_names: By label.
+
+    Raises:
+      FileNotFoundError: The folder is missing.
+      ValueError: It has no class folders, one has no images or is no class, see `labels_of`.
+    """
+    self.folder = _folder(folder, 'config.data.eval_dir', '<class>/*.jpg')
+    self.class_names, self.num_classes = tuple(class_names), len(class_names)
+    classes = classes_in(self.folder)
+    labels = labels_of(classes, self.class_names, str(self.folder))
+    found = [
+      (f'{name}/{file}', label) for name, label in zip(classes, labels) for file in images_in(self.folder / name)
+    ]
+    self.files = [name for name, _ in found]
+    self.labels = np.array([label for _, label in found], np.int32)
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return {'image': epath.Path(self.name_of(index)).read_bytes(), 'label': int(self.labels[index])}
+
+  def name_of(self, index: int) -> str:
+    """Returns the path of an example's file."""
+    return str(self.folder / self.files[index])
+
+
+def labels_of(folders: Sequence[str], class_names: Sequence[str], where: str) -> list[int]:
+  """Returns the labels that class folders stand for: by the names of the classes, else by their numbers.
+
+  As many folders as there are classes, none called as one, are taken in their order, as ImageNet's `n01440764`; that is
+  logged.
+
+  Args:
+    folders: Their names, sorted.
+    class_names: By label.
+    where: What messages call their place.
+
+  Raises:
+    ValueError: There are none; or one has a name that is no class's, or that of two.
+  """
+  if not folders:
+    raise ValueError(f'{where}: no class folders, expected {where}/<class>/*.jpg')
+  for known in (list(class_names), None):
+    found = [_label(name, known, len(class_names)) for name in folders]
+    if None not in found:
+      return [label for label in found if label is not None]
+  named = [name for name in folders if name in class_names or _label(name, None, len(class_names)) is not None]
+  if not named and len(folders) == len(class_names):
+    logging.warning('%s: %d folders are taken for the classes in their order', where, len(folders))
+    return list(range(len(folders)))
+  other = next(name for name in folders if _label(name, list(class_names), len(class_names)) is None)
+  count = list(class_names).count(other)
+  what = f'the name of {count} classes' if count > 1 else 'no class of the network'
+  raise ValueError(
+    f'{where}/{other}: {what}, expected all folders called by the names of its classes, such as {class_names[0]!r}, or '
+    f'all by their numbers, 0 to {len(class_names) - 1}'
+  )
+
+
+def _label(name: str, known: list[str] | None, count: int) -> int | None:
+  """The label of a folder, by the names of the classes or, without them, by its number."""
+  if known is not None:
+    return known.index(name) if known.count(name) == 1 else None
+  return int(name) if name.isdecimal() and int(name) < count else None
+
+
+def _folder(folder: str, field: str, wanted: str) -> epath.Path:
+  """The folder, which is there."""
+  if not folder:
+    raise ValueError(f'{field}: empty, expected a folder with {wanted}')
+  path = path_of(folder, field)
+  if not path.is_dir():
+    raise FileNotFoundError(f'{field}: no folder {path}, expected {path}/{wanted}')
+  return path

@@ -1,0 +1,145 @@
+"""A frozen network whose answers are learned: what it says of a batch is found before the step, which gets it as data.
+
+It is no part of the state: it is not trained, saved or given away, and a run that goes on reads it again.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax import Array
+from ml_collections import ConfigDict
+
+from resjax import preprocess, rsnet, trained
+from resjax.apply import Apply, run
+from resjax.network import digest_of
+from resjax.resolution import Resolution
+from resjax.switchable import Variables
+from resjax.training import step
+from resjax.training.devices import Devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A network at one resolution.
+
+  Attributes:
+    model: The plain network.
+    variables: Its ordinary ones, on the devices.
+    resolution: Of its input, in pixels.
+    normalize: As of `preprocess.Preprocessing`, its own.
+    digest: Of the variables and the resolution.
+  """
+
+  model: nn.Module | Apply
+  variables: Variables
+  resolution: Resolution
+  normalize: preprocess.Normalize
+  digest: str
+
+
+def load(config: ConfigDict, devices: Devices) -> Teacher | None:
+  """Returns the teacher that a config names, and says which it is; None where it names none.
+
+  Args:
+    config: Reads `teacher`, `init.checkpoint`, `model.num_classes` and `resolutions`.
+    devices: Where its arrays stand.
+
+  Raises:
+    FileNotFoundError: There is no checkpoint.
+    ValueError: It has other classes.
+  """
+  options = config.teacher
+  if not options.checkpoint:
+    return None
+  workdir = config.init.checkpoint if options.checkpoint == 'init' else options.checkpoint
+  try:
+    network = trained.read(workdir, sharding=devices.replicated).network
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'config.teacher.checkpoint: {error}') from None
+  if network.num_classes != config.model.num_classes:
+    raise ValueError(
+      f'config.teacher.checkpoint: {workdir} has {network.num_classes} classes, expected {config.model.num_classes}, '
+      'those of config.model.num_classes'
+    )
+  if options.checkpoint != 'init' and config.init.checkpoint:
+    _check_names(network.class_names, workdir, config.init.checkpoint)
+  resolution = options.resolution or network.resolutions[0]
+  alone, note = network.at(resolution)
+  if jax.process_index() == 0:
+    changed = '' if resolution == config.resolutions[0] else f', resized from crops of {config.resolutions[0]} px'
+    print(f'Teacher: {workdir}; {note}{changed}')
+  variables = jax.device_put(alone.view(resolution), devices.replicated)
+  digest = digest_of(variables, str(resolution))
+  return Teacher(network.model, variables, resolution, network.preprocessing.normalize, digest)
+
+
+def _check_names(names: tuple[str, ...], workdir: str, start: str) -> None:
+  """Refuses a teacher that has the classes of the start network in another order."""
+  ours = trained.load(start).class_names
+  if names != ours and sorted(names) == sorted(ours):
+    place = next(i for i, (a, b) in enumerate(zip(names, ours)) if a != b)
+    raise ValueError(
+      f'config.teacher.checkpoint: class {place} of {workdir} is {names[place]!r}, expected {ours[place]!r} as in '
+      f'{start}'
+    )
+
+
+def check_same(meta: dict[str, Any], teacher: Teacher | None, workdir: str | pathlib.Path) -> None:
+  """Raises ValueError where a saved run had another teacher.
+
+  Args:
+    meta: What was saved beside its state.
+    teacher: Of the run that goes on.
+    workdir: The run's.
+  """
+  if meta.get('teacher') != (teacher and teacher.digest):
+    raise ValueError(
+      f'config.teacher.checkpoint: holds another network than the one that taught the run in {workdir} so far, '
+      'expected the same'
+    )
+
+
+def taught(
+  train_step: Callable[..., Any], teacher: Teacher | None, config: ConfigDict, devices: Devices
+) -> Callable[..., Any]:
+  """Returns a training step that first adds the teacher's logits, `teacher` `[B, K]`, to its batch.
+
+  Args:
+    train_step: `train_step(state, batch) -> state, metrics`.
+    teacher: Whose answers they are; None: the step is returned as it is.
+    config: As of `make_answer_fn`.
+    devices: Where it runs.
+  """
+  if teacher is None:
+    return train_step
+  answers = devices.answer(make_answer_fn(teacher, config))
+
+  def step_with_answers(state: Any, batch: Any) -> Any:
+    return train_step(state, batch | {'teacher': answers((teacher.variables, state.step), batch)})
+
+  return step_with_answers
+
+
+def make_answer_fn(teacher: Teacher, config: ConfigDict) -> Callable[..., Array]:
+  """Returns `answer((variables, number), batch)`, logits `[B, K]`: of all that our largest resolution sees.
+
+  Args:
+    teacher: Whose model, resolution and normalisation are used.
+    config: Reads `seed` and what `rsnet.train_images` does.
+  """
+  seen = config.copy_and_resolve_references()
+  with seen.ignore_type():
+    seen.resolutions = (teacher.resolution, *config.resolutions[1:])
+    seen.data.normalize = teacher.normalize
+
+  def answer(fixed: tuple[Variables, Array], batch: Any) -> Array:
+    variables, number = fixed
+    largest = batch | {'images': batch['images'][:1]}
+    (images,) = rsnet.train_images(seen, largest, step.key_of(config.seed, number), slice(1))
+    return run(teacher.model, variables, images, train=False)[0]
+
+  return answer

@@ -1,0 +1,130 @@
+"""A flat folder of images without labels; class folders by the names or the numbers of a network's classes."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_teaching import flat, save, tiny
+
+from resjax import config as configuration
+from resjax import trained
+from resjax.data import loader, sources, unlabelled
+from resjax.training import loop
+
+pytestmark = pytest.mark.usefixtures('shallow')
+NAMES = ('ant', 'bee', 'cat')
+
+
+def picture(seed):
+  buffer = io.BytesIO()
+  Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)).save(buffer, 'JPEG')
+  return buffer.getvalue()
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+  """Twenty files in one folder; two classes of three, by their numbers, in another."""
+  root = tmp_path_factory.mktemp('photos')
+  (root / 'flat' / 'inside').mkdir(parents=True)
+  for i in range(20):
+    (root / 'flat' / f'{i:02d}.jpg').write_bytes(picture(i))
+  for name in ('002', '000'):
+    (root / 'scored' / name).mkdir(parents=True)
+    for i in range(3):
+      (root / 'scored' / name / f'{i}.jpg').write_bytes(picture(i))
+  return root
+
+
+@pytest.fixture(scope='module')
+def start(shallow, tmp_path_factory):
+  return save(tmp_path_factory.mktemp('runs') / 'start', tiny(resolutions=(16,)), NAMES)
+
+
+def make_config(photos, start, **fields):
+  fields = {
+    'init.checkpoint': str(start), 'teacher.checkpoint': 'init', 'teacher.labels': False, 'data.source': 'images',
+    'data.dir': str(photos / 'flat'), 'data.eval_dir': str(photos / 'scored'),
+  } | fields  # fmt: skip
+  config = tiny(**fields)
+  configuration.validate(config)
+  return config
+
+
+def test_files_of_one_folder_have_no_labels(photos, start, tmp_path):
+  config = make_config(photos, start)
+  source = sources.create(config, 'train')
+  assert (len(source), source.num_classes, source.class_names) == (20, 3, NAMES)
+  assert source[3] == {'image': picture(3)} and source.name_of(3).endswith('flat/03.jpg')
+  config.data.cache = str(tmp_path)
+  for cache in (sources.create(config, 'train'), sources.create(config, 'train')):  # written, then read
+    batch = next(loader.train_batches(cache, config))
+    np.testing.assert_array_equal(batch['label'], np.full(8, -1))
+
+
+def test_class_folders_are_scored_as_the_networks_classes(photos, start):
+  source = sources.create(make_config(photos, start), 'validation')
+  assert [source[i]['label'] for i in range(len(source))] == [0, 0, 0, 2, 2, 2]
+  assert source.class_names == NAMES and source.num_classes == 3
+  assert source.name_of(4).endswith('scored/002/1.jpg') and source[4]['image'] == picture(1)
+
+
+def test_any_other_split_is_refused(photos, start):
+  with pytest.raises(ValueError, match="^data.source 'images': got the split 'test', expected 'train' or 'validation'"):
+    sources.create(make_config(photos, start), 'test')
+
+
+def test_a_run_on_images_without_labels(photos, start, tmp_path):
+  """The largest size is scored as the teacher is; the result knows the teacher's classes."""
+  rates = (('shared/*', 0.0), ('private/16/*', 0.0))
+  results = loop.train_and_evaluate(make_config(photos, start, **{'optimizer.rates': rates}), tmp_path)
+  network, before = trained.load(tmp_path), trained.load(start)
+  assert network.class_names == NAMES and results['resolutions']['16']['images'] == 6
+  a, b = flat(network.view(16)), flat(before.view(16))
+  assert a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.mark.parametrize(
+  ('folders', 'names', 'labels'),
+  [
+    (('bee', 'ant'), NAMES, [1, 0]),
+    (('2', '001'), NAMES, [2, 1]),
+    (('1', '0'), ('1', '0'), [0, 1]),  # names come before numbers
+    (('n01', 'n02', 'n03'), NAMES, [0, 1, 2]),
+  ],
+)
+def test_folders_stand_for_classes_by_name_or_by_number(folders, names, labels):
+  assert unlabelled.labels_of(folders, names, 'here') == labels
+
+
+@pytest.mark.parametrize(
+  ('folders', 'names', 'message'),
+  [
+    ((), NAMES, '^here: no class folders, expected here/<class>/'),
+    (('ant', 'dog'), NAMES, "^here/dog: no class of the network, expected all .* such as 'ant', .* numbers, 0 to 2$"),
+    (('0', '3'), NAMES, '^here/0: no class of the network'),
+    (('ant', '1'), NAMES, '^here/1: no class of the network'),
+    (('ant', 'bee', 'dog'), NAMES, '^here/dog: no class'),
+    (('crane', 'ant'), ('crane', 'ant', 'crane'), '^here/crane: the name of 2 classes, expected'),
+  ],
+)
+def test_folders_that_are_no_classes_are_refused(folders, names, message):
+  with pytest.raises(ValueError, match=message):
+    unlabelled.labels_of(folders, names, 'here')
+
+
+@pytest.mark.parametrize(
+  ('fields', 'error', 'message'),
+  [
+    ({'data.dir': ''}, ValueError, '^config.data.dir: empty, expected a folder with [*].jpg$'),
+    ({'data.dir': '/nowhere/x'}, FileNotFoundError, '^config.data.dir: no folder /nowhere/x, expected '),
+  ],
+)
+def test_folders_that_are_not_there_are_named(photos, start, fields, error, message):
+  with pytest.raises(error, match=message):
+    sources.create(make_config(photos, start, **fields), 'train')
+
+
+def test_a_folder_without_images_is_refused(photos, start):
+  with pytest.raises(ValueError, match='flat/inside: no images, expected files named'):
+    sources.create(make_config(photos, start, **{'data.dir': str(photos / 'flat' / 'inside')}), 'train')
