@@ -278,7 +278,12 @@ def test_patterns_of_a_size_or_of_what_is_shared():
     'shared': {'conv1': {'kernel': 1.0}},
     'private': {'16': {'bn1': {'scale': 1.0}}, '8': {'bn1': {'scale': 1.0}}},
   }
-  found = lambda *rates: flat(freezing.labels(params, rates))
+  made = default.get_config().optimizer
+
+  def found(*rates):
+    made.rates = rates
+    return flat(freezing.labels(params, made))
+
   assert found(('shared/*', 0.0), ('private/8/*', 0.5)) == {
     'shared/conv1/kernel': 'x0', 'private/16/bn1/scale': 'x1', 'private/8/bn1/scale': 'x0.5'
   }  # fmt: skip
