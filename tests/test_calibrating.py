@@ -14,6 +14,7 @@ from resjax.routing.random import Random
 
 NETWORK = networks.tiny()
 ADVICE = r'; calibrate first: resjax calibrate --workdir='
+BY_HAND = r'; calibrate first: classifier\.calibrate\(images\)$'
 
 
 def columns(count=50):
@@ -23,6 +24,7 @@ def columns(count=50):
 
 @pytest.fixture
 def written(tmp_path):
+  (tmp_path / 'checkpoints').mkdir()
   calibrating.write(tmp_path, NETWORK, columns())
   return tmp_path
 
@@ -40,7 +42,7 @@ def test_what_is_written_is_read_bit_for_bit(written):
   for name, column in columns().items():
     np.testing.assert_array_equal(found[name], column)
     assert found[name].dtype == column.dtype
-  assert [path.name for path in written.iterdir()] == ['dial.npz']
+  assert sorted(path.name for path in written.iterdir()) == ['checkpoints', 'dial.npz']
   with np.load(written / 'dial.npz') as file:
     assert int(file['format']) == formats.FORMAT and str(file['network']) == NETWORK.digest
 
@@ -140,6 +142,9 @@ def test_a_damaged_one_is_refused(written, damage):
 
 
 def test_none_is_told_with_what_to_do(tmp_path):
+  with pytest.raises(FileNotFoundError, match=rf'dial\.npz: not there, and a budget needs it{BY_HAND}'):
+    calibrating.read(tmp_path, NETWORK)
+  (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(FileNotFoundError, match=rf'dial\.npz: not there, and a budget needs it{ADVICE}'):
     calibrating.read(tmp_path, NETWORK)
 

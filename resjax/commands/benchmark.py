@@ -91,8 +91,6 @@ def check(options: argparse.Namespace) -> None:
   for name in others:
     if getattr(options, name) is not None:
       raise ValueError(f'--{name}: got {getattr(options, name)} with --{mine}, expected it with the other alone')
-  if options.workdir and options.fields:
-    raise ValueError(f'{options.fields[0]}: got with --workdir, expected with --config alone')
   for name, known in (('scopes', benchmark.SCOPES), ('routers', DIALLED)):
     for word in (getattr(options, name) or next(iter(known))).split(','):
       if word not in known:

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'images', nargs='*', metavar='IMAGE', help=f"{shared.IMAGES}; default: images of the run's own data"
   )
   shared.add_workdir(parser)
+  shared.add_data(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,7 +55,10 @@ def of_run(config: Any, workdir: str) -> list[Any]:
 
   origin = checkpoint.load_meta(workdir).get('origin')
   if origin and config.data.source == 'tfds' and not config.data.dir:
-    raise ValueError(f'IMAGE: none given, and {workdir} holds an imported network; expected files or folders')
+    raise ValueError(
+      f'IMAGE: none given, and {workdir} holds an imported network; expected files or folders: '
+      f'resjax calibrate IMAGE ... --workdir={workdir}'
+    )
   split = config.eval.calibration_split
   if split:
     return images.of_source(sources.create(config, split))

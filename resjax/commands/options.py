@@ -14,6 +14,12 @@ from rich.progress import Progress, track
 
 from resjax.resolution import Resolution, name, parse
 
+# Fields of a run's config that may be set where its network is used.
+_DATA = (
+  *('data.source', 'data.name', 'data.dir', 'data.train_split', 'data.eval_split', 'data.size', 'data.cache'),
+  'eval.calibration_split',
+)
+
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
@@ -45,18 +51,33 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--runtime', choices=('xla', 'onnx'), help='what runs the network: onnx needs resjax[ort] (xla)')
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+  """Lets fields say where the data are, for a run whose data were elsewhere, and for an imported network."""
+  parser.set_defaults(config=None)
+  parser.epilog = 'Other data than the run has are named as --config.data.source=folder --config.data.dir=DIR.'
+
+
 def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
-  """Returns the classifier that the options name, and the config of the run that trained it."""
+  """Returns the classifier that the options name, and the config of the run that trained it.
+
+  Raises:
+    ValueError: A field is set that is none of `_DATA`; and as of `trained.read`.
+  """
+  for field in options.fields:
+    name = field.removeprefix('--config.').partition('=')[0]
+    if field.startswith('--config.') and name not in _DATA:
+      raise ValueError(f'{field}: got with --workdir, expected some of {", ".join(_DATA)} (where the data are)')
   from absl import logging
 
-  from resjax import compiling, trained
+  from resjax import compiling, recipes, trained
   from resjax.inference import Classifier
 
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
   found = trained.read(options.workdir, step=options.step)
   options_of_engine = {'max_batch': options.max_batch, 'dtype': options.dtype, 'runtime': options.runtime}
-  return Classifier(found.network, workdir=options.workdir, **options_of_engine), found.config
+  config = recipes.with_fields(found.config, options.fields)
+  return Classifier(found.network, workdir=options.workdir, **options_of_engine), config
 
 
 def resolution(text: str) -> Resolution:

@@ -18,6 +18,7 @@ from resjax.routing import Budget
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   shared.add_workdir(parser)
+  shared.add_data(parser)
   parser.add_argument('--out', help='the page; default: report.html in the workdir')
   parser.add_argument('--images', type=shared.positive, default=10_000, help='that are scored at most (10000)')
   parser.add_argument('--rounds', type=shared.positive, default=5, help='of the measurement of seconds (5)')
@@ -70,6 +71,7 @@ def made(options: argparse.Namespace, classifier: Any, config: Any) -> dict[str,
   changed = {k: v for k, v in fields.items() if default.get(k) != v}
   given = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
            if name not in ('command', 'fields') and value is not None]  # fmt: skip
+  given += options.fields
   identity = classifier.engines.engine.runtime.identity
   return {
     'title': results.title({'method': values['method'], 'config': values}),

@@ -127,7 +127,8 @@ def read(workdir: pathlib.Path, network: Network) -> dict[str, np.ndarray]:
     ValueError: It is of another network or other sizes or inputs of it, damaged, or of a newer version.
   """
   path = workdir / FILE
-  advice = f'calibrate first: resjax calibrate --workdir={workdir}'
+  of_run = (workdir / 'checkpoints').is_dir()  # else the network was made by hand
+  advice = 'calibrate first: ' + (f'resjax calibrate --workdir={workdir}' if of_run else 'classifier.calibrate(images)')
   if not path.is_file():
     raise FileNotFoundError(f'{path}: not there, and a budget needs it; {advice}')
   try:

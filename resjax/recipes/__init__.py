@@ -32,7 +32,7 @@ def make(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
   """
   name, *argument = str(recipe).split(':', 1)
   module = importlib.import_module(f'resjax.recipes.{name}') if name in NAMES else _module_of(name)
-  return _with_fields(module.get_config(*argument), fields)
+  return with_fields(module.get_config(*argument), fields)
 
 
 def name_of(recipe: str | pathlib.Path) -> str:
@@ -63,8 +63,16 @@ def _module_of(file: str) -> types.ModuleType:
   return module
 
 
-def _with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
-  """The config with fields set as a command names them, in the types that they have."""
+def with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
+  """Returns a config, changed: with fields set as a command names them, in the types that they have.
+
+  Args:
+    config: With all fields of `default`.
+    fields: As `--config.FIELD=VALUE`.
+
+  Raises:
+    ValueError: There is no such field, or a value is not of the field's type.
+  """
   named = [field.partition('=')[::2] for field in fields]
   for name, _ in named:
     if '.' in name:

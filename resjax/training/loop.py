@@ -103,7 +103,10 @@ def resume(
   """
   meta = checkpoints.meta(step)
   if meta.get('origin'):
-    raise ValueError(f'workdir {workdir} holds an imported network, expected another --workdir to train in')
+    raise ValueError(
+      f'workdir {workdir} holds an imported network, expected another --workdir to train in, and '
+      f'--config.init.checkpoint={workdir} to start from it'
+    )
   where = f'workdir {workdir}'
   if extend and configuration.changed(configuration.to_json(configuration.complete(meta, where)), run.config):
     run, state = extending.extend(run, checkpoints, step, meta, workdir)
