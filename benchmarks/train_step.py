@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import operator
 import os
 import pathlib
 import platform
@@ -39,7 +40,7 @@ TORCH = {
   'compiled': {'channels_last': True, 'compiled': True},
 }
 # Parts of resjax/models/cpu.py by the name of `--without`: the function there, and XLA's own.
-PARTS = {'depthwise': ('depthwise', '_by_xla')}
+PARTS = {'depthwise': ('depthwise', '_by_xla'), 'max_pool': ('max_pool', 'nn.max_pool')}
 
 
 def parse() -> argparse.Namespace:
@@ -116,7 +117,7 @@ def resjax_step(options, without: str = '') -> Callable[[], float]:
     nonlocal state, compiled
     if compiled is None:
       function, own = PARTS[without] if without else ('depthwise', 'depthwise')
-      with mock.patch.object(cpu, function, getattr(cpu, own)):
+      with mock.patch.object(cpu, function, operator.attrgetter(own)(cpu)):
         compiled = step.lower(state, batch).compile()
     state, metrics = compiled(state, batch)
     jax.block_until_ready(state)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models import layers
+from resjax.models import cpu, layers
 
 
 class BasicBlock(nn.Module):
@@ -125,7 +125,7 @@ class ResNet(nn.Module):
     stem = functools.partial(layer, names=('conv1', 'bn1'), train=train, mask=mask)
     x = nn.relu(stem(images, features, kernel_size, stride))
     if not self.small_images:
-      x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
+      x = cpu.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
     for stage, blocks in enumerate(self.stages):
       for index in range(blocks):
         x = self.block(

@@ -1,8 +1,4 @@
-"""Convolutions that XLA's CPU compiler is slow at, written otherwise there: the same numbers to rounding.
-
-A depthwise convolution as a sum of shifted products is 8 to 10 times faster in whole networks than XLA's own on a CPU.
-Which of the two runs is decided where a program is compiled, so that one jaxpr is right on every platform.
-"""
+"""Depthwise convolutions: on a CPU, where XLA's own make a whole network ten times slower, as shifted products."""
 
 import functools
 from collections.abc import Sequence
@@ -12,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-NHWC = ('NHWC', 'HWIO', 'NHWC')
+from resjax.models.cpu import shifts
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Any, **options: Any) -> Array:
@@ -63,7 +59,9 @@ def _is_depthwise(lhs, rhs, strides, options):
   )
 
 
-def depthwise(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: Padding = ((1, 1), (1, 1))) -> Array:
+def depthwise(
+  x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: shifts.Padding = ((1, 1), (1, 1))
+) -> Array:
   """Returns a depthwise convolution, `[B, ceil((H + pads - h + 1) / stride), ..., C]`.
 
   On a CPU it and its gradients are sums of shifted products, elsewhere XLA's own.
@@ -125,76 +123,28 @@ def _by_xla(x, kernel, strides, padding):
   return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NHWC, feature_group_count=x.shape[-1])
 
 
-def _wide(x):
-  """A number in float32, or as it is where it is more precise: what sums are made in."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _padded(x, padding):
-  """Padded with zeros in height and width; negative: cut."""
-  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
-
-
-def _taps(x, kernel_size, strides, size):
-  """For each tap (i, j) of a kernel, what it sees of the padded x `[B, ., ., C]`: `[B, *size, C]`."""
-  for i in range(kernel_size[0]):
-    for j in range(kernel_size[1]):
-      start = (0, i, j, 0)
-      stop = [first + stride * (n - 1) + 1 for first, stride, n in zip((i, j), strides, size)]
-      yield (i, j), lax.slice(x, start, (x.shape[0], *stop, x.shape[3]), (1, *strides, 1))
-
-
 def _shifted(x, kernel, strides, padding):
   """The convolution: the sum over the kernel's taps of the shifted input times the tap."""
-  padded = _padded(x, padding)
-  size = [(n - k) // s + 1 for n, k, s in zip(padded.shape[1:3], kernel.shape, strides)]
-  weights = _wide(kernel)
-  products = (
-    _wide(seen) * weights[i : i + 1, j : j + 1] for (i, j), seen in _taps(padded, kernel.shape[:2], strides, size)
-  )
+  weights, padded = shifts.wide(kernel), shifts.padded(x, padding)
+  seen_by = shifts.taps(padded, kernel.shape[:2], strides)
+  products = (shifts.wide(seen) * weights[i : i + 1, j : j + 1] for (i, j), seen in seen_by)
   return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
 def _gradient_of_input(gradient, kernel, shape, strides, padding):
-  """The gradient of x: for each phase of the strides, the taps that met it times what came of them; interleaved."""
-  weights = _wide(kernel)
-  size = [-(-n // s) for n, s in zip(shape[1:3], strides)]  # of one phase
-  met = [
-    [_met(phase, k, s, p[0]) for phase in range(s)] for k, s, p in zip(kernel.shape, strides, padding)
-  ]  # per direction and phase: (tap, shift) of each
-  low, high = zip(*(_margins(m, n, o) for m, n, o in zip(met, size, gradient.shape[1:3])))
-  padded = _padded(gradient, list(zip(low, high)))
+  """The gradient of the convolution's x: for each tap that met a position, the tap times what came of it."""
+  weights = shifts.wide(kernel)
 
-  def phase(rows, columns):
-    total = jnp.zeros((shape[0], *size, shape[3]), weights.dtype)
-    for i, down in rows:
-      for j, across in columns:
-        top, left = down + low[0], across + low[1]
-        seen = lax.slice(padded, (0, top, left, 0), (shape[0], top + size[0], left + size[1], shape[3]))
-        total = total + _wide(seen) * weights[i : i + 1, j : j + 1]
-    return total.astype(gradient.dtype)
+  def term(i, j, seen):
+    return shifts.wide(seen) * weights[i : i + 1, j : j + 1]
 
-  rows = [jnp.stack([phase(a, b) for b in met[1]], 3) for a in met[0]]  # s times [B, h, w, s, C]
-  whole = jnp.stack(rows, 2).reshape(shape[0], size[0] * strides[0], size[1] * strides[1], shape[3])
-  return whole[:, : shape[1], : shape[2]]
-
-
-def _met(phase, kernel_size, stride, low):
-  """The taps that meet positions stride * q + phase of the input, each with d: they do so in the output's q + d."""
-  return [(i, (phase + low - i) // stride) for i in range(kernel_size) if (phase + low - i) % stride == 0]
-
-
-def _margins(met, size, outputs):
-  """How much the output's gradient `[outputs]` is padded before and after, so that all shifts are within it."""
-  shifts = [d for taps in met for _, d in taps] or [0]
-  return max(0, -min(shifts)), max(0, size - 1 + max(shifts) - (outputs - 1))
+  return shifts.pulled_back(term, (gradient,), shape, kernel.shape[:2], strides, padding).astype(gradient.dtype)
 
 
 def _gradient_of_kernel(x, gradient, shape, strides, padding):
   """The gradient of the kernel: for each tap, the sum over all positions of what it saw times what came of it."""
-  size = gradient.shape[1:3]
-  wide = _wide(gradient)
-  products = [_wide(seen) * wide for _, seen in _taps(_padded(x, padding), shape[:2], strides, size)]
+  wide, padded = shifts.wide(gradient), shifts.padded(x, padding)
+  products = [shifts.wide(seen) * wide for _, seen in shifts.taps(padded, shape[:2], strides)]
   sums = _sums(products)
   return jnp.stack(sums).reshape(shape).astype(x.dtype)
 
