@@ -34,6 +34,24 @@ def count(fn: Callable, *args) -> int:
   return _of_jaxpr(jax.make_jaxpr(fn)(*args))
 
 
+def by_scope(fn: Callable, *args) -> dict[str, int]:
+  """Returns the multiply-adds of `fn(*args)` by named scope, such as 'ResNet/stage1_block1/conv1'.
+
+  They add up to `count`. Flax names a scope for each module; what stands in none is under ''.
+
+  Args:
+    fn: a function of arrays that JAX can trace.
+    *args: pytrees of arrays or jax.ShapeDtypeStruct.
+
+  Raises:
+    ValueError: as of `count`.
+  """
+  found: dict[str, int] = {}
+  for scope, number in _scopes(jax.make_jaxpr(fn)(*args)):
+    found[scope] = found.get(scope, 0) + number
+  return found
+
+
 def of_model(model: nn.Module, resolution: Resolution) -> int:
   """Returns the multiply-adds of `model.apply(..., train=False)` for one image.
 
@@ -58,6 +76,16 @@ def of_model(model: nn.Module, resolution: Resolution) -> int:
 def _of_jaxpr(jaxpr):
   """The sum over the equations of a jaxpr."""
   return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _scopes(jaxpr):
+  """The scope and the multiply-adds of each equation that has any; of one without a scope, those of what it jits."""
+  for equation in jaxpr.eqns:
+    scope, inner = str(equation.source_info.name_stack), list(_jaxprs(equation.params))
+    if not scope and equation.primitive.name in ('jit', 'pjit') and len(inner) == 1:
+      yield from _scopes(inner[0])
+    elif number := _of_equation(equation):
+      yield scope, number
 
 
 def _of_equation(equation):

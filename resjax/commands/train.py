@@ -13,9 +13,11 @@ not known.
 import argparse
 import faulthandler
 import pathlib
+from typing import Any
 
 from resjax import config as configuration
 from resjax import recipes
+from resjax.recipes import default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--extend',
     action='store_true',
     help="go on with the workdir's run under this config; epochs: of the whole run",
+  )
+  parser.add_argument(
+    '--dry-run', action='store_true', help='print the config as it will be, and what the workdir holds; nothing is run'
   )
   parser.add_argument('--coordinator', help='several hosts: HOST:PORT of process 0')
   parser.add_argument('--processes', type=int, help='several hosts: how many processes; 1: do not look for a cluster')
@@ -43,6 +48,10 @@ def run(options: argparse.Namespace) -> None:
     raise ValueError('--config is missing, for example --config=quickstart')
   config = configuration.load(options.config, options.fields)
   workdir = options.workdir or pathlib.Path('runs', recipes.name_of(options.config))
+  if options.dry_run:
+    print('\n'.join(fields(config, recipes.make(options.config), default.get_config())))
+    print(f'\n--workdir={workdir}: {standing(config, workdir, options.extend)}')
+    return
 
   from absl import logging  # after what ends in a second where it is wrong
 
@@ -65,3 +74,52 @@ def run(options: argparse.Namespace) -> None:
     )
   except KeyboardInterrupt:
     hosts.leave(f'Stopped; what was saved in {workdir} is good: the same command goes on', 130)
+
+
+def fields(config: Any, recipe: Any, usual: Any) -> list[str]:
+  """Returns a line for each field of a config: its value, and where that differs the recipe's and the default one.
+
+  Args:
+    config: As it will be.
+    recipe: As the recipe alone makes it.
+    usual: The default.
+  """
+  now, then, always = (configuration.flatten(each) for each in (config, recipe, usual))
+  settings = {field: f'config.{field} = {value!r}' for field, value in now.items()}
+  width = max(len(setting) for setting in settings.values() if len(setting) < 60)
+  lines = []
+  for field, setting in settings.items():
+    set_here = [f'set here, {then[field]!r} in the recipe'] if now[field] != then.get(field) else []
+    not_usual = [f'default {always[field]!r}'] if field in always and always[field] != now[field] else []
+    said = '; '.join(set_here + not_usual)
+    lines.append(f'{setting:{width}}  # {said}' if said else setting)
+  return lines
+
+
+def standing(config: Any, workdir: str | pathlib.Path, extend: bool) -> str:
+  """Returns what a workdir holds, and what a config will make of it.
+
+  Raises:
+    ValueError: What it holds is damaged, or of a newer version.
+    OSError: The disk does not let it be read.
+  """
+  import jax
+
+  from resjax import checkpoint
+
+  jax.config.update('jax_platforms', 'cpu')  # accelerators stay free, and need not be there
+  try:
+    meta = checkpoint.load_meta(workdir)
+  except FileNotFoundError:
+    return 'holds no run yet' + ', expected one to extend' * extend
+  if meta.get('origin'):
+    return 'holds an imported network, expected another folder to train in'
+  stored = configuration.to_json(configuration.complete(meta, workdir))
+  changed = configuration.changed(stored, config)
+  held = f'holds a run, {"finished" if meta.get("finished") else "not finished"}, at step {meta["step"]}'
+  if not changed:
+    return f'{held}; it has this config'
+  if extend:
+    configuration.check_extension(changed, f'workdir {workdir}')
+  lines = [f'config.{field}: {old!r} -> {new!r}' for field, (old, new) in changed.items()]
+  return '\n  '.join([f'{held}; {"extended" if extend else "refused without --extend"}:', *lines])
