@@ -46,7 +46,7 @@ def render(results: dict[str, Any]) -> Group:
   the results have `groups`, a second table tells top-1 for each group of images; where routers say
   what they sent where, another one does.
   """
-  parts: list[RenderableType] = [_accuracy(results), Text(_caption(results), style='dim')]
+  parts: list[RenderableType] = [accuracy(results, results_lib.title(results)), Text(_caption(results), style='dim')]
   if any('share' in router for router in results.get('routers', {}).values()):
     parts += [Text(), _shares(results), Text(_routing(results), style='dim')]
   if results.get('groups'):
@@ -60,9 +60,14 @@ def macs_text(macs: float) -> str:
   return f'{macs / 1e9:.2f} G' if macs >= 1e9 else f'{macs / 1e6:.2f} M'
 
 
-def _accuracy(results: dict[str, Any]) -> Table:
-  """Multiply-adds and accuracy of each resolution, the ensemble and the routers."""
-  table = _table(results_lib.title(results))
+def accuracy(results: dict[str, Any], title: str) -> Table:
+  """Returns the table of multiply-adds and accuracy of each resolution, the ensemble and the routers.
+
+  Args:
+    results: Reads `resolutions`, `ensemble` where there are several, and `routers` where there are any.
+    title: Stands above.
+  """
+  table = _table(title)
   for column in ('resolution', 'multiply-adds', 'top-1 %', 'top-5 %'):
     table.add_column(column, justify='right')
   resolutions = results['resolutions']

@@ -1,0 +1,165 @@
+"""Scores a trained or imported network on images with labels: at each resolution, all together, and class by class.
+
+resjax evaluate --workdir=runs/mine
+resjax evaluate --workdir=runs/mobilenet --data=photos/val --resolution=160
+
+--data is a folder with a folder of images for each class, named as the network's classes or by their numbers; or a
+split of the run's own data, such as test or train[:10%]. Nothing is trained, and the run's results stay as they are.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from resjax.commands import options as shared
+
+_MOST_CLASSES = 12  # that are printed; classes.csv has all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Describes the arguments."""
+  shared.add_workdir(parser)
+  parser.add_argument(
+    '--data', help="a folder of class folders, or a split of the run's data; default: data.eval_split"
+  )
+  parser.add_argument('--resolution', type=shared.resolution, help='this one alone, trained or not: 160, or 128x192')
+  parser.add_argument('--out', help='folder of the tables and pictures; default: evaluation in the workdir')
+  parser.add_argument('--json', help='write the figures to this file; default: evaluation.json in that folder')
+  parser.add_argument(
+    '--mistakes', type=shared.positive, default=25, help='images that are named and shown (%(default)s)'
+  )
+
+
+def run(options: argparse.Namespace) -> None:
+  """Scores, shows and writes."""
+  from absl import logging
+
+  from resjax import compiling, trained
+  from resjax.measuring import evaluation
+
+  if options.json:
+    shared.check_writable(options.json)
+  logging.set_verbosity(logging.WARNING)
+  compiling.keep_compiled_programs()
+  found = trained.read(options.workdir, step=options.step)
+  network = found.network.with_dtype(options.dtype)
+  source, data = opened(options.data, found, options.workdir)
+  classes = _classes(network, source, data)
+  if options.resolution is not None:
+    network, note = network.at(options.resolution)
+    print(note, file=sys.stderr)
+  out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'evaluation')
+  out.mkdir(parents=True, exist_ok=True)
+  with shared.bar(len(source), 'scoring') as seen:
+    result = evaluation.evaluate(network, source, classes, max_batch=options.max_batch, seen=seen)
+  show(result, f'{options.workdir} on {data}')
+  numbers = pathlib.Path(options.json or out / 'evaluation.json')
+  figures = evaluation.summary(result) | {'workdir': str(options.workdir), 'step': found.step, 'data': data}
+  numbers.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+  write(result, figures['classes'], network, source, out, options.mistakes)
+  print(f'In {out}: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png; the figures in {numbers}')
+
+
+def opened(data: str | None, found: Any, workdir: str) -> tuple[Any, str]:
+  """Returns the images with labels that are meant, and what to call them.
+
+  Args:
+    data: A folder, or a split of the run's own data; None: the one that the run was scored on.
+    found: The network with its run, as of `trained.read`.
+    workdir: Where it is from.
+
+  Raises:
+    ValueError: There are no such data.
+    FileNotFoundError: They are not there.
+  """
+  from resjax.data import sources
+
+  config = found.config
+  if data is not None and (folder := pathlib.Path(data).expanduser()).is_dir():
+    return sources.FolderSource(str(folder.absolute().parent), folder.name), f'the folder {data}'
+  if found.origin and config.data.source == 'tfds' and not config.data.dir:
+    got = 'nothing' if data is None else f'{data!r}, no folder'
+    raise ValueError(f'--data: got {got}, and {workdir} holds an imported network; expected a folder of class folders')
+  split = data or config.data.eval_split
+  try:
+    return sources.create(config, split), f'the split {split}'
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'--data: got {split!r}, no folder, and as a split: {error}') from None
+
+
+def show(result: Any, title: str) -> None:
+  """Prints what was found: accuracy in each way, and class by class."""
+  from rich.table import Table
+  from rich.text import Text
+
+  from resjax.measuring import evaluation
+  from resjax.report import table
+
+  console = Console()
+  figures = evaluation.summary(result)
+  console.print()
+  console.print(table.accuracy(figures, title))
+  by_class = sorted(figures['classes'].items(), key=lambda item: item[1]['top1'][result.ways[0]])
+  shown = Table(title='top-1 % by class, the lowest first', title_justify='left', title_style='bold', box=None)
+  for column in ('class', 'images', *result.ways, 'most often taken for'):
+    shown.add_column(column, justify='right' if column in ('images', *result.ways) else 'left')
+  for name, entry in by_class[:_MOST_CLASSES]:
+    cells = (f'{100 * share:.1f}' for share in entry['top1'].values())
+    shown.add_row(Text(name), f'{entry["images"]:,}', *cells, Text(entry['taken_for'] or ''))
+  console.print(shown)
+  if len(by_class) > _MOST_CLASSES:
+    console.print(f'and {len(by_class) - _MOST_CLASSES} classes more in classes.csv', style='dim')
+  for name, reason in result.unreadable:
+    print(f'{name}: {reason}', file=sys.stderr)
+  unreadable = f'; {len(result.unreadable):,} could not be read' if result.unreadable else ''
+  console.print(
+    f'{len(result.labels):,} images, each once, each resolution from the full image{unreadable}', style='dim'
+  )
+
+
+def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: pathlib.Path, most: int) -> None:
+  """Writes the tables and pictures.
+
+  Args:
+    result: An `Evaluation`.
+    classes: Of its summary.
+    network: That was scored.
+    source: On which.
+    out: Folder of the files.
+    most: Mistakes that are named and shown.
+  """
+  from resjax.data.crops import evaluation_crops
+  from resjax.report import confusion, mistakes
+
+  names, way = result.class_names, result.ways[0]
+  matrix = result.confusion()
+  confusion.write(matrix, names, out / 'confusion.csv')
+  accuracy = f'top-1 {100 * result.top(1)[way]:.1f} % of {len(result.labels):,} images at {way} px'
+  confusion.draw(matrix, names, accuracy).savefig(out / 'confusion.png')
+  with open(out / 'classes.csv', 'w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(['class', 'images', *(f'top1_{name}' for name in result.ways), 'most_often_taken_for'])
+    for name, entry in classes.items():
+      shares = (f'{share:.6f}' for share in entry['top1'].values())
+      writer.writerow([name, entry['images'], *shares, entry['taken_for'] or ''])
+  rows = mistakes.surest(
+    result.labels, result.guesses[:, 0], result.ranks, result.odds[:, 0],
+    most=most, ways=result.ways, name_of=result.images.__getitem__, class_names=names,
+  )  # fmt: skip
+  mistakes.write(rows, out / 'mistakes.csv')
+  crop, numbers = evaluation_crops(network.preprocessing, network.resolutions[:1]), result.numbers
+  crops = [crop(source[int(numbers[row['number']])]['image'])[0] for row in rows]
+  title = f'The surest of the mistakes at {way} px: what it is, and what it was taken for'
+  mistakes.draw(rows, crops, title if rows else 'No mistakes').savefig(out / 'mistakes.png')
+
+
+def _classes(network: Any, source: Any, data: str) -> tuple[int, ...]:
+  """The network's class for each label of a source."""
+  from resjax.measuring import classes
+
+  return classes.match(network.class_names, source.class_names, f'--data: {data}')
