@@ -85,6 +85,7 @@ MOVED: dict[str, dict[str, str]] = {
     'oracle': 'resjax.routing.oracle.Oracle(costs, budget).choose(right)',
   },
   'resjax.measuring.speed': {'Way': 'resjax.measuring.speed.Contender'},
+  'resjax.report.charts': {'STYLES': 'resjax.routing.ROUTERS[name].style'},
   'resjax.switchable': {'check_resolutions': 'resjax.resolution.sides(resolution)'},
   'resjax.training.backbone': {'pretraining': 'resjax.drnet.pretraining(config)'},
   'resjax.training.devices': {'WAYS': "('shard_map', 'pmap')"},

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -33,12 +34,12 @@ def test_every_name_is_there_or_says_what_to_type():
 def test_what_moved_was_there_and_what_is_named_is_there_now(module):
   assert moved.MOVED[module].keys() <= set(NAMES[module])
   for now in moved.MOVED[module].values():
-    parts = now.lstrip('=').split('(')[0].split('.')
+    parts = re.split(r'[(\[]', now.lstrip('='))[0].split('.')
     if parts[0] != 'resjax':
       continue
     places = ['.'.join(parts[:count]) for count in range(1, len(parts))]
     place = next(place for place in reversed(places) if importlib.util.find_spec(place))
-    assert pkgutil.resolve_name(f'{place}:{now.lstrip("=").split("(")[0][len(place) + 1 :]}') is not None
+    assert pkgutil.resolve_name(f'{place}:{".".join(parts)[len(place) + 1 :]}') is not None
 
 
 def run(code):

@@ -99,7 +99,7 @@ def by_router(engines: Engines, pool: Pool, router: Router, promote: bool | None
   chosen = routed(pool.crops[pool.rows(slots)], slots, promote=False)
   choice, macs = chosen.places, float(chosen.macs.mean())
   ways = [Way(router.name, scope, routed, choice, macs) for scope in SCOPES if scope != 'network']
-  if router.name == Cascade.name:  # it reads the network's own logits: no network without it
+  if router.reads == Cascade.reads:  # it reads the network's own logits: no network without it
     return ways
 
   def alone(batch: Any, slots: np.ndarray) -> None:

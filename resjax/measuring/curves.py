@@ -29,7 +29,7 @@ def curves(
   """
   costs = tuple(map(float, engines.macs))
   names = names_of(engines)
-  found = {'static': [point(Fixed(costs, place), seen, names) for place in range(len(costs))]}
+  found = {Fixed.name: [point(Fixed(costs, place), seen, names) for place in range(len(costs))]}
   for name in engines.routers:
     found[name] = []
     for target in targets:
@@ -38,7 +38,7 @@ def curves(
       except ValueError:
         continue
       found[name].append({'target': float(target), **point(router, seen, names)})
-  found['oracle'] = [
+  found[Oracle.name] = [
     {'target': float(target), **point(Oracle(costs, target), seen, names)} for target in targets if target >= min(costs)
   ]
   return found

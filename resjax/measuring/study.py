@@ -18,6 +18,7 @@ from resjax.routing import Budget, Columns, Dialled
 from resjax.routing.fixed import Fixed
 from resjax.routing.known import Known
 from resjax.routing.oracle import Oracle, smallest_right
+from resjax.routing.random import Random
 from resjax.routing.score import score as scored_choice
 from resjax.routing.score import share
 
@@ -192,13 +193,13 @@ def _resolutions(classifier: Classifier, table: Columns) -> list[dict[str, Any]]
 def _curves(engines: Engines, reference: Columns, scored: Scored) -> dict[str, list[dict[str, Any]]]:
   """Accuracy and cost of every router at every budget, and what is known to be needed, where the source knows."""
   found = curves.curves(engines, reference, scored.table, budgets(engines))
-  for name in set(engines.routers) - {'random'}:
-    shares = curves.recovered(found[name], found['random'], found['oracle'])
+  for name in set(engines.routers) - {Random.name}:
+    shares = curves.recovered(found[name], found[Random.name], found[Oracle.name])
     found[name] = [point | {'recovered': share} for point, share in zip(found[name], shares)]
   if 'needed' in scored.table:
     known = Known(tuple(map(float, engines.macs)), tuple(engines.engine.resolutions))
     if known.knows(scored.table['needed']):
-      found['known'] = [curves.point(known, scored.table, curves.names_of(engines))]
+      found[Known.name] = [curves.point(known, scored.table, curves.names_of(engines))]
   return found
 
 
@@ -276,15 +277,15 @@ def _contenders(found: dict[str, Any], engines: Engines, reference: Columns) -> 
   """What is timed: every resolution, every second budget of each router, and the oracle."""
   costs = tuple(map(float, engines.macs))
   contenders = [
-    speed.Contender('static', point['top1'], Fixed(costs, place), place=place)
-    for place, point in enumerate(found['static'])
+    speed.Contender(Fixed.name, point['top1'], Fixed(costs, place), place=place)
+    for place, point in enumerate(found[Fixed.name])
   ]
   for name in engines.routers:
     for point in found[name][::2]:
       router = calibrating.set_to(engines.router(name, reference), reference, point['target'])
       contenders.append(speed.Contender(name, point['top1'], router, target=point['target']))
-  distinct = {point['macs']: point for point in reversed(found['oracle'])}  # where all is bought, more buys nothing
+  distinct = {point['macs']: point for point in reversed(found[Oracle.name])}  # where all is bought, more buys nothing
   for point in reversed(distinct.values()):
     oracle = Oracle(costs, point['target'])
-    contenders.append(speed.Contender('oracle', point['top1'], oracle, target=point['target']))
+    contenders.append(speed.Contender(Oracle.name, point['top1'], oracle, target=point['target']))
   return contenders

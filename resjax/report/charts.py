@@ -10,10 +10,12 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
-from resjax.routing import DIALLED, ROUTERS
+from resjax import moved
+from resjax.routing import ROUTERS
+from resjax.routing.fixed import Fixed
+from resjax.routing.oracle import Oracle
 
-# By router: colour, marker. 'setting' is the router of the page's own budget.
-STYLES = {name: kind.style for name, kind in ROUTERS.items()} | {'setting': ('#2e9e7a', 'D')}
+_SETTING = ('#2e9e7a', 'D')  # the router of the page's own budget
 _INK = '#102030'  # stands for the page's own colour
 _BLUES = ('#1b4f91', '#4c8fd6', '#a8cdf0', '#7fb8a4', '#e0c48a', '#d99873')
 
@@ -29,10 +31,11 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
   lines = _by_milliseconds(study) if timed else _by_macs(study)
   figure, axes = _figure(5.8, 4.1)
   for name, points in ((name, points) for name, points in lines.items() if points):
-    color, marker = STYLES[name]
+    kind = ROUTERS.get(name)
+    color, marker = kind.style if kind else _SETTING
     label = f'{study["setting"]["router"]}, {study["setting"]["how"]}' if name == 'setting' else name
-    line = {'oracle': '--', 'random': ':'}.get(name, '-')
-    size = 7 if name in ('static', 'setting', 'known') else 5
+    line = kind.line if kind else '-'
+    size = 5 if any('target' in point for point in study['curves'].get(name, ())) else 7
     xs, ys, *ends = zip(*points)
     axes.plot(xs, ys, line, color=color, linewidth=1.6, alpha=0.35 if timed else 1)
     axes.plot(xs, ys, marker, color=color, markersize=size, label=label)
@@ -51,7 +54,7 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
 
 def shares(study: dict[str, Any]) -> Markup:
   """Returns where each router sends the images at each of its budgets: a panel for each router, bars that add up."""
-  names = [name for name in (*DIALLED, 'oracle') if study['curves'].get(name)]
+  names = [name for name, points in study['curves'].items() if points and 'target' in points[0]]
   figure = mpl_figure.Figure(figsize=(10, 2.6), layout='constrained')
   panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
   largest = study['resolutions'][0]['macs']
@@ -85,7 +88,7 @@ def reliability(study: dict[str, Any]) -> Markup:
     middles = [(b['low'] + b['high']) / 2 for b in bins]
     axes.bar(middles, [0.25 * b['images'] / most for b in bins], width * 0.9, color=_INK, alpha=0.18)
     axes.plot([0, 1], [0, 1], ':', color=_INK, linewidth=1)
-    color = _BLUES[place % len(_BLUES)] if place < 2 else STYLES['static'][0]
+    color = _BLUES[place % len(_BLUES)] if place < 2 else Fixed.style[0]
     axes.plot([b['confidence'] for b in bins], [b['accuracy'] for b in bins], 'o-', color=color, markersize=4)
     axes.set_title(f'{entry["pixels"]} px, ECE {100 * entry["ece"]:.1f} %', fontsize=10, color=_INK)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='confidence')
@@ -96,9 +99,9 @@ def reliability(study: dict[str, Any]) -> Markup:
 
 def _by_macs(study: dict[str, Any]) -> dict[str, list[tuple[float, ...]]]:
   """(multiply-adds, top-1 in %) of every router's budgets, and of the setting; the oracle's at what it may spend."""
-  lines = {name: study['curves'][name] for name in STYLES if name in study['curves']}
+  lines = {name: study['curves'][name] for name in ROUTERS if name in study['curves']}
   lines['setting'] = [study['setting']]
-  spent = {name: 'target' if name == 'oracle' else 'macs' for name in lines}
+  spent = {name: 'target' if name == Oracle.name else 'macs' for name in lines}
   return {name: [(point[spent[name]], 100 * point['top1']) for point in lines[name]] for name in lines}
 
 
@@ -146,3 +149,6 @@ def _svg(figure: mpl_figure.Figure, name: str, description: str) -> Markup:
   inside = re.sub(r'<g id="[^"]+"', '<g', inside).replace(_INK, 'currentColor')
   inside = re.sub(r'font:[^;\"]*?([0-9.]+px)[^;\"]*', r'font-size: \1; font-family: inherit', inside)
   return Markup(f'<svg {box} role="img" aria-label="{escape(description)}">{inside}')
+
+
+moved.tell(globals())

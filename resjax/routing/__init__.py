@@ -39,4 +39,4 @@ def kind_of(name: str) -> type[Dialled]:
 
 def names_for(predictor: bool) -> tuple[str, ...]:
   """Returns the routers that a network with or without a predictor has all it takes for, the one to prefer first."""
-  return tuple(name for name in DIALLED if predictor or name != Predictor.name)
+  return tuple(name for name, kind in DIALLED.items() if predictor or kind.reads != Predictor.reads)

@@ -22,6 +22,7 @@ class Cascade(Dialled):
   name: ClassVar[str] = 'cascade'
   help: ClassVar[str] = "the network's own confidence, from the lowest resolution up"
   style: ClassVar[tuple[str, str]] = ('#e08e1b', '^')
+  reads: ClassVar[str] = 'odds'
 
   costs: tuple[float, ...]
   knob: float = 0.0
@@ -30,10 +31,6 @@ class Cascade(Dialled):
   def charged(self) -> np.ndarray:
     """See `Router`: this resolution and all below it were run."""
     return np.cumsum(np.asarray(self.costs, float)[::-1])[::-1]
-
-  def read(self, seen: Any) -> np.ndarray:
-    """The log-odds `[N, R]` of the likeliest class."""
-    return seen['odds']
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`; where no resolution is sure, the highest."""

@@ -22,6 +22,7 @@ class Detail(Dialled):
   name: ClassVar[str] = 'detail'
   help: ClassVar[str] = 'how much neighbouring pixels of the image differ'
   style: ClassVar[tuple[str, str]] = ('#9467bd', 'v')
+  reads: ClassVar[str] = 'energy'
 
   costs: tuple[float, ...]
   reference: np.ndarray

@@ -1,7 +1,7 @@
 """One resolution for all images: what routing is measured against."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,13 +20,10 @@ class Fixed(Router):
   name: ClassVar[str] = 'static'
   help: ClassVar[str] = 'one resolution for all images'
   style: ClassVar[tuple[str, str]] = ('#2f7ed8', 'o')
+  reads: ClassVar[str] = 'energy'  # any would do: how many images there are is all that counts
 
   costs: tuple[float, ...]
   place: int = 0
-
-  def read(self, seen: Any) -> np.ndarray:
-    """Any column `[N]`: how many images there are is all that counts."""
-    return seen['energy']
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`."""

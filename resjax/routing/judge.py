@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from resjax.routing import DIALLED
 from resjax.routing.cascade import Cascade
 from resjax.routing.dial import dialled, reachable
 from resjax.routing.known import Known
 from resjax.routing.oracle import Oracle
 from resjax.routing.predictor import Predictor
 from resjax.routing.random import shuffled
-from resjax.routing.router import Router
+from resjax.routing.router import Dialled, Router
 from resjax.routing.score import right_of, score, share
 
 Table = dict[str, np.ndarray]
@@ -33,8 +34,8 @@ def compare(
 
   Args:
     table: Of N images: `ranks` `[N, R + 1]`, `scores` and `odds` `[N, R]`, `label` `[N]`; where it is known also
-      `needed` `[N]`, the resolution that each image needs.
-    calibration: The same of other images, to set the cascade on; None: half of `table` each for the other.
+      `needed` `[N]`, the resolution that each image needs. Every router with a knob whose column is here is a rival.
+    calibration: The same of other images, to set the rivals on; None: half of `table` each for the other.
     costs: `[R]`, multiply-adds of an image at each resolution.
     own: The predictor's multiply-adds for one image.
     resolutions: Highest first.
@@ -56,19 +57,22 @@ def compare(
   def judged(router: Router) -> dict[str, Any]:
     return score(router.choose(router.read(seen)), right, router.charged, names)
 
-  def cascaded(target: float) -> dict[str, Any]:
-    picked = crossed(cascade, seen['odds'], target, None if calibration is None else calibration['odds'])
-    return score(picked, right, cascade.charged, names)
+  def at_cost(rival: Dialled, target: float) -> dict[str, Any]:
+    picked = crossed(rival, rival.read(seen), target, None if calibration is None else rival.read(calibration))
+    return score(picked, right, rival.charged, names)
 
   found = {'predictor': judged(predictor)}
   found['random'] = _random(choice, right, predictor.charged, names, np.random.default_rng(seed))
-  found['cascade'] = cascaded(found['predictor']['macs'])
+  for name, kind in DIALLED.items():
+    if name not in found and kind.reads in table:
+      rival = kind.of(each, float(own), table if calibration is None else calibration)
+      found[name] = at_cost(rival, found['predictor']['macs'])
   found['oracle'] = judged(Oracle(each))
   result: dict[str, Any] = {'routers': found}
   if 'needed' in seen and known.knows(seen['needed']):
     found['known'] = judged(known)
     result['needed'] = _needed(choice, known.choose(known.read(seen)), right['top1'], names)
-  curve = [cascaded(target) for target in np.linspace(cascade.charged[-1], cascade.charged[0], _CURVE)]
+  curve = [at_cost(cascade, target) for target in np.linspace(cascade.charged[-1], cascade.charged[0], _CURVE)]
   result['cascade_curve'] = [[point['macs'], point['top1']] for point in curve]
   result['predictor'] = {'macs': own, 'mean_macs_without': found['predictor']['macs'] - own}
   present = {name: choice[table['label'] == label] for label, name in enumerate(class_names)}
@@ -77,24 +81,24 @@ def compare(
   return result
 
 
-def crossed(cascade: Cascade, odds: np.ndarray, target: float, calibration: np.ndarray | None) -> np.ndarray:
-  """Returns the choice int `[N]` of a cascade that other images have set to a mean cost, or to the nearest in reach.
+def crossed(router: Dialled, column: np.ndarray, target: float, calibration: np.ndarray | None) -> np.ndarray:
+  """Returns the choice int `[N]` of a router that other images have set to a mean cost, or to the nearest in reach.
 
   Args:
-    cascade: Its knob is not read.
-    odds: `[N, R]`, of the images that it chooses for.
+    router: Its knob is not read.
+    column: `[N, ...]`, what it reads of the images that it chooses for.
     target: Mean cost of an image.
-    calibration: `[M, R]`, of other images; None: each half of the images sets it for the other.
+    calibration: `[M, ...]`, of other images; None: each half of the images sets it for the other.
   """
 
-  def set_on(column: np.ndarray) -> Cascade:
-    return dialled(cascade, column, float(np.clip(target, *reachable(cascade, column))))
+  def set_on(others: np.ndarray) -> Dialled:
+    return dialled(router, others, float(np.clip(target, *reachable(router, others))))
 
   if calibration is not None:
-    return set_on(calibration).choose(odds)
-  choice = np.zeros(len(odds), int)
+    return set_on(calibration).choose(column)
+  choice = np.zeros(len(column), int)
   for half in (0, 1):
-    choice[half::2] = set_on(odds[1 - half :: 2]).choose(odds[half::2])
+    choice[half::2] = set_on(column[1 - half :: 2]).choose(column[half::2])
   return choice
 
 

@@ -20,13 +20,10 @@ class Known(Router):
   name: ClassVar[str] = 'known'
   help: ClassVar[str] = 'the resolution that each image is known to need'
   style: ClassVar[tuple[str, str]] = ('#c05a94', 'X')
+  reads: ClassVar[str] = 'needed'
 
   costs: tuple[float, ...]
   resolutions: tuple[Any, ...]
-
-  def read(self, seen: Any) -> np.ndarray:
-    """The pixels `[N]` that the images need."""
-    return seen['needed']
 
   def knows(self, needed: np.ndarray) -> bool:
     """Returns whether all these pixels are among the resolutions."""

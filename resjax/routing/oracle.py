@@ -20,13 +20,11 @@ class Oracle(Router):
   name: ClassVar[str] = 'oracle'
   help: ClassVar[str] = 'the answers themselves: the bound of all routers'
   style: ClassVar[tuple[str, str]] = ('#d64a41', '*')
+  line: ClassVar[str] = '--'
+  reads: ClassVar[str] = 'right'
 
   costs: tuple[float, ...]
   budget: float | None = None
-
-  def read(self, seen: Any) -> np.ndarray:
-    """Whether the network is right, bool `[N, R]`."""
-    return seen['right']
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`; where no resolution is right, the lowest.

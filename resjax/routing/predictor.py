@@ -1,7 +1,7 @@
 """DRNet's predictor as a router: the resolution with the highest score, dear ones at a handicap."""
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Predictor(Dialled):
   name: ClassVar[str] = 'predictor'
   help: ClassVar[str] = "the network's trained predictor, from a small copy of the image"
   style: ClassVar[tuple[str, str]] = ('#2e9e7a', 's')
+  reads: ClassVar[str] = 'scores'
 
   costs: tuple[float, ...]
   own: float = 0.0
@@ -36,10 +37,6 @@ class Predictor(Dialled):
   def charged(self) -> np.ndarray:
     """See `Router`."""
     return np.asarray(self.costs, float) + self.own
-
-  def read(self, seen: Any) -> np.ndarray:
-    """The predictor's scores `[N, R]`."""
-    return seen['scores']
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`; of equal scores the higher resolution's wins."""

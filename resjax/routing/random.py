@@ -21,6 +21,8 @@ class Random(Dialled):
   name: ClassVar[str] = 'random'
   help: ClassVar[str] = 'chance, whatever the image: what every other router must beat'
   style: ClassVar[tuple[str, str]] = ('#8a929b', 'P')
+  line: ClassVar[str] = ':'
+  reads: ClassVar[str] = 'draw'
 
   costs: tuple[float, ...]
   knob: float = 0.0

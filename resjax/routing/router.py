@@ -55,12 +55,16 @@ class Router(Protocol):
     name: Its key in `ROUTERS`.
     help: What it goes by, in a few words.
     style: Colour and marker in charts.
+    line: Between its points in charts, as Matplotlib writes it.
+    reads: The column that it goes by.
     costs: Of one image at each resolution, highest first, in any unit; the router's own cost is left out.
   """
 
   name: ClassVar[str]
   help: ClassVar[str]
   style: ClassVar[tuple[str, str]]
+  line: ClassVar[str] = '-'
+  reads: ClassVar[str] = ''
   costs: tuple[float, ...]
 
   @property
@@ -69,8 +73,8 @@ class Router(Protocol):
     return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
-    """The column `[N, ...]` that this router goes by, from `Columns` or from `Images`."""
-    ...
+    """The column `[N, ...]` that this router goes by, from `Columns` or from `Images`; as a rule as it stands there."""
+    return seen[self.reads]
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """The place of each image's resolution, int `[N]`, 0 for the highest."""
