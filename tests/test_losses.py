@@ -138,9 +138,45 @@ def test_unknown_distillation_is_refused():
     ({'labels': jnp.zeros(4)}, r'labels: got float32 \(4,\), expected the numbers'),
     ({'labels': jnp.zeros(1, int)}, r'labels: got int32 \(1,\), expected the numbers'),
     ({'alpha': jnp.ones(1)}, r'alpha: got the shape \(1,\), expected \(2,\), a number for each resolution'),
+    ({'labels': None}, r'labels: got None and no teacher, expected one of them to learn from'),
+    ({'teacher': jnp.zeros((4, 2))}, r'teacher: got logits of shape \(4, 2\), expected \(4, 3\)'),
   ],
 )
 def test_shapes_that_do_not_fit_are_refused_in_one_line(change, message):
   arguments = {'logits': jnp.zeros((2, 4, 3)), 'labels': jnp.zeros(4, int), 'alpha': jnp.ones(2)}
   with pytest.raises(ValueError, match=f'^{message}'):
     losses.rsnet_loss(**arguments | change)
+
+
+def test_a_teachers_term_has_its_closed_form(x64):
+  """Of `w T^2 KL(p_t || p_s)` softened by T: its value, and the gradients of logits and alpha."""
+  rng = np.random.default_rng(0)
+  z, t, alpha = rng.normal(size=(3, 4, 5)), 2 * rng.normal(size=(4, 5)), np.array([0.5, -1.0, 0.25])
+  weight, temperature = 0.7, 3.0
+  of = functools.partial(losses.rsnet_loss, kind='none', teacher_weight=weight, temperature=temperature)
+  softened = lambda x: np.exp(x / temperature) / np.exp(x / temperature).sum(-1, keepdims=True)
+  share = np.exp(alpha) / np.exp(alpha).sum()
+  z0 = np.einsum('r,rbk->bk', share, z)
+  p_t, everyone = softened(t), softened(np.concatenate([z, z0[None]]))
+  expected = weight * temperature**2 * (p_t * np.log(p_t / everyone)).sum(-1).mean(-1)
+  loss, terms = of(jnp.array(z), None, jnp.array(alpha), teacher=jnp.array(t))
+  assert set(terms) == {'distillation', 'teacher'}
+  np.testing.assert_allclose(terms['teacher'], expected, rtol=1e-12)
+  np.testing.assert_allclose(loss, expected.sum(), rtol=1e-12)
+  by_logits, by_alpha, by_teacher = jax.grad(lambda z, a, t: of(z, None, a, teacher=t)[0], argnums=(0, 1, 2))(
+    jnp.array(z), jnp.array(alpha), jnp.array(t)
+  )
+  np.testing.assert_allclose(by_logits, weight * temperature * (everyone[:3] - p_t) / 4, atol=1e-12)
+  error = weight * temperature * (everyone[3] - p_t)
+  np.testing.assert_allclose(by_alpha, share * np.einsum('bk,rbk->rb', error, z - z0).mean(-1), atol=1e-12)
+  assert not by_teacher.any()
+
+
+def test_a_teacher_stands_beside_labels_and_all_terms_add_up(x64):
+  logits, labels, alpha = arrays(CASES['five_resolutions'], np.float64)
+  plain, _ = losses.rsnet_loss(logits, labels, alpha)
+  total, terms = losses.rsnet_loss(logits, labels, alpha, teacher=logits[0])
+  assert set(terms) == {'cross_entropy', 'ensemble', 'distillation', 'teacher'}
+  np.testing.assert_allclose(total, plain + terms['teacher'].sum(), rtol=1e-12)
+  np.testing.assert_allclose(total, sum(term.sum() for term in terms.values()), rtol=1e-12)
+  np.testing.assert_allclose(terms['teacher'][0], 0, atol=1e-12)  # it is its own teacher
