@@ -185,7 +185,7 @@ def main() -> None:
   folders = {'nette1000': args.data / 'nette1000', 'photos152': photos152(args.data, args.workdir)}
   if 'as it comes' not in found['rows']:
     keep('as it comes', {'right': score(network, folders)})
-  if 'statistics re-estimated' not in found['rows']:
+  if not args.name and 'statistics re-estimated' not in found['rows']:
     images = folder_of(args.data, args.workdir, '', 0)
     keep('statistics re-estimated', {'right': score(recalibrated(network, images), folders)})
   trials = {args.name: (args.argument, args.images, args.count, args.steps, tuple(args.fields))} if args.name else {

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 from configs import default
 from resjax import checkpoint, models, preprocess, resize, rsnet, trained
 from resjax import config as configuration
+from resjax.data import loader
 from resjax.models.resnet import BasicBlock, ResNet
 from resjax.training import freezing, loop, run, teaching
 from resjax.training.checkpoints import Checkpoints
@@ -225,13 +226,29 @@ def test_what_is_read_at_resume_is_checked(start, tmp_path):
 def test_a_size_that_the_teacher_has_not_is_told_of(start, capsys):
   teacher = teaching.load(taught(start, **{'teacher.resolution': 12}), Devices())
   assert teacher.resolution == 12
-  assert f'Teacher: {start}; 12 px: BatchNorm of 16 px, resized from crops of 16 px' in capsys.readouterr().out
+  assert f'Teacher: {start}; 12 px: BatchNorm of 16 px' in capsys.readouterr().out
+
+
+def test_a_teacher_that_looks_closer_gets_crops_of_its_size(start):
+  config = taught(start, **{'teacher.resolution': 16, 'resolutions': (12, 8)})
+  teacher, parts = teaching.load(config, Devices()), run.build(config)
+  batch = next(loader.train_batches(parts.train_source, config))
+  assert [size.shape for size in batch['images']] == [(8, 16, 16, 3)]
+  answer = Devices().answer(teaching.make_answer_fn(teacher, config))
+  got = answer((teacher.variables, np.int32(0)), Devices().put(batch))
+  flips = np.asarray(preprocess.draw_flips(jax.random.fold_in(jax.random.key(0), 0), batch['index'], (12, 8), 'shared'))
+  images = np.where(flips[0][:, None, None, None], batch['images'][0][:, :, ::-1], batch['images'][0])
+  network = trained.load(start)
+  inputs = preprocess.prepare((images,), (16,), 'imagenet')[0]
+  np.testing.assert_allclose(got, network.model.apply(network.view(16), inputs, train=False), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
     ({'model.num_classes': 4}, r'^config.teacher.checkpoint: .* has 3 classes, expected 4, those of config.model.num'),
+    ({'resolutions': (12, 8)}, r'^config.teacher.resolution: got 0, and .* is of 16 px; expected at most 12, or more'),
+    ({'teacher.resolution': 24, 'data.pyramid': 'host'}, r'^config.teacher.resolution: got 24, .* at most 16'),
     ({'teacher.checkpoint': 'nowhere'}, r'^config.teacher.checkpoint: no checkpoints in nowhere, expected the workdir'),
   ],
 )

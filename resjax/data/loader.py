@@ -71,7 +71,8 @@ def train_batches(
 
   Returns:
     An iterator of dicts: `images`, a tuple of uint8 `[B, r, r, 3]`, one for each resolution
-    (`config.data.pyramid` 'host') or the largest alone ('device'); `label` int32 `[B]`; `index`
+    (`config.data.pyramid` 'host') or the largest alone ('device'), or the
+    teacher's size where that is larger; `label` int32 `[B]`; `index`
     int32 `[B]`, the number of the image in the source. An unreadable image is replaced by the next
     readable one of the source and reported, see `Batches`.
 
@@ -90,6 +91,8 @@ def train_batches(
     )
   rows = _rows(config.batch_size, index, count, devices, together)
   sizes = _sizes(config, data.pyramid)
+  if data.pyramid == 'device':  # a teacher may look closer than the network
+    sizes = (max(*sizes, config.teacher.resolution),)
   crop = functools.partial(
     train_crops,
     sizes=sizes,

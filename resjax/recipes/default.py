@@ -72,7 +72,8 @@ def get_config() -> ConfigDict:
   # A workdir, of a run or imported: a frozen network of these classes, of any architecture; 'init': that of
   # init.checkpoint, as it was; '': none.
   config.teacher.checkpoint = ''
-  config.teacher.resolution = 0  # its input in pixels, resized from the largest crop; 0: its own largest
+  # Its input in pixels, resized from the largest crop; 0: its own largest. Above ours, crops are made as large.
+  config.teacher.resolution = 0
   config.teacher.weight = 1.0  # of its term in the loss
   config.teacher.temperature = 1.0  # divides its logits and ours in that term, which is multiplied by its square
   config.teacher.labels = True  # False: labels do not count, as where there are none; no cross-entropy

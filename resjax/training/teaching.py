@@ -68,10 +68,14 @@ def load(config: ConfigDict, devices: Devices) -> Teacher | None:
   if options.checkpoint != 'init' and config.init.checkpoint:
     _check_names(network.class_names, workdir, config.init.checkpoint)
   resolution = options.resolution or network.resolutions[0]
+  if resolution > config.resolutions[0] and (not options.resolution or config.data.pyramid != 'device'):
+    raise ValueError(
+      f'config.teacher.resolution: got {options.resolution}, and {workdir} is of {network.resolutions[0]} px; expected '
+      f"at most {config.resolutions[0]}, or more, named, with data.pyramid='device': crops are then made as large"
+    )
   alone, note = network.at(resolution)
   if jax.process_index() == 0:
-    changed = '' if resolution == config.resolutions[0] else f', resized from crops of {config.resolutions[0]} px'
-    print(f'Teacher: {workdir}; {note}{changed}')
+    print(f'Teacher: {workdir}; {note}')
   variables = jax.device_put(alone.view(resolution), devices.replicated)
   digest = digest_of(variables, str(resolution))
   return Teacher(network.model, variables, resolution, network.preprocessing.normalize, digest)
