@@ -71,9 +71,8 @@ def train_batches(
 
   Returns:
     An iterator of dicts: `images`, a tuple of uint8 `[B, r, r, 3]`, one for each resolution
-    (`config.data.pyramid` 'host') or the largest alone ('device'), or the
-    teacher's size where that is larger; `label` int32 `[B]`; `index`
-    int32 `[B]`, the number of the image in the source. An unreadable image is replaced by the next
+    (`config.data.pyramid` 'host') or the largest alone ('device'), as large as a teacher's where
+    that is more; `label` int32 `[B]`; `index` int32 `[B]`, the number of the image in the source. An unreadable image is replaced by the next
     readable one of the source and reported, see `Batches`.
 
   Raises:
@@ -90,9 +89,7 @@ def train_batches(
       f'config.batch_size: {config.batch_size}, expected a multiple of {times}the {count * devices} devices{why}'
     )
   rows = _rows(config.batch_size, index, count, devices, together)
-  sizes = _sizes(config, data.pyramid)
-  if data.pyramid == 'device':  # a teacher may look closer than the network
-    sizes = (max(*sizes, config.teacher.resolution),)
+  sizes = _sizes(config, data.pyramid, config.teacher.resolution)
   crop = functools.partial(
     train_crops,
     sizes=sizes,
@@ -253,6 +250,6 @@ def _operations(config: ConfigDict) -> Callable[..., Any] | None:
   return None if kind == 'none' else functools.partial(augment.draw, kind=kind, count=int(count), strength=strength)
 
 
-def _sizes(config: ConfigDict, pyramid: str) -> tuple[int, ...]:
-  """The sizes that the host makes: all, or the largest alone."""
-  return tuple(config.resolutions) if pyramid == 'host' else (max(config.resolutions),)
+def _sizes(config: ConfigDict, pyramid: str, least: int = 0) -> tuple[int, ...]:
+  """The sizes that the host makes: all, or the largest alone, which is no less than the least."""
+  return tuple(config.resolutions) if pyramid == 'host' else (max(*config.resolutions, least),)
