@@ -72,8 +72,8 @@ def train_batches(
   Returns:
     An iterator of dicts: `images`, a tuple of uint8 `[B, r, r, 3]`, one for each resolution
     (`config.data.pyramid` 'host') or the largest alone ('device'), as large as a teacher's where
-    that is more; `label` int32 `[B]`; `index` int32 `[B]`, the number of the image in the source. An unreadable image is replaced by the next
-    readable one of the source and reported, see `Batches`.
+    that is more; `label` int32 `[B]`; `index` int32 `[B]`, the number of the image in the source. An
+    unreadable image is replaced by the next readable one of the source and reported, see `Batches`.
 
   Raises:
     ValueError: `config.batch_size` does not fit the devices or the source.
