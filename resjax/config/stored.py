@@ -23,6 +23,7 @@ FREE = (
   'data.max_bad_images',
   'eval',
   'log_steps',
+  'wandb',
   'checkpoint',
   'parallel',
   'memory',

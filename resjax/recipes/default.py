@@ -169,6 +169,9 @@ def get_config() -> ConfigDict:
 
   # --- what is kept ---
   config.log_steps = 50  # steps between lines of metrics
+  config.wandb = ConfigDict()
+  # The project of Weights & Biases that gets the metrics, too; '': none. Needs the extra wandb (docs/reliability.md).
+  config.wandb.project = ''
   config.checkpoint = ConfigDict()
   config.checkpoint.every_epochs = 1.0
   config.checkpoint.keep = 2  # the latest so many; the best one by eval/top1_mean is kept besides

@@ -11,7 +11,7 @@ from resjax import config as configuration
 from resjax import formats, macs, report
 from resjax.data import loader
 from resjax.paths import local
-from resjax.training import backbone, evaluate, extending, judge, optimizer, teaching
+from resjax.training import backbone, evaluate, extending, judge, optimizer, teaching, tracking
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
@@ -46,6 +46,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, exten
   """
   configuration.validate(config)
   workdir = local(workdir, 'workdir')
+  if jax.process_index() == 0:
+    tracking.check(config)
   if (results := finished(config, workdir, extend)) is not None:
     return results
   with Notice() as notice:
@@ -189,11 +191,12 @@ def train(
   evaluating = round(config.eval.every_epochs * run.steps_per_epoch) or total
   first = jax.process_index() == 0
   watch = Stopwatch(seconds)
+  tracker = tracking.Tracker(config, workdir) if first and config.wandb.project else None
   evaluated: tuple[dict[str, Any], evaluate.Table] = ({}, {})
   with (
     notice.patient(),
     contextlib.closing(_batches(run, start)) as batches,
-    MetricWriter(workdir, enabled=first, resume_step=start or None) as writer,
+    MetricWriter(workdir, enabled=first, resume_step=start or None, tracker=tracker) as writer,
     _progress(run, start, first) as progress,
   ):
     window = Window(writer, progress, config.log_steps)

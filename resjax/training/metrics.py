@@ -14,6 +14,8 @@ from rich import console as rich_console
 from rich import progress as rich_progress
 from tensorboardX import SummaryWriter
 
+from resjax.training.tracking import Tracker
+
 
 class MetricWriter:
   """Writes metrics as JSON lines and as TensorBoard events, without TensorFlow.
@@ -28,6 +30,7 @@ class MetricWriter:
   Args:
     workdir: Folder of the run, made where it is missing.
     enabled: False writes nothing and makes no file; pass `jax.process_index() == 0`.
+    tracker: Gets the scalars, too, and is closed with the files.
     resume_step: The step the run continues from: what a previous life wrote after it is dropped,
       so that no step stands twice. None starts anew and drops everything.
 
@@ -41,8 +44,10 @@ class MetricWriter:
     workdir: str | os.PathLike[str],
     enabled: bool = True,
     resume_step: int | None = None,
+    tracker: Tracker | None = None,
   ):
     self._lines = self._events = None
+    self._tracker = tracker
     if not enabled:
       return
     workdir = pathlib.Path(workdir)
@@ -77,6 +82,8 @@ class MetricWriter:
     self._lines.flush()
     for name, number in numbers.items():
       self._events.add_scalar(name, number, int(step))
+    if self._tracker is not None:
+      self._tracker.scalars(int(step), numbers)
 
   def image(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes an image to TensorBoard.
@@ -98,18 +105,25 @@ class MetricWriter:
       raise ValueError(f'image {name!r}: expected uint8 or floating point, got {image.dtype}')
     self._events.add_image(name, image, int(step), dataformats='HWC')
 
-  def close(self) -> None:
-    """Writes what is pending and closes the files; a second call does nothing."""
+  def close(self, whole: bool = True) -> None:
+    """Writes what is pending and closes the files; a second call does nothing.
+
+    Args:
+      whole: False where an error or a signal ends the run.
+    """
     if self._lines is not None and self._events is not None:
       self._lines.close()
       self._events.close()
       self._lines = self._events = None
+    if self._tracker is not None:
+      self._tracker.close(whole)
+      self._tracker = None
 
   def __enter__(self) -> 'MetricWriter':
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    self.close(whole=kind is None)
 
 
 def _number(name: str, value: object) -> float:
