@@ -84,8 +84,8 @@ def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[st
 
   Args:
     config: As a run's; read: model, resolutions, data.normalize, data.max_pixels, eval.interpolation,
-      eval.crop_fraction, and with method 'drnet' drnet.predictor.
-    variables: Of the switchable network, the predictor's included where the method is 'drnet'.
+      eval.crop_fraction, and with a predictor drnet.predictor.
+    variables: Of the switchable network, and of its predictor where it has one.
     class_names: By class index.
   """
   return Network(
@@ -94,5 +94,5 @@ def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[st
     resolutions=tuple(config.resolutions),
     preprocessing=Preprocessing.of_config(config),
     class_names=tuple(class_names),
-    predictor=predictor.from_config(config) if config.method == 'drnet' else None,
+    predictor=predictor.from_config(config) if 'predictor' in variables['params'] else None,
   )

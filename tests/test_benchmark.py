@@ -220,3 +220,11 @@ def test_bad_input_of_a_trained_network_is_one_line(arguments, message, tmp_path
   with pytest.raises(SystemExit, match=message) as error:
     cli.main(['benchmark', f'--workdir={tmp_path / "nothing"}', *arguments])
   assert str(error.value).startswith('error: ') and '\n' not in str(error.value)
+
+
+def test_a_recipe_whose_largest_size_is_below_the_predictors_is_measured_all_the_same():
+  """An RS-Net's recipe says nothing of a predictor: it looks at the largest size. Here the mix is what is refused."""
+  with pytest.raises(
+    SystemExit, match=r'^error: --mix: got 2 shares, expected one for each resolution of \(32, 16, 8\)$'
+  ):
+    cli.main(['benchmark', '--config=quickstart', '--mix=0.5,0.5'])

@@ -198,5 +198,12 @@ def test_of_many_budgets_the_latest_routers_are_kept(engines):
   assert again is not routers[0] and again == routers[0]
 
 
+def test_limits_are_in_the_unit_of_the_budget(engines):
+  high, low = engines.macs
+  for text, limits in (('0.1', f'{low / high:g} to 1'), ('12', f'{low:g} to {high:g}')):
+    with pytest.raises(ValueError, match=rf"^budget: got {text}, expected {limits} with router 'random'$"):
+      calibrating.for_budget(engines, 'random', columns(), Budget.parse(text))
+
+
 def test_the_limits_of_a_router(engines):
   assert calibrating.limits(Random((4.0, 1.0)), columns()) == (1.0, 4.0)

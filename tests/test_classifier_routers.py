@@ -41,8 +41,13 @@ def test_milliseconds_are_a_budget(network, photographs):
   assert classifier.router('random', ' 55 ms') is router is classifier.router('random', routing.Budget(55, 'ms'))
   if network.predictor is not None:
     assert classifier.router('predictor', '55ms').own == pytest.approx(1)
-  with pytest.raises(ValueError, match=r"budget: got 120, expected 10 to 100 with router 'random'"):
+  with pytest.raises(ValueError, match=r"^budget: got 120ms, expected 10ms to 100ms with router 'random'$"):
     classifier.router('random', '120ms')
+  high, low = classifier.network.macs
+  with pytest.raises(ValueError, match=rf"^budget: got 0\.1, expected {low / high:g} to 1 with router 'random'$"):
+    classifier.router('random', 0.1)
+  with pytest.raises(ValueError, match=rf"^budget: got 12, expected {low:g} to {high:g} with router 'random'$"):
+    classifier.router('random', 12)
 
 
 def test_a_dialled_router_is_made_once(network, photographs):

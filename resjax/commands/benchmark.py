@@ -141,16 +141,20 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   """Returns a fresh network with a predictor, images, the mix's ways, and what to say of it."""
   import jax
 
-  from resjax import compiling, drnet, models, trained
+  from resjax import compiling, drnet, models, recipes, trained
   from resjax import config as configuration
   from resjax.inference import Classifier
   from resjax.measuring import benchmark
   from resjax.measuring.pool import Pool, photographs
+  from resjax.models.predictor import PREDICTORS
 
   fields = [*options.fields, '--config.method=drnet', '--config.data.crops=same', '--config.shared_batch_norm=False']
   if options.resolutions is not None:
     sizes = numbers(options, 'resolutions', int, 'pixels such as 224,160,96', lambda r: r > 0)
     fields.append(f'--config.resolutions={sizes}')
+  made = recipes.make(options.config, fields)  # of an RS-Net the predictor is not meant: it looks at what there is
+  if not made.drnet.predictor.size and PREDICTORS[made.drnet.predictor.name][1] > made.resolutions[0]:
+    fields.append(f'--config.drnet.predictor.size={made.resolutions[0]}')
   config = configuration.load(options.config, fields)
   mix = mix_of(options, tuple(config.resolutions))
   options.mix = ','.join(f'{share:g}' for share in mix)

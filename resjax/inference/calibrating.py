@@ -76,7 +76,7 @@ class Calibration:
     """
     if (name, budget) not in self._routers:
       columns, target = self.columns, budget.target(max(self._network.macs))
-      router = set_to(engines.router(name, columns, timed=budget.timed), columns, target)
+      router = for_budget(engines, name, columns, budget)
       reached = mean_cost(router, router.read(columns))
       if abs(reached / target - 1) > _OFF:
         self._note(
@@ -173,6 +173,21 @@ def set_to(router: Dialled, columns: Columns, target: float) -> Dialled:
     ValueError: The router can't meet it.
   """
   return dialled(router, router.read(columns), target)
+
+
+def for_budget(engines: Engines, name: str, columns: Columns, budget: Budget) -> Dialled:
+  """Returns a network's router, set so that images like the calibration's meet a budget.
+
+  Raises:
+    ValueError: The network has no such router, or the router can't meet it; limits are in its unit.
+  """
+  largest = max(engines.macs)
+  router = engines.router(name, columns, timed=budget.timed)
+  try:
+    return set_to(router, columns, budget.target(largest))
+  except ValueError:
+    low, high = (budget.like(cost, largest) for cost in limits(router, columns))
+    raise ValueError(f'budget: got {budget}, expected {low} to {high} with router {name!r}') from None
 
 
 def limits(router: Dialled, columns: Columns) -> tuple[float, float]:

@@ -212,8 +212,7 @@ def _setting(
   router, how = engines.router(name, reference), 'as trained'
   if budget is not None or engines.scorer is None:
     allowed = Budget.parse(0.5 if budget is None else budget)
-    timed = engines.router(name, reference, timed=allowed.timed)
-    router, how = calibrating.set_to(timed, reference, allowed.target(max(engines.macs))), f'budget {allowed}'
+    router, how = calibrating.for_budget(engines, name, reference, allowed), f'budget {allowed}'
   choice = router.choose(router.read(scored.table))
   charged = engines.router(name, reference).charged  # in multiply-adds, whatever the budget is in
   found = scored_choice(choice, {'top1': scored.table['right']}, charged, curves.names_of(engines))

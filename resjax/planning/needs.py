@@ -172,7 +172,7 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   loss_fn = method.make_loss_fn(model, config)
   forward = macs.count(loss_fn, variables['params'], variables['batch_stats'], batch, key)
   back, again = 2 * forward, 0
-  if config.method == 'drnet' and config.drnet.frozen:
+  if method.rates(config).get('network') == 0:  # the predictor alone learns
     back = 2 * per_chip * drnet.predictor_of(config).macs
   if config.memory == 'two_pass' and config.distillation != 'none':
     again = per_chip * sum(macs.of_model(model, resolution) for resolution in config.resolutions[1:])

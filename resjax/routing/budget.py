@@ -54,5 +54,9 @@ class Budget:
     """
     return self.number * largest if self.unit == 'share' else self.number
 
+  def like(self, cost: float, largest: float) -> 'Budget':
+    """Returns the budget of the same unit whose target is a cost; arguments and units as of `target`."""
+    return dataclasses.replace(self, number=cost / largest if self.unit == 'share' else cost)
+
   def __str__(self) -> str:
     return f'{self.number:g}{"ms" if self.timed else ""}'
