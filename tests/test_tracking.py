@@ -1,4 +1,4 @@
-"""Metrics to Weights & Biases: what it is told, that a workdir is one run, and that no failure of it ends a training."""
+"""Metrics to Weights & Biases: what it is told, that a workdir is one run, that no failure of it ends a training."""
 
 import importlib.util
 import sys
