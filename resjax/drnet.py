@@ -229,11 +229,12 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
   """Returns `eval_fn(variables, batch)`: what every resolution and the predictor say of each image, without noise.
 
   It gives `ranks` int32 `[B, R + 1]`, as RS-Net's; `scores` float32 `[B, R]`, the predictor's, whose argmax is the
-  choice; `odds` float32 `[B, R]`, log-odds of the likeliest class at each resolution; and `label` int32 `[B]`.
+  choice; `odds` float32 `[B, R]`, log-odds of the likeliest class at each resolution; `label` int32 `[B]`; and what
+  `rsnet.guessed` does.
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `drnet.predictor`, `data.normalize` and `eval.interpolation`.
+    config: Reads `resolutions`, `drnet.predictor`, `data.normalize`, `eval.interpolation` and `eval.mistakes`.
   """
   resolutions = tuple(config.resolutions)
   predictor = predictor_of(config)
@@ -249,7 +250,7 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
       'scores': scores,
       'odds': log_odds(logits).T,
       'label': batch['label'],
-    }
+    } | rsnet.guessed(config, logits[0], batch['label'])
 
   return eval_fn
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from resjax import losses, mixing, preprocess, switchable
 from resjax.apply import Apply
+from resjax.routing.cascade import log_odds
 
 Batch = dict[str, Any]
 
@@ -205,13 +206,13 @@ def loss_of_logits(
 
 
 def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str, Array]]:
-  """Returns `eval_fn(variables, batch)`, which gives `ranks`, int32 `[B, R + 1]`.
+  """Returns `eval_fn(variables, batch)`, which gives `ranks`, int32 `[B, R + 1]`, and what `guessed` does.
 
   A rank is the place of the true class among the logits, 0 for right, at each resolution and last for the ensemble.
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `data.normalize` and `eval.interpolation`.
+    config: Reads `resolutions`, `data.normalize`, `eval.interpolation` and `eval.mistakes`.
   """
   resolutions = tuple(config.resolutions)
 
@@ -219,9 +220,25 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
     normalize, interpolation = config.data.normalize, config.eval.interpolation
     images = preprocess.prepare(batch['images'], resolutions, normalize, interpolation=interpolation)
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
-    return {'ranks': rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T}
+    ranks = rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T
+    return {'ranks': ranks} | guessed(config, logits[0], batch['label'])
 
   return eval_fn
+
+
+def guessed(config: ConfigDict, logits: Array, labels: Array) -> dict[str, Array]:
+  """Returns what mistakes are known by: `label` and `guess`, int `[B]`, and the guess's log-odds, `guess_odds`.
+
+  Empty where `eval.mistakes` is 0.
+
+  Args:
+    config: Reads `eval.mistakes`.
+    logits: `[B, K]`, of the largest resolution.
+    labels: int `[B]`.
+  """
+  if not config.eval.mistakes:
+    return {}
+  return {'label': labels, 'guess': logits.argmax(-1).astype(jnp.int32), 'guess_odds': log_odds(logits)}
 
 
 def with_ensemble(logits: Array, alpha: Array) -> Array:

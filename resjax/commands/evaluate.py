@@ -24,6 +24,7 @@ _MOST_CLASSES = 12  # that are printed; classes.csv has all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   shared.add_workdir(parser)
+  shared.add_data(parser)
   parser.add_argument(
     '--data', help="a folder of class folders, or a split of the run's data; default: data.eval_split"
   )
@@ -37,18 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   """Scores, shows and writes."""
-  from absl import logging
-
-  from resjax import compiling, trained
+  from resjax import checkpoint
+  from resjax.inference import runtimes
   from resjax.measuring import evaluation
 
   if options.json:
     shared.check_writable(options.json)
-  logging.set_verbosity(logging.WARNING)
-  compiling.keep_compiled_programs()
-  found = trained.read(options.workdir, step=options.step)
-  network = found.network.with_dtype(options.dtype)
-  source, data = opened(options.data, found, options.workdir)
+  classifier, config = shared.load(options)
+  network, meta = classifier.network, checkpoint.load_meta(options.workdir, step=options.step)
+  source, data = opened(options.data, config, options.workdir, imported=bool(meta.get('origin')))
   classes = _classes(network, source, data)
   if options.resolution is not None:
     network, note = network.at(options.resolution)
@@ -56,22 +54,25 @@ def run(options: argparse.Namespace) -> None:
   out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'evaluation')
   out.mkdir(parents=True, exist_ok=True)
   with shared.bar(len(source), 'scoring') as seen:
-    result = evaluation.evaluate(network, source, classes, max_batch=options.max_batch, seen=seen)
+    result = evaluation.evaluate(
+      network, source, classes, max_batch=options.max_batch, runtime=runtimes.named(options.runtime), seen=seen
+    )
   show(result, f'{options.workdir} on {data}')
   numbers = pathlib.Path(options.json or out / 'evaluation.json')
-  figures = evaluation.summary(result) | {'workdir': str(options.workdir), 'step': found.step, 'data': data}
+  figures = evaluation.summary(result) | {'workdir': str(options.workdir), 'step': meta['step'], 'data': data}
   numbers.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
   write(result, figures['classes'], network, source, out, options.mistakes)
   print(f'In {out}: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png; the figures in {numbers}')
 
 
-def opened(data: str | None, found: Any, workdir: str) -> tuple[Any, str]:
+def opened(data: str | None, config: Any, workdir: str, *, imported: bool) -> tuple[Any, str]:
   """Returns the images with labels that are meant, and what to call them.
 
   Args:
     data: A folder, or a split of the run's own data; None: the one that the run was scored on.
-    found: The network with its run, as of `trained.read`.
+    config: Of the run.
     workdir: Where it is from.
+    imported: Whether the network was imported; it has no data then, unless fields name some.
 
   Raises:
     ValueError: There are no such data.
@@ -79,10 +80,9 @@ def opened(data: str | None, found: Any, workdir: str) -> tuple[Any, str]:
   """
   from resjax.data import sources
 
-  config = found.config
   if data is not None and (folder := pathlib.Path(data).expanduser()).is_dir():
     return sources.FolderSource(str(folder.absolute().parent), folder.name), f'the folder {data}'
-  if found.origin and config.data.source == 'tfds' and not config.data.dir:
+  if imported and config.data.source == 'tfds' and not config.data.dir:
     got = 'nothing' if data is None else f'{data!r}, no folder'
     raise ValueError(f'--data: got {got}, and {workdir} holds an imported network; expected a folder of class folders')
   split = data or config.data.eval_split

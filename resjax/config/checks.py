@@ -76,6 +76,7 @@ _RANGES: dict[str, _Check] = {
   'data.mixup': _NOT_NEGATIVE,
   'data.cutmix': _NOT_NEGATIVE,
   'eval.every_epochs': _NOT_NEGATIVE,
+  'eval.mistakes': _NOT_NEGATIVE,
   'eval.crop_fraction': (lambda v: 0 < v <= 1, 'more than 0, at most 1'),
   'optimizer.learning_rate': _POSITIVE,
   'optimizer.step_epochs': _POSITIVE,

@@ -128,6 +128,9 @@ def get_config() -> ConfigDict:
   # drnet: the split that sets the cascade's threshold; empty: each half of data.eval_split sets the other's.
   config.eval.calibration_split = ''
   config.eval.interpolation = 'bilinear'  # of evaluation's resizing: or 'bicubic', as some pretrained networks want
+  # So many of the images that are wrong at the largest resolution, the surest first, stand in mistakes.csv after each
+  # evaluation, with what they were taken for; 0: there is no such file.
+  config.eval.mistakes = 0
   config.eval.crop_fraction = 0.875  # short side = int(resolution / crop_fraction), then the centre crop
 
   # --- optimisation ---

@@ -1,6 +1,7 @@
 """Scores every image of a split exactly once, at every resolution, and sums it up."""
 
 import contextlib
+import pathlib
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax.experimental import multihost_utils
 
 from resjax import drnet
 from resjax.data import loader
+from resjax.report import mistakes
 from resjax.routing.predictor import Predictor
 from resjax.routing.score import right_of
 from resjax.routing.score import score as score_of
@@ -18,12 +20,13 @@ from resjax.training.run import Run
 Table = dict[str, np.ndarray]
 
 
-def evaluate(run: Run, variables: Variables) -> tuple[dict[str, Any], Table]:
+def evaluate(run: Run, variables: Variables, workdir: str | pathlib.Path | None = None) -> tuple[dict[str, Any], Table]:
   """Returns the accuracies on the evaluation split, as fractions, in the form of results.json; and all that was found.
 
   Args:
     run: Whose `eval_source` is scored.
     variables: Of the switchable network.
+    workdir: Where `mistakes.csv` is written, if `eval.mistakes` wants it; None: nowhere.
 
   Returns:
     A summary, and what `score` does. In the summary, `{'resolutions': {'224': {'top1', 'top5', 'images'}}, 'ensemble':
@@ -32,6 +35,13 @@ def evaluate(run: Run, variables: Variables) -> tuple[dict[str, Any], Table]:
   """
   table = score(run, variables, run.eval_source)
   summary = summarise(table['ranks'], run.config.resolutions, run.eval_source)
+  if 'guess' in table and workdir is not None and jax.process_index() == 0:
+    source, ways = run.eval_source, [*map(str, run.config.resolutions), 'ensemble']
+    rows = mistakes.surest(
+      table['label'], table['guess'], table['ranks'], table['guess_odds'],
+      most=run.config.eval.mistakes, ways=ways, name_of=source.name_of, class_names=source.class_names,
+    )  # fmt: skip
+    mistakes.write(rows, pathlib.Path(workdir) / 'mistakes.csv')
   if 'scores' in table:
     summary['routers'] = {'predictor': score_predictor(run, readable(table))}
   return summary, table

@@ -65,7 +65,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, exten
       if int(state.step) < run.total_steps:
         state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
       else:
-        summary, table = evaluate.evaluate(run, state.variables)
+        summary, table = evaluate.evaluate(run, state.variables, workdir)
     return conclude(run, state, seconds, summary, table, workdir)
 
 
@@ -214,7 +214,7 @@ def train(
           raise Preempted
         if due:
           with notice.patient(False), progress.pause('evaluating'), watch.pause():
-            evaluated = evaluate.evaluate(run, state.variables)
+            evaluated = evaluate.evaluate(run, state.variables, workdir)
           scores = evaluate.metrics(evaluated[0])
           writer.scalars(step, scores)
       except BaseException as error:  # what ends the run here does not cost the training before it
