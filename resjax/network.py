@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from resjax import macs, switchable, unseen
 from resjax.apply import Apply, run
 from resjax.models.predictor import Predictor
 from resjax.preprocess import Preprocessing
-from resjax.resolution import Resolution, sides
+from resjax.resolution import Resolution, check_order, sides
 from resjax.switchable import Variables
 
 
@@ -50,9 +49,7 @@ class Network:
         predictor's variables are missing, or it scores another number of resolutions.
     """
     object.__setattr__(self, 'resolutions', tuple(self.resolutions))
-    areas = [height * width for height, width in map(sides, self.resolutions)]
-    if not areas or any(high <= low for high, low in itertools.pairwise(areas)):
-      raise ValueError(f'resolutions: got {self.resolutions}, expected positive pixels, the highest first')
+    check_order(self.resolutions)
     for resolution in self.resolutions:
       switchable.set_of(self.variables, resolution)
     names, classes = tuple(self.class_names), self.num_classes

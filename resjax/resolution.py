@@ -1,6 +1,8 @@
 """What a resolution is: the side of a square in pixels, or (height, width). Here it is checked, named and read."""
 
+import itertools
 import numbers
+from collections.abc import Sequence
 
 Resolution = int | tuple[int, int]
 
@@ -25,6 +27,13 @@ def square(resolution: Resolution) -> Resolution:
   """Returns the same resolution, as one number where both sides are equal; ValueError as `sides`."""
   height, width = sides(resolution)
   return height if height == width else (height, width)
+
+
+def check_order(resolutions: Sequence[Resolution]) -> None:
+  """Raises ValueError unless there are resolutions, and each has more pixels than the next."""
+  areas = [height * width for height, width in map(sides, resolutions)]
+  if not areas or any(high <= low for high, low in itertools.pairwise(areas)):
+    raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more, the highest first')
 
 
 def name(resolution: Resolution) -> str:

@@ -5,7 +5,6 @@ knows of it: `share` gives every resolution its own copies, `view` hands one res
 ordinary network.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from jax import Array
 
 from resjax import moved
 from resjax.apply import Apply, run
-from resjax.resolution import Resolution, parse, sides
+from resjax.resolution import Resolution, check_order, parse, sides
 from resjax.resolution import name as key_of
 
 Variables = dict[str, Any]
@@ -251,10 +250,8 @@ def _check_order(
     if given is not None and len(given) != len(resolutions):
       wanted = f'one for each of the resolutions {tuple(resolutions)}'
       raise ValueError(f'{field}: got {len(given)} sizes, expected {wanted}')
+  check_order(resolutions)
   shapes = [sides(resolution) for resolution in resolutions]
-  areas = [height * width for height, width in shapes]
-  if not areas or any(high <= low for high, low in itertools.pairwise(areas)):
-    raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more, the highest first')
   got = [image.shape[1:3] for image in images]
   if got != shapes:
     raise ValueError(f'images: got the sizes {got}, expected {shapes}, those of the resolutions')

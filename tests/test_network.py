@@ -36,9 +36,9 @@ def test_a_network_has_a_name_for_every_class(network):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'resolutions': ()}, r'^resolutions: got \(\), expected positive pixels, the highest first$'),
-    ({'resolutions': (8, 16)}, r'^resolutions: got \(8, 16\), expected positive pixels, the highest first$'),
-    ({'resolutions': (16, 16)}, r'^resolutions: got \(16, 16\), expected positive pixels, the highest first$'),
+    ({'resolutions': ()}, r'^resolutions: got \(\), expected one or more, the highest first$'),
+    ({'resolutions': (8, 16)}, r'^resolutions: got \(8, 16\), expected one or more, the highest first$'),
+    ({'resolutions': (16, 16)}, r'^resolutions: got \(16, 16\), expected one or more, the highest first$'),
     ({'resolutions': (16, 0)}, 'expected a positive integer'),
     ({'resolutions': (16, 12)}, '^resolution: got 12, expected one of 16, 8$'),
     ({'class_names': tuple('abcdef')}, '^class_names: got 6, expected 5, one for each logit$'),
