@@ -85,35 +85,6 @@ def test_a_run_on_images_without_labels(photos, start, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('folders', 'names', 'labels'),
-  [
-    (('bee', 'ant'), NAMES, [1, 0]),
-    (('2', '001'), NAMES, [2, 1]),
-    (('1', '0'), ('1', '0'), [0, 1]),  # names come before numbers
-    (('n01', 'n02', 'n03'), NAMES, [0, 1, 2]),
-  ],
-)
-def test_folders_stand_for_classes_by_name_or_by_number(folders, names, labels):
-  assert unlabelled.labels_of(folders, names, 'here') == labels
-
-
-@pytest.mark.parametrize(
-  ('folders', 'names', 'message'),
-  [
-    ((), NAMES, '^here: no class folders, expected here/<class>/'),
-    (('ant', 'dog'), NAMES, "^here/dog: no class of the network, expected all .* such as 'ant', .* numbers, 0 to 2$"),
-    (('0', '3'), NAMES, '^here/0: no class of the network'),
-    (('ant', '1'), NAMES, '^here/1: no class of the network'),
-    (('ant', 'bee', 'dog'), NAMES, '^here/dog: no class'),
-    (('crane', 'ant'), ('crane', 'ant', 'crane'), '^here/crane: the name of 2 classes, expected'),
-  ],
-)
-def test_folders_that_are_no_classes_are_refused(folders, names, message):
-  with pytest.raises(ValueError, match=message):
-    unlabelled.labels_of(folders, names, 'here')
-
-
-@pytest.mark.parametrize(
   ('fields', 'error', 'message'),
   [
     ({'data.dir': ''}, ValueError, '^config.data.dir: empty, expected a folder with [*].jpg$'),

@@ -9,7 +9,7 @@ from numbered import make_config
 
 from resjax import drnet, rsnet
 from resjax.data import loader
-from resjax.measuring import classes, evaluation
+from resjax.measuring import evaluation
 from resjax.report import confusion, mistakes
 from resjax.training.devices import Devices
 
@@ -166,41 +166,3 @@ def test_the_surest_mistakes(tmp_path):
   texts = [(axes.get_title(), axes.texts[0].get_text()) for axes in figure.axes if axes.get_title()]
   assert texts == [('crane', 'owl 95 %'), ('gull', 'crane 88 %')]
   mistakes.draw([], [], 'none').canvas.draw()
-
-
-KNOWN = ('tench', 'French horn', 'crane', 'T-shirt', 'crane')
-
-
-@pytest.mark.parametrize(
-  ('names', 'expected'),
-  [
-    (('tench', 'French horn'), (0, 1)),
-    (('french_horn', 't shirt', 'TENCH'), (1, 3, 0)),
-    (('000', '4', '1'), (0, 4, 1)),
-    (KNOWN, (0, 1, 2, 3, 4)),
-  ],
-)
-def test_classes_are_found_by_their_names_or_numbers(names, expected):
-  assert classes.match(KNOWN, names, 'here') == expected
-
-
-def test_names_come_before_numbers():
-  assert classes.match(('7', '3', '0'), ('0', '3'), 'here') == (2, 1)
-
-
-@pytest.mark.parametrize(
-  ('names', 'message'),
-  [
-    (('tench', 'owl', 'gull'), "2 of 3 folders are no classes of the network: 'owl', 'gull'; expected its class names"),
-    (
-      ('0', '5'),
-      "2 of 2 folders are no classes of the network: '0', '5'; .* such as 'tench', or their numbers, 0 to 4",
-    ),
-    (('tench', '1'), "1 of 2 folders are no classes of the network: '1'; expected"),
-    (('tench', 'crane'), "'crane' is the name of the classes 2 and 4, expected folders named by numbers"),
-  ],
-)
-def test_classes_that_are_not_found_are_listed_in_one_line(names, message):
-  with pytest.raises(ValueError, match=f'^here: {message}') as error:
-    classes.match(KNOWN, names, 'here')
-  assert '\n' not in str(error.value)

@@ -12,6 +12,7 @@ import csv
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
   """Scores, shows and writes."""
   from resjax import checkpoint
+  from resjax.data.classes import labels_of
   from resjax.inference import runtimes
   from resjax.measuring import evaluation
 
@@ -46,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
     shared.check_writable(options.json)
   classifier, config = shared.load(options)
   network, meta = classifier.network, checkpoint.load_meta(options.workdir, step=options.step)
-  source, data = opened(options.data, config, options.workdir, imported=bool(meta.get('origin')))
-  classes = _classes(network, source, data)
+  source, data = opened(options.data, config, options.workdir, network.class_names, imported=bool(meta.get('origin')))
+  classes = labels_of(source.class_names, network.class_names, data)
   if options.resolution is not None:
     network, note = network.at(options.resolution)
     print(note, file=sys.stderr)
@@ -65,23 +67,26 @@ def run(options: argparse.Namespace) -> None:
   print(f'In {out}: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png; the figures in {numbers}')
 
 
-def opened(data: str | None, config: Any, workdir: str, *, imported: bool) -> tuple[Any, str]:
+def opened(
+  data: str | None, config: Any, workdir: str, class_names: Sequence[str], *, imported: bool
+) -> tuple[Any, str]:
   """Returns the images with labels that are meant, and what to call them.
 
   Args:
     data: A folder, or a split of the run's own data; None: the one that the run was scored on.
     config: Of the run.
     workdir: Where it is from.
+    class_names: Of the network.
     imported: Whether the network was imported; it has no data then, unless fields name some.
 
   Raises:
     ValueError: There are no such data.
     FileNotFoundError: They are not there.
   """
-  from resjax.data import sources
+  from resjax.data import sources, unlabelled
 
   if data is not None and (folder := pathlib.Path(data).expanduser()).is_dir():
-    return sources.FolderSource(str(folder.absolute().parent), folder.name), f'the folder {data}'
+    return unlabelled.ClassFolders(str(folder), class_names), f'the folder {data}'
   if imported and config.data.source == 'tfds' and not config.data.dir:
     got = 'nothing' if data is None else f'{data!r}, no folder'
     raise ValueError(f'--data: got {got}, and {workdir} holds an imported network; expected a folder of class folders')
@@ -156,10 +161,3 @@ def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: 
   crops = [crop(source[int(numbers[row['number']])]['image'])[0] for row in rows]
   title = f'The surest of the mistakes at {way} px: what it is, and what it was taken for'
   mistakes.draw(rows, crops, title if rows else 'No mistakes').savefig(out / 'mistakes.png')
-
-
-def _classes(network: Any, source: Any, data: str) -> tuple[int, ...]:
-  """The network's class for each label of a source."""
-  from resjax.measuring import classes
-
-  return classes.match(network.class_names, source.class_names, f'--data: {data}')

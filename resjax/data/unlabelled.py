@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from resjax import checkpoint
+from resjax.data.classes import labels_of
 from resjax.data.sources import classes_in, images_in
 from resjax.paths import path_of
 
-__all__ = ['ClassFolders', 'FlatFolder', 'create', 'labels_of']
+__all__ = ['ClassFolders', 'FlatFolder', 'create']
 
 
 def create(config: ConfigDict, split: str) -> 'FlatFolder | ClassFolders':
@@ -95,7 +95,7 @@ class ClassFolders:
 
     Raises:
       FileNotFoundError: The folder is missing.
-      ValueError: It has no class folders, one has no images or is no class, see `labels_of`.
+      ValueError: It has no class folders, one has no images or is no class, see `classes.labels_of`.
     """
     self.folder = _folder(folder, 'config.data.eval_dir', '<class>/*.jpg')
     self.class_names, self.num_classes = tuple(class_names), len(class_names)
@@ -116,46 +116,6 @@ class ClassFolders:
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""
     return str(self.folder / self.files[index])
-
-
-def labels_of(folders: Sequence[str], class_names: Sequence[str], where: str) -> list[int]:
-  """Returns the labels that class folders stand for: by the names of the classes, else by their numbers.
-
-  As many folders as there are classes, none called as one, are taken in their order, as ImageNet's `n01440764`; that is
-  logged.
-
-  Args:
-    folders: Their names, sorted.
-    class_names: By label.
-    where: What messages call their place.
-
-  Raises:
-    ValueError: There are none; or one has a name that is no class's, or that of two.
-  """
-  if not folders:
-    raise ValueError(f'{where}: no class folders, expected {where}/<class>/*.jpg')
-  for known in (list(class_names), None):
-    found = [_label(name, known, len(class_names)) for name in folders]
-    if None not in found:
-      return [label for label in found if label is not None]
-  named = [name for name in folders if name in class_names or _label(name, None, len(class_names)) is not None]
-  if not named and len(folders) == len(class_names):
-    logging.warning('%s: %d folders are taken for the classes in their order', where, len(folders))
-    return list(range(len(folders)))
-  other = next(name for name in folders if _label(name, list(class_names), len(class_names)) is None)
-  count = list(class_names).count(other)
-  what = f'the name of {count} classes' if count > 1 else 'no class of the network'
-  raise ValueError(
-    f'{where}/{other}: {what}, expected all folders called by the names of its classes, such as {class_names[0]!r}, or '
-    f'all by their numbers, 0 to {len(class_names) - 1}'
-  )
-
-
-def _label(name: str, known: list[str] | None, count: int) -> int | None:
-  """The label of a folder, by the names of the classes or, without them, by its number."""
-  if known is not None:
-    return known.index(name) if known.count(name) == 1 else None
-  return int(name) if name.isdecimal() and int(name) < count else None
 
 
 def _folder(folder: str, field: str, wanted: str) -> epath.Path:
