@@ -10,6 +10,8 @@ from test_teaching import flat, save, tiny
 from resjax import config as configuration
 from resjax import trained
 from resjax.data import loader, sources, unlabelled
+from resjax.data.crops import evaluation_crops
+from resjax.preprocess import Preprocessing, prepare
 from resjax.training import loop
 
 pytestmark = pytest.mark.usefixtures('shallow')
@@ -18,7 +20,9 @@ NAMES = ('ant', 'bee', 'cat')
 
 def picture(seed):
   buffer = io.BytesIO()
-  Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)).save(buffer, 'JPEG')
+  rng = np.random.default_rng(seed)
+  pixels = rng.integers(0, 256, (1, 1, 3)) * rng.uniform(0, 1, (20, 24, 1)) ** rng.integers(0, 9)
+  Image.fromarray(pixels.astype(np.uint8)).save(buffer, 'JPEG')
   return buffer.getvalue()
 
 
@@ -55,6 +59,8 @@ def test_files_of_one_folder_have_no_labels(photos, start, tmp_path):
   config = make_config(photos, start)
   source = sources.create(config, 'train')
   assert (len(source), source.num_classes, source.class_names) == (20, 3, NAMES)
+  with pytest.raises(ValueError, match='flat/03.jpg: no label, expected images with one: config.data.eval_dir names'):
+    source[3]['label']
   assert source[3] == {'image': picture(3)} and source.name_of(3).endswith('flat/03.jpg')
   config.data.cache = str(tmp_path)
   for cache in (sources.create(config, 'train'), sources.create(config, 'train')):  # written, then read
@@ -82,6 +88,24 @@ def test_a_run_on_images_without_labels(photos, start, tmp_path):
   assert network.class_names == NAMES and results['resolutions']['16']['images'] == 6
   a, b = flat(network.view(16)), flat(before.view(16))
   assert a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+def test_without_labels_right_is_what_the_teacher_says(photos, start, tmp_path, capsys):
+  """The largest size, which stayed, agrees with itself on every image; the other as often as by hand."""
+  rates = (('shared/*', 0.0), ('private/16/*', 0.0))
+  fields = {'data.eval_dir': '', 'eval.pyramid': 'device', 'optimizer.rates': rates, 'optimizer.learning_rate': 0.3}
+  results = loop.train_and_evaluate(make_config(photos, start, **fields), tmp_path)
+  assert 'No labels to score on: right is what the teacher says' in capsys.readouterr().out
+  assert results['truth'] == 'teacher' and results['resolutions']['16'] == results['resolutions']['16'] | {
+    'top1': 1.0, 'images': 20
+  }  # fmt: skip
+  network, crop = trained.load(tmp_path), evaluation_crops(Preprocessing(), (16,))
+  crops = np.concatenate([crop(picture(i)) for i in range(20)])
+  answers = [
+    np.asarray(network.model.apply(network.view(r), *prepare((crops,), (r,), 'imagenet'), train=False)).argmax(-1)
+    for r in (16, 8)
+  ]
+  assert results['resolutions']['8']['top1'] == (answers[0] == answers[1]).mean() < 1
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,10 @@ def _validate_teacher(config: ConfigDict) -> None:
       f"config.teacher: got checkpoint={teacher.checkpoint!r}, labels={teacher.labels} with data.source='images', "
       'expected a workdir and labels=False: these images have no labels'
     )
-  if bool(config.data.eval_dir) != unlabelled:
+  if config.data.eval_dir and not unlabelled:
     raise ValueError(
-      f'config.data.eval_dir: got {config.data.eval_dir!r} with data.source={config.data.source!r}, expected a folder '
-      "with <class>/*.jpg to score on with data.source='images', and nothing otherwise"
+      f"config.data.eval_dir: got {config.data.eval_dir!r} with data.source={config.data.source!r}, expected '' (it is "
+      "for 'images')"
     )
 
 

@@ -15,6 +15,10 @@ from resjax.paths import path_of
 __all__ = ['ClassFolders', 'FlatFolder', 'create']
 
 
+# Images on which the sizes are compared with the teacher where none have labels.
+JUDGED = 1_000
+
+
 def create(config: ConfigDict, split: str) -> 'FlatFolder | ClassFolders':
   """Opens the images without labels, or those that are scored.
 
@@ -32,10 +36,21 @@ def create(config: ConfigDict, split: str) -> 'FlatFolder | ClassFolders':
   if split == data.train_split:
     return FlatFolder(data.dir, names)
   if split == data.eval_split:
-    return ClassFolders(data.eval_dir, names)
+    return ClassFolders(data.eval_dir, names) if data.eval_dir else FlatFolder(data.dir, names, most=JUDGED)
   raise ValueError(
     f"data.source 'images': got the split {split!r}, expected {data.train_split!r} or {data.eval_split!r}"
   )
+
+
+class _Unlabelled(dict):
+  """An example: whoever asks for its label is told that there is none."""
+
+  def __init__(self, name: str, image: bytes):
+    super().__init__(image=image)
+    self._name = name
+
+  def __missing__(self, key: str) -> Any:
+    raise ValueError(f'{self._name}: no {key}, expected images with one: config.data.eval_dir names none')
 
 
 class FlatFolder:
@@ -49,12 +64,13 @@ class FlatFolder:
 
   needed: np.ndarray | None = None
 
-  def __init__(self, folder: str, class_names: Sequence[str]):
+  def __init__(self, folder: str, class_names: Sequence[str], most: int = 0):
     """Lists the files.
 
     Args:
       folder: Local, or gs://BUCKET/FOLDER.
       class_names: By label.
+      most: So many are drawn, always the same ones; 0: all.
 
     Raises:
       FileNotFoundError: The folder is missing.
@@ -62,13 +78,15 @@ class FlatFolder:
     """
     self.folder = _folder(folder, 'config.data.dir', '*.jpg')
     self.class_names, self.num_classes = tuple(class_names), len(class_names)
-    self.files = images_in(self.folder)
+    files = images_in(self.folder)
+    drawn = np.random.default_rng(0).permutation(len(files))[: most or None]
+    self.files = [files[place] for place in sorted(drawn.tolist())]
 
   def __len__(self) -> int:
     return len(self.files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return {'image': epath.Path(self.name_of(index)).read_bytes()}
+    return _Unlabelled(self.name_of(index), epath.Path(self.name_of(index)).read_bytes())
 
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""

@@ -83,7 +83,8 @@ def get_config() -> ConfigDict:
   config.data.source = 'tfds'  # 'tfds', 'folder', 'images' (files without labels), 'scaled_digits' or 'fake'
   config.data.name = 'imagenet2012'  # tfds: the data set's name, optionally with config and version
   config.data.dir = ''  # tfds: its data_dir (empty: TFDS's default); folder: holds train/<class>; or gs://BUCKET/..
-  # images: what is scored, <class>/*.jpg, a class by its name or its number; dir itself holds the files without labels.
+  # images: what is scored, <class>/*.jpg, a class by its name or its number; '': how often each size says what the
+  # teacher says, on some images of dir, which itself holds the files without labels.
   config.data.eval_dir = ''
   config.data.train_split = 'train'
   config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'

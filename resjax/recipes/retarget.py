@@ -1,11 +1,30 @@
-"""Retarget."""
+"""Retargeting: a network of one resolution teaches itself the smaller ones, on your images, which need no labels.
+
+Command:  resjax import mobilenet_v2.pth --model=mobilenetv2 --workdir=runs/pretrained
+          resjax train --config=retarget --workdir=runs/retargeted --config.data.dir=photos
+            --config.data.eval_dir=labelled
+          photos/*.jpg is learned from, labelled/<class>/*.jpg is scored, a class by its name or number among the
+          network's. BatchNorm of the smaller sizes alone, all else bit for bit as it was: --config=retarget:private.
+          Another teacher of the same classes: --config.teacher.checkpoint=runs/other
+Cost:     COST
+Result:   RESULT
+"""
 
 from ml_collections import ConfigDict
 
 from resjax.recipes import default
 
+DEPTHS = ('all', 'private')
+
 
 def get_config(depth: str = 'all') -> ConfigDict:
+  """Returns the recipe.
+
+  Args:
+    depth: 'all': every parameter learns, at a low rate. 'private': scale and offset of the smaller sizes alone.
+  """
+  if depth not in DEPTHS:
+    raise ValueError(f'--config=retarget:{depth}: expected one of {", ".join(DEPTHS)} after the colon')
   config = default.get_config()
   config.resolutions = (224, 192, 160, 128, 96)
   config.model.name = 'mobilenetv2'
@@ -15,9 +34,17 @@ def get_config(depth: str = 'all') -> ConfigDict:
   config.data.source = 'images'
   config.data.dir = 'photos'
   config.data.eval_dir = 'labelled'
-  config.batch_size = 32
+  # What evaluation sees of an image: about its middle three quarters, as they are.
+  config.data.crop_area = (0.3, 0.8)
+  config.data.crop_ratio = (0.9, 1.1)
+  config.batch_size = 16
+  config.epochs = 2.0
   config.eval.every_epochs = 0
   config.optimizer.name = 'adamw'
   config.optimizer.learning_rate = 2e-5
   config.optimizer.weight_decay = 0.0
+  config.optimizer.statistics = 'kept'
+  if depth == 'private':
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.rates = (('shared/*', 0.0), ('private/224/*', 0.0))
   return config

@@ -162,6 +162,7 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
     'params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     'train_seconds': seconds,
     'versions': report.versions(),
+    **({'truth': 'teacher'} if teaching.is_judge(run.config) else {}),
     'config': configuration.to_json(run.config),
   } | ({'history': list(run.history)} if run.history else {})
 

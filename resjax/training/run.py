@@ -95,7 +95,9 @@ def build(config: ConfigDict) -> Run:
     fresh_state=lambda: devices.create(fresh, jax.random.key(config.seed)),
     state_shapes=lambda: devices.shapes(fresh, jax.random.key(config.seed)),
     train_step=teaching.taught(train_step, teacher, config, devices),
-    eval_step=devices.eval(METHODS[config.method].make_eval_fn(model, config)),
+    eval_step=teaching.judging(
+      devices.eval(METHODS[config.method].make_eval_fn(model, config)), teacher, config, devices
+    ),
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     teacher=teacher,

@@ -147,3 +147,34 @@ def make_answer_fn(teacher: Teacher, config: ConfigDict) -> Callable[..., Array]
     return run(teacher.model, variables, images, train=False)[0]
 
   return answer
+
+
+def is_judge(config: ConfigDict) -> bool:
+  """Whether what the teacher says counts as right in evaluation: where no images that are scored have labels."""
+  return config.data.source == 'images' and not config.data.eval_dir
+
+
+def judging(
+  eval_step: Callable[..., Any], teacher: Teacher | None, config: ConfigDict, devices: Devices
+) -> Callable[..., Any]:
+  """Returns an evaluation step that takes the teacher's answers for labels where `is_judge`, and says that it does.
+
+  Args:
+    eval_step: `eval_step(variables, batch)`.
+    teacher: Whose answers they are.
+    config: Reads `data.eval_dir`, `data.source` and `eval.interpolation`.
+    devices: Where it runs.
+  """
+  if teacher is None or not is_judge(config):
+    return eval_step
+
+  def answer(variables: Variables, batch: Any) -> Array:
+    images = preprocess.prepare(
+      batch['images'][:1], (teacher.resolution,), teacher.normalize, interpolation=config.eval.interpolation
+    )
+    return run(teacher.model, variables, images[0], train=False)[0].argmax(-1)
+
+  if jax.process_index() == 0:
+    print('No labels to score on: right is what the teacher says, of some of the images (config.data.eval_dir)')
+  answers = devices.answer(answer)
+  return lambda variables, batch: eval_step(variables, batch | {'label': answers(teacher.variables, batch)})
