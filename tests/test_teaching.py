@@ -51,7 +51,7 @@ def save(workdir, config, names=()):
   variables = jax.jit(lambda key: rsnet.init(model, config, key))(jax.random.key(3))
   moved = jax.tree.map(lambda x: np.asarray(x + rng.uniform(0, 0.2, x.shape), np.float32), variables)
   head = moved['params']['shared']['head']
-  head['kernel'] = 20 * (head['kernel'] - head['kernel'].mean(0))  # else it says the same of every image
+  head['kernel'] = 4 * (head['kernel'] - head['kernel'].mean(0))  # else it says the same of every image
   trained.save(trained.Trained(trained.of_config(config, moved, names), config, 0, True), workdir)
   return workdir
 
