@@ -9,7 +9,7 @@ from test_teaching import flat, save, tiny
 
 from resjax import config as configuration
 from resjax import trained
-from resjax.data import loader, sources, unlabelled
+from resjax.data import loader, sources
 from resjax.data.crops import evaluation_crops
 from resjax.preprocess import Preprocessing, prepare
 from resjax.training import loop

@@ -48,7 +48,7 @@ def rows_of(path):
 
 
 def test_the_surest_mistakes_are_named(tmp_path):
-  """Image n is ranked n at the largest size: all but the first are wrong, and sure of it as of their number modulo 5."""
+  """Image n is ranked n at the largest size: all but the first are wrong, as surely as their number modulo 5."""
   config = configuration.from_json(configuration.to_json(default.get_config()))
   config.update_from_flattened_dict(
     {'resolutions': (8, 4), 'eval.batch_size': 16, 'eval.crop_fraction': 1.0, 'model.num_classes': 7,
@@ -75,7 +75,15 @@ def test_the_surest_mistakes_are_named(tmp_path):
   ]  # fmt: skip
 
 
-def test_a_run_leaves_the_file_where_it_is_wanted(tmp_path):
-  loop.train_and_evaluate(tiny_run(**{'eval.mistakes': 4, 'data.mixup': 0.2, 'batch_size': 16}), tmp_path)
+@pytest.mark.parametrize('memory', ['joint', pytest.param('two_pass', marks=pytest.mark.slow)])
+def test_a_run_with_all_that_fine_tuning_offers_leaves_the_file(memory, tmp_path):
+  fields = {
+    'eval.mistakes': 4, 'batch_size': 16, 'memory': memory, 'data.mixup': 0.2, 'data.cutmix': 1.0, 'data.erase': 0.5,
+    'data.augment': 'randaugment', 'class_weights': ('balanced',), 'optimizer.layer_decay': 0.7,
+    'optimizer.rates': (('head/*', 10.0),), 'label_smoothing': 0.1,
+  }  # fmt: skip
+  config = tiny_run(**fields)
+  configuration.validate(config)
+  loop.train_and_evaluate(config, tmp_path)
   rows = rows_of(tmp_path / 'mistakes.csv')
   assert len(rows) == 4 and all(row['label'] != row['guess'] and 0 < float(row['probability']) <= 1 for row in rows)
