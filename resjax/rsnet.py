@@ -161,8 +161,15 @@ def class_weights(config: ConfigDict) -> Array | None:
   """Returns the weights of the classes, float `[K]`, or None where all count alike.
 
   Args:
-    config: Reads `class_weights`, numbers.
+    config: Reads `class_weights`.
+
+  Raises:
+    ValueError: They are no numbers: 'balanced' needs the labels, see `data.labels.class_weights`.
   """
+  if 'balanced' in config.class_weights:
+    raise ValueError(
+      f'class_weights: got {config.class_weights}, expected numbers (of a source: data.labels.class_weights)'
+    )
   return jnp.asarray(config.class_weights, jnp.float32) if config.class_weights else None
 
 

@@ -5,6 +5,7 @@ import pytest
 from numbered import Numbered, make_config
 
 from resjax import config as configuration
+from resjax import rsnet
 from resjax.data import cache, labels, sources
 from resjax.training import run
 
@@ -63,6 +64,13 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(given, message):
 def test_a_label_that_is_no_class_is_refused():
   with pytest.raises(ValueError, match=r'^config.model.num_classes: 2, expected more than every label, such as 2'):
     labels.counts(Unequal(17), 2)
+
+
+def test_a_loss_without_data_wants_numbers():
+  config = make_config()
+  config.class_weights = ('balanced',)
+  with pytest.raises(ValueError, match=r"^class_weights: got \('balanced',\), expected numbers"):
+    rsnet.class_weights(config)
 
 
 def test_a_run_trains_with_the_weights_of_its_own_images(monkeypatch):
