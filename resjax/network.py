@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ class Network:
   """
 
   model: nn.Module | Apply
-  variables: Variables
+  variables: Variables = dataclasses.field(repr=False)
   resolutions: tuple[Resolution, ...]
   preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
   class_names: tuple[str, ...] = ()
@@ -45,19 +46,37 @@ class Network:
     """Completes the class names.
 
     Raises:
-      ValueError: Resolutions are not the highest first, or have no normalisers; there are more names than classes; the
-        predictor's variables are missing, or it scores another number of resolutions.
+      ValueError: Resolutions are not the highest first, or have no normalisers; the model gives no logits of images;
+        there are more names than classes; the predictor's variables are missing, or it scores another number of resolutions.
     """
-    object.__setattr__(self, 'resolutions', tuple(self.resolutions))
+    for field in ('resolutions', 'class_names'):
+      value = getattr(self, field)
+      if not isinstance(value, Iterable) or isinstance(value, str):
+        raise ValueError(f'{field}: got {value!r}, expected a tuple')
+      object.__setattr__(self, field, tuple(value))
+    if not isinstance(self.preprocessing, Preprocessing):
+      raise ValueError(f'preprocessing: got {self.preprocessing!r}, expected a resjax.Preprocessing')
     check_order(self.resolutions)
     for resolution in self.resolutions:
       switchable.set_of(self.variables, resolution)
-    names, classes = tuple(self.class_names), self.num_classes
+    names, classes = self.class_names, self._classes()
     if len(names) > classes:
       raise ValueError(f'class_names: got {len(names)}, expected {classes}, one for each logit')
     object.__setattr__(self, 'class_names', names + tuple(map(str, range(len(names), classes))))
     if self.predictor is not None:
       self._check_predictor(self.predictor)
+
+  def _classes(self) -> int:
+    """The length of the logits; ValueError where the model gives none."""
+    shape, kind = _image(self.resolutions[0]).shape, type(self.model).__name__
+    try:
+      logits = self._logits(self.resolutions[0]).shape
+    except Exception as error:  # whatever a user's model does
+      first = next(iter(str(error).splitlines()), '')
+      raise ValueError(f'model: {kind} fails at images {shape} ({type(error).__name__}: {first[:300]})') from error
+    if len(logits) != 2:
+      raise ValueError(f'model: {kind} gives {logits} for images {shape}, expected logits (1, classes)')
+    return logits[1]
 
   def _check_predictor(self, predictor: Predictor) -> None:
     """Refuses a predictor that is not this network's."""

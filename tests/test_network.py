@@ -33,6 +33,15 @@ def test_a_network_has_a_name_for_every_class(network):
   assert network.replace(resolutions=[16, 8]).resolutions == (16, 8)
 
 
+class Shapeless(nn.Module):
+  def __call__(self, images, train):
+    return jnp.zeros(5)
+
+
+def test_a_network_is_shown_without_its_weights(network):
+  assert len(repr(network)) < 2000 and 'ResNet(' in repr(network) and 'Array' not in repr(network)
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
@@ -41,6 +50,18 @@ def test_a_network_has_a_name_for_every_class(network):
     ({'resolutions': (16, 16)}, r'^resolutions: got \(16, 16\), expected one or more, the highest first$'),
     ({'resolutions': (16, 0)}, 'expected a positive integer'),
     ({'resolutions': (16, 12)}, '^resolution: got 12, expected one of 16, 8$'),
+    ({'resolutions': 16}, '^resolutions: got 16, expected a tuple$'),
+    ({'class_names': 'ab'}, "^class_names: got 'ab', expected a tuple$"),
+    ({'preprocessing': 'unit'}, "^preprocessing: got 'unit', expected a resjax.Preprocessing$"),
+    (
+      {'model': None},
+      r"^model: NoneType fails at images \(1, 16, 16, 3\) .TypeError: 'NoneType' object is not callable.$",
+    ),
+    ({'model': nn.Dense(5)}, r'^model: Dense fails at images .* unexpected keyword argument .train.'),
+    (
+      {'model': Shapeless()},
+      r'^model: Shapeless gives \(5,\) for images \(1, 16, 16, 3\), expected logits .1, classes.$',
+    ),
     ({'class_names': tuple('abcdef')}, '^class_names: got 6, expected 5, one for each logit$'),
     ({'resolutions': (16,)}, '^predictor: got one of 2 scores, expected 1: one a resolution$'),
   ],

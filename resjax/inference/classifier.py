@@ -67,7 +67,7 @@ class Classifier:
 
     Raises:
       TypeError: It is no Network.
-      ValueError: The network does not have such a dtype.
+      ValueError: The network does not have such a dtype; or there are no threads.
     """
     if older or not isinstance(network, Network):
       raise TypeError(
@@ -77,7 +77,9 @@ class Classifier:
     self.network = network.with_dtype(dtype)
     self.notes: list[str] = []
     self._workdir = None if workdir is None else pathlib.Path(workdir)
-    self._threads = threads or os.cpu_count() or 1
+    self._threads = (os.cpu_count() or 1) if threads is None else threads
+    if not isinstance(self._threads, int) or self._threads < 1:
+      raise ValueError(f'threads: got {threads!r}, expected a positive integer')
     costs_file = self._workdir and self._workdir / 'costs.json'
     self._engines = functools.partial(
       Engines, runtime=runtime, max_batch=max_batch, promote=promote, strict=strict, costs_file=costs_file
