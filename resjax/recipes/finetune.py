@@ -4,6 +4,7 @@ Command:  resjax train --config=finetune --workdir=runs/mine --config.init.check
             --config.data.dir=photos --config.model.num_classes=6
           (another network: --config.model.name=mobilenetv2; the first stage as it is:
           --config.optimizer.rates="(('head/*', 10.0), ('conv1/*', 0.0), ('bn1/*', 0.0), ('stage1_*', 0.0))")
+          (more: docs/finetuning.md)
 Cost:     10 epochs of photos/train/<class>/ at three resolutions, 3.1 G multiply-adds forward per image.
 Result:   that of the network and the photographs.
 """
@@ -20,6 +21,7 @@ def get_config() -> ConfigDict:
   config.data.source = 'folder'
   config.data.eval_split = 'val'
   config.data.crop_area = (0.25, 1.0)
+  config.eval.mistakes = 25
   config.batch_size = 32
   config.epochs = 10.0
   config.optimizer.learning_rate = 0.002
