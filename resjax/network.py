@@ -47,7 +47,8 @@ class Network:
 
     Raises:
       ValueError: Resolutions are not the highest first, or have no normalisers; the model gives no logits of images;
-        there are more names than classes; the predictor's variables are missing, or it scores another number of resolutions.
+        there are more names than classes; the predictor's variables are missing, or it scores another number of
+        resolutions.
     """
     for field in ('resolutions', 'class_names'):
       value = getattr(self, field)
