@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.lax import stop_gradient
+
+from resjax import shapes
 
 DISTILLATIONS = ('full', 'vanilla', 'none')
 
@@ -40,7 +43,15 @@ def cross_entropy(
 
   Returns:
     `[...]`.
+
+  Raises:
+    ValueError: A shape or type is not that, such as one-hot labels; or a label is no class, where that is known: of
+      arrays that hold numbers, outside of jit.
   """
+  shapes.check('logits', logits, ('...', 'B', 'K'), 'floating')
+  _check_labels(labels, *logits.shape[-2:])
+  if class_weights is not None:
+    shapes.check('class_weights', class_weights, logits.shape[-1:], what='a number for each class')
   log_p = jax.nn.log_softmax(logits)
   if class_weights is not None:
     log_p *= class_weights.reshape((1,) * (log_p.ndim - 1) + (-1,))
@@ -63,7 +74,12 @@ def hits(guesses: Array, labels: Labels) -> Array:
   Args:
     guesses: int `[..., B]`.
     labels: As of `cross_entropy`.
+
+  Raises:
+    ValueError: A shape or type is not that.
   """
+  shapes.check('guesses', guesses, ('...', 'B'), 'integer')
+  _check_labels(labels, guesses.shape[-1])
 
   def right(labels: Array) -> Array:
     return (guesses == jnp.broadcast_to(labels, guesses.shape)).astype(jnp.float32)
@@ -80,7 +96,12 @@ def ensemble_logits(logits: Array, alpha: Array) -> Array:
   Args:
     logits: `[R, B, K]`.
     alpha: `[R]`.
+
+  Raises:
+    ValueError: A shape is not that.
   """
+  _check_stacked(logits)
+  _check_alpha(alpha, logits)
   return jnp.einsum('r,rbk->bk', jax.nn.softmax(alpha), stop_gradient(logits))
 
 
@@ -93,7 +114,12 @@ def kl_divergence(teacher: Array, student: Array) -> Array:
 
   Returns:
     `[...]`.
+
+  Raises:
+    ValueError: The logits of one are of other images or classes than those of the other.
   """
+  shapes.check('teacher', teacher, ('...', 'B', 'K'), 'floating')
+  shapes.check('student', student, ('...', *teacher.shape[-2:]), 'floating', "as the teacher's")
   log_t = stop_gradient(jax.nn.log_softmax(teacher))
   log_s = jax.nn.log_softmax(student)
   return (jnp.exp(log_t) * (log_t - log_s)).sum(-1).mean(-1)
@@ -114,8 +140,10 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
     `[R]`: entry s is the sum over the teachers of resolution s.
 
   Raises:
-    ValueError: The kind is unknown.
+    ValueError: The kind is unknown, or a shape is not that.
   """
+  _check_stacked(logits)
+  shapes.check('ensemble', ensemble, logits.shape[1:], 'floating')
   if kind not in DISTILLATIONS:
     raise ValueError(f'distillation: got {kind!r}, expected one of {", ".join(DISTILLATIONS)}')
   count = logits.shape[0]
@@ -145,7 +173,13 @@ def from_teacher(logits: Array, ensemble: Array, teacher: Array, weight: float, 
 
   Returns:
     `[R + 1]`.
+
+  Raises:
+    ValueError: A shape is not that.
   """
+  _check_stacked(logits)
+  shapes.check('ensemble', ensemble, logits.shape[1:], 'floating')
+  shapes.check('teacher', teacher, logits.shape[1:], 'floating')
   students = jnp.concatenate([logits, ensemble[None]])
   return weight * temperature**2 * kl_divergence(teacher[None] / temperature, students / temperature)
 
@@ -198,15 +232,35 @@ def rsnet_loss(
 
 def _check(logits: Array, labels: Labels | None, alpha: Array, teacher: Array | None) -> None:
   """Raises ValueError unless these are what `rsnet_loss` takes."""
-  if logits.ndim != 3:
-    raise ValueError(f'logits: got the shape {logits.shape}, expected [resolutions, batch, classes]')
+  _check_stacked(logits)
   if labels is None and teacher is None:
     raise ValueError('labels: got None and no teacher, expected one of them to learn from')
-  for part in () if labels is None else labels[:2] if isinstance(labels, Mixed) else (labels,):
-    if part.shape != logits.shape[1:2] or not jnp.issubdtype(part.dtype, jnp.integer):
-      got = f'{part.dtype} {part.shape}'
-      raise ValueError(f'labels: got {got}, expected the numbers of the classes, integers of shape {logits.shape[1:2]}')
-  if alpha.shape != logits.shape[:1]:
-    raise ValueError(f'alpha: got the shape {alpha.shape}, expected {logits.shape[:1]}, a number for each resolution')
-  if teacher is not None and teacher.shape != logits.shape[1:]:
-    raise ValueError(f'teacher: got logits of shape {teacher.shape}, expected {logits.shape[1:]}')
+  if labels is not None:
+    _check_labels(labels, *logits.shape[1:])
+  _check_alpha(alpha, logits)
+  if teacher is not None:
+    shapes.check('teacher', teacher, logits.shape[1:], 'floating', 'logits for the same images and classes')
+
+
+def _check_stacked(logits: Array) -> None:
+  """Raises ValueError unless these are logits of several resolutions."""
+  shapes.check('logits', logits, ('R', 'B', 'K'), 'floating', 'resolution, batch, class')
+
+
+def _check_alpha(alpha: Array, logits: Array) -> None:
+  """Raises ValueError unless there is a number for each resolution."""
+  shapes.check('alpha', alpha, logits.shape[:1], 'floating', 'a number for each resolution')
+
+
+def _check_labels(labels: Labels, batch: int, classes: int | None = None) -> None:
+  """Raises ValueError unless these are the classes of a batch; which numbers they are is seen outside of jit alone."""
+  for part in labels[:2] if isinstance(labels, Mixed) else (labels,):
+    shapes.check('labels', part, (batch,), 'integer', 'the number of the class of each image (one-hot: argmax(-1))')
+    if classes is None or isinstance(part, jax.core.Tracer) or not getattr(part, 'is_fully_addressable', True):
+      continue
+    numbers = np.asarray(part)  # also a constant of what is being compiled
+    wrong = numbers[(numbers < 0) | (numbers >= classes)]
+    if wrong.size:
+      raise ValueError(f'labels: got {wrong[0]}, expected 0 to {classes - 1}, a class of the logits')
+  if isinstance(labels, Mixed):
+    shapes.check('labels.share', labels.share, (batch,), 'floating')

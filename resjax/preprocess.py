@@ -11,7 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from resjax import resize
-from resjax.resolution import Resolution
+from resjax.resolution import Resolution, several
 
 # Mean and standard deviation per channel, of values in [0, 1].
 NORMALIZATIONS = {
@@ -98,8 +98,14 @@ def prepare(
     normalize: As of `Preprocessing`.
     flips: bool `[R, B]`: which images to mirror left to right. None: none.
     interpolation: A key of `resize.KERNELS`, for sizes made from the largest.
+
+  Raises:
+    ValueError: There are another number of sizes, or a shape is not that.
   """
   mean, std = (255.0 * jnp.array(v).reshape(1, 1, 1, -1) for v in mean_and_std(normalize))
+  resolutions = several(resolutions)
+  if len(images) not in (1, len(resolutions)):
+    raise ValueError(f'images: got {len(images)} sizes, expected one for each of {resolutions}, or the largest alone')
   if len(images) == 1:
     images = resize.pyramid(images[0], resolutions, interpolation)
   inputs = []
@@ -129,7 +135,12 @@ def draw_flips(key: Array, index: Array, resolutions: Sequence[int], kind: str) 
     index: int `[B]`, the examples' numbers in their source.
     resolutions: Highest first.
     kind: 'shared' draws once per image; 'independent' once per image and resolution, as RS-Net's code does.
+
+  Raises:
+    ValueError: There is no such kind.
   """
+  if kind not in FLIPS:
+    raise ValueError(f'kind: got {kind!r}, expected one of {", ".join(FLIPS)}')
   if kind == 'none':
     return None
   draws = 1 if kind == 'shared' else len(resolutions)

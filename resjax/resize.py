@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.resolution import Resolution, sides
+from resjax import shapes
+from resjax.resolution import Resolution, several, sides
 
 __all__ = ['KERNELS', 'pyramid', 'resize']
 
@@ -41,6 +42,12 @@ def _weights(old: int, new: int, interpolation: str) -> np.ndarray:
   return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def check_interpolation(interpolation: str) -> None:
+  """Raises ValueError unless this is a key of `KERNELS`."""
+  if interpolation not in KERNELS:
+    raise ValueError(f'interpolation: got {interpolation!r}, expected one of {", ".join(KERNELS)}')
+
+
 def resize(images: jax.Array | np.ndarray, size: Resolution, interpolation: str = 'bilinear') -> jax.Array:
   """Resizes images as PIL's `Image.resize` does, without its rounding.
 
@@ -58,13 +65,14 @@ def resize(images: jax.Array | np.ndarray, size: Resolution, interpolation: str 
     passed through.
 
   Raises:
-    ValueError: `images` has not four axes, or the size is not one or two positive integers.
+    ValueError: `images` has not four axes or no pixels, the size is not one or two positive integers, or there is no
+      such interpolation.
   """
   height, width = sides(size, 'size')
-  if images.ndim != 4:
-    raise ValueError(f'images: shape {images.shape}, expected [batch, height, width, channels]')
-  if min(height, width) < 1:
-    raise ValueError(f'size: {size}, expected positive pixels')
+  check_interpolation(interpolation)
+  shapes.check('images', images, ('B', 'H', 'W', 'C'))
+  if not all(images.shape[1:3]):
+    raise ValueError(f'images: got {images.shape}, expected pixels to resize')
   pixels = images.dtype == jnp.uint8
   images = jnp.asarray(images, jnp.float32)
   if images.shape[1:3] == (height, width):
@@ -92,5 +100,8 @@ def pyramid(
   Returns:
     One float32 `[B, height, width, C]` for each resolution, in the order given, each resized from `images`
     itself; a resolution of the input's size is the input, unresized.
+
+  Raises:
+    ValueError: As of `resize`, or `resolutions` is a single number.
   """
-  return tuple(resize(images, resolution, interpolation) for resolution in resolutions)
+  return tuple(resize(images, resolution, interpolation) for resolution in several(resolutions))

@@ -2,7 +2,7 @@
 
 import itertools
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Resolution = int | tuple[int, int]
 
@@ -21,6 +21,24 @@ def sides(resolution: Resolution, field: str = 'resolution') -> tuple[int, int]:
   if len(pair) != 2 or not all(isinstance(s, numbers.Integral) and not isinstance(s, bool) and s > 0 for s in pair):
     raise ValueError(f'{field}: got {resolution!r}, expected a positive integer or (height, width)')
   return int(pair[0]), int(pair[1])
+
+
+def several(resolutions: Iterable[Resolution], field: str = 'resolutions') -> tuple[Resolution, ...]:
+  """Returns resolutions as a tuple.
+
+  Args:
+    resolutions: One or more.
+    field: What the error calls them.
+
+  Raises:
+    ValueError: They are a single one, none, or not what `sides` takes.
+  """
+  if isinstance(resolutions, str | numbers.Number) or not isinstance(resolutions, Iterable):
+    raise ValueError(f'{field}: got {resolutions!r}, expected one or more, such as (224, 160)')
+  found = tuple(resolutions)
+  for resolution in found:
+    sides(resolution, field)
+  return found
 
 
 def square(resolution: Resolution) -> Resolution:

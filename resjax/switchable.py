@@ -15,9 +15,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from resjax import moved
+from resjax import moved, shapes
 from resjax.apply import Apply, run
-from resjax.resolution import Resolution, check_order, parse, sides
+from resjax.resolution import Resolution, check_order, parse, several, sides
 from resjax.resolution import name as key_of
 
 Variables = dict[str, Any]
@@ -56,9 +56,10 @@ def share(
   """
   if is_shared(variables):
     raise ValueError("variables: shared already, expected a plain network's (resjax.extract takes one out)")
-  if not resolutions or len({sides(r, 'resolutions') for r in resolutions}) != len(resolutions):
+  resolutions = several(resolutions)
+  if not resolutions or len({sides(r) for r in resolutions}) != len(resolutions):
     raise ValueError(
-      f'resolutions: got {tuple(resolutions)}, expected one or more distinct positive integers or (height, width)'
+      f'resolutions: got {resolutions}, expected one or more distinct positive integers or (height, width)'
     )
   keys = [SHARED_SET] if shared_batch_norm else [key_of(r) for r in resolutions]
   if private is not None:
@@ -177,6 +178,8 @@ def with_view(variables: Variables, resolution: Resolution, plain: Any) -> Varia
   """
   key = set_of(variables, resolution)
   if 'params' in variables:
+    if 'batch_stats' not in plain:
+      raise ValueError('plain: no batch_stats, expected what the network left of a view')
     return variables | {'batch_stats': variables['batch_stats'] | {key: plain['batch_stats']}}
   sets = variables['private']
   return variables | {
@@ -246,15 +249,22 @@ def _check_order(
   images: Sequence[Array], resolutions: Sequence[Resolution], mask: Sequence[Array] | Array | None
 ) -> None:
   """Raises ValueError unless images and masks pair up with resolutions, highest first."""
+  resolutions = several(resolutions)
   for field, given in (('images', images), ('mask', mask)):
     if given is not None and len(given) != len(resolutions):
-      wanted = f'one for each of the resolutions {tuple(resolutions)}'
+      wanted = f'one for each of the resolutions {resolutions}'
       raise ValueError(f'{field}: got {len(given)} sizes, expected {wanted}')
   check_order(resolutions)
-  shapes = [sides(resolution) for resolution in resolutions]
+  wanted_sizes = [sides(resolution) for resolution in resolutions]
+  for i, image in enumerate(images):
+    shapes.check(f'images[{i}]', image, ('B', 'H', 'W', 'C'))
   got = [image.shape[1:3] for image in images]
-  if got != shapes:
-    raise ValueError(f'images: got the sizes {got}, expected {shapes}, those of the resolutions')
+  if got != wanted_sizes:
+    raise ValueError(f'images: got the sizes {got}, expected {wanted_sizes}, those of the resolutions')
+  for i, image in enumerate(images):
+    shapes.check(f'images[{i}]', image, (len(images[0]), 'H', 'W', 'C'), what='as many as at the highest resolution')
+    if mask is not None:
+      shapes.check(f'mask[{i}]', mask[i], (len(image),), what='one for each image')
 
 
 moved.tell(globals())

@@ -15,7 +15,7 @@ PIECES = dict(re.findall(r'^## (.*?)\n.*?```python\n(.*?)```', TEXT, re.DOTALL |
 
 
 def test_no_piece_of_code_is_left_out():
-  assert len(PIECES) == TEXT.count('```python') == 5
+  assert len(PIECES) == TEXT.count('```python') == 6
 
 
 @pytest.mark.parametrize('title', PIECES)
@@ -49,6 +49,16 @@ def test_statistics_of_foreign_trees_are_recalibrated(title, jitted):
   assert np.abs(apply(switchable.view(before, 16), batch, False)[0] - wanted).max() > 1e-2
   for r in (32, 8):
     jax.tree.map(np.testing.assert_array_equal, switchable.view(after, r), switchable.view(before, r))
+
+
+def test_the_training_step_learns_and_is_as_short_as_it_says():
+  text = PIECES["A training step of one's own"]
+  names = {}
+  exec(compile(text, 'docs/library.md', 'exec'), names)
+  assert names['losses'][-1] < 0.5 * names['losses'][0] and np.isfinite(names['losses']).all()
+  assert names['network'].resolutions == (32, 16, 8)
+  first, last = text.index('model, resolutions = '), text.index('\n\n\nopt_state')
+  assert len([line for line in text[first:last].splitlines() if line.strip()]) == 15
 
 
 def test_a_counter_is_refused_where_statistics_are_recalibrated():

@@ -133,13 +133,19 @@ def test_unknown_distillation_is_refused():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'logits': jnp.zeros((4, 3))}, r'logits: got the shape \(4, 3\), expected \[resolutions, batch, classes\]'),
-    ({'labels': jnp.zeros((4, 3))}, r'labels: got float32 \(4, 3\), expected the numbers .*, integers of shape \(4,\)'),
-    ({'labels': jnp.zeros(4)}, r'labels: got float32 \(4,\), expected the numbers'),
-    ({'labels': jnp.zeros(1, int)}, r'labels: got int32 \(1,\), expected the numbers'),
-    ({'alpha': jnp.ones(1)}, r'alpha: got the shape \(1,\), expected \(2,\), a number for each resolution'),
+    (
+      {'logits': jnp.zeros((4, 3))},
+      r'logits: got float32 \(4, 3\), expected floating \[R, B, K\], resolution, batch, class',
+    ),
+    (
+      {'labels': jnp.zeros((4, 3))},
+      r'labels: got float32 \(4, 3\), expected integer \[4\], the number of the class .*one-hot: argmax',
+    ),
+    ({'labels': jnp.zeros(4)}, r'labels: got float32 \(4,\), expected integer \[4\]'),
+    ({'labels': jnp.zeros(1, int)}, r'labels: got int32 \(1,\), expected integer \[4\]'),
+    ({'alpha': jnp.ones(1)}, r'alpha: got float32 \(1,\), expected floating \[2\], a number for each resolution'),
     ({'labels': None}, r'labels: got None and no teacher, expected one of them to learn from'),
-    ({'teacher': jnp.zeros((4, 2))}, r'teacher: got logits of shape \(4, 2\), expected \(4, 3\)'),
+    ({'teacher': jnp.zeros((4, 2))}, r'teacher: got float32 \(4, 2\), expected floating \[4, 3\], logits for the same'),
   ],
 )
 def test_shapes_that_do_not_fit_are_refused_in_one_line(change, message):

@@ -94,7 +94,7 @@ def test_differentiable(photographs):
 
 
 def test_wrong_input_is_refused():
-  with pytest.raises(ValueError, match=r'images: shape \(4, 4, 3\)'):
+  with pytest.raises(ValueError, match=r'images: got float32 \(4, 4, 3\), expected \[B, H, W, C\]'):
     resize(jnp.zeros((4, 4, 3)), 2)
   with pytest.raises(ValueError, match='size: got 0, expected a positive integer'):
     resize(jnp.zeros((1, 4, 4, 3)), 0)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from resjax import shapes
 from resjax.routing.router import Dialled, Images, Routed
 
 
@@ -34,6 +35,7 @@ class Cascade(Dialled):
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`; where no resolution is sure, the highest."""
+    shapes.check('odds', column, ('N', len(self.costs)), what='one for each resolution')
     sure = column[:, ::-1] >= -self.knob
     return np.where(sure.any(1), column.shape[1] - 1 - sure.argmax(1), 0)
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from resjax import shapes
 from resjax.routing.random import by_rank
 from resjax.routing.router import Columns, Dialled
 
@@ -65,7 +66,11 @@ def energy(crops: np.ndarray) -> np.ndarray:
 
   Args:
     crops: uint8 `[N, H, W, 3]`.
+
+  Raises:
+    ValueError: They are something else.
   """
+  shapes.check('crops', crops, ('N', 'H', 'W', 3), 'uint8')
   green = crops[..., 1].astype(np.int16)
   across, down = np.abs(np.diff(green, axis=2)), np.abs(np.diff(green, axis=1))
   return (across.mean((1, 2)) + down.mean((1, 2))) / 2

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from resjax import shapes
 from resjax.routing.router import Router
 
 
@@ -32,6 +33,7 @@ class Oracle(Router):
     Within a budget every image begins at the lowest; those that a higher one gets right are sent to the cheapest such,
     the cheapest first, until the budget is spent.
     """
+    shapes.check('right', column, ('N', len(self.costs)), 'bool', 'one for each resolution')
     costs, lowest = np.asarray(self.costs, float), len(self.costs) - 1
     wanted = smallest_right(column, lowest)
     if self.budget is None:

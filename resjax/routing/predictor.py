@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from resjax import shapes
 from resjax.routing.router import Columns, Dialled
 
 
@@ -40,5 +41,6 @@ class Predictor(Dialled):
 
   def choose(self, column: np.ndarray) -> np.ndarray:
     """See `Router`; of equal scores the higher resolution's wins."""
+    shapes.check('scores', column, ('N', len(self.costs)), what='one for each resolution')
     relative = np.asarray(self.costs, float) / max(self.costs)
     return (np.asarray(column, float) - self.knob * relative).argmax(1)

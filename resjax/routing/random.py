@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from resjax import shapes
 from resjax.routing.router import Dialled
 
 
@@ -43,7 +44,11 @@ def by_rank(costs: Sequence[float], knob: float, ranks: np.ndarray) -> np.ndarra
     costs: `[R]`, highest resolution first.
     knob: Higher makes the lower resolutions' shares larger.
     ranks: float `[N]`, 0..1.
+
+  Raises:
+    ValueError: They are of another shape.
   """
+  shapes.check('ranks', ranks, ('N',), 'floating')
   relative = np.asarray(costs, float) / max(costs)
   upper = np.cumsum(mix(relative, knob)[::-1])[:-1]  # from the lowest resolution up
   return len(relative) - 1 - np.searchsorted(upper, np.asarray(ranks, float), side='right')
