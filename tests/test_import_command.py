@@ -84,6 +84,14 @@ def test_an_imported_network_predicts_as_torch_does_and_meets_a_budget(weights, 
   assert 'multiply-adds each' in capsys.readouterr().err
 
 
+def test_names_that_are_no_text_are_told(weights, tmp_path):
+  (tmp_path / 'labels').write_bytes(b'a\n\xff')
+  with pytest.raises(
+    SystemExit, match=r"^error: --labels: .*labels: 'utf-8' codec .*; expected UTF-8, a class's name a"
+  ):
+    cli.main(['import', str(weights[0]), f'--labels={tmp_path}/labels', f'--workdir={tmp_path}/run'])
+
+
 def test_training_does_not_go_on_with_an_imported_network(weights, tmp_path):
   path, _ = weights
   fields = ['--config.data.source=fake', '--config.data.size=8', '--config.batch_size=8', '--config.epochs=1']
@@ -108,6 +116,8 @@ def test_training_does_not_go_on_with_an_imported_network(weights, tmp_path):
       {'mean': (0, 0), 'std': (1, 1)},
       r'^config\.data\.normalize: got \(\(0, 0\), \(1, 1\)\), expected one of',
     ),
+    ({'crop_fraction': 0.0}, r'^config\.eval\.crop_fraction: got 0\.0, expected more than 0, at most 1$'),
+    ({'interpolation': ''}, r"^config\.eval\.interpolation: got '', expected one of bilinear, bicubic$"),
     ({'crop_fraction': 1.5}, r'^config\.eval\.crop_fraction: got 1\.5, expected more than 0, at most 1$'),
     ({'interpolation': 'lanczos'}, r"^config\.eval\.interpolation: got 'lanczos', expected one of bilinear, bicubic$"),
     ({'resolutions': (32, 40)}, r'^config\.resolutions: got \(32, 40\), expected the highest first$'),

@@ -1,4 +1,4 @@
-"""Importing files that a random hand spoilt: each is read, or refused in a line; fuzzing.py has what else is watched."""
+"""Importing files that a random hand spoilt: each is read, or refused in a line; see fuzzing.py for what is watched."""
 
 import json
 import os

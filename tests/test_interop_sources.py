@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 
 import numpy as np
 import pytest
@@ -217,6 +218,24 @@ def test_the_hub_serves_from_its_cache(cache, state):
   assert found.config.model.width == 0.35 and found.source.license == 'cc-by-nc-4.0'
   assert found.network.class_names == ('one', 'n2', 'three')
   assert interop.read(f'hf-hub:owner/name@{commit}', resolutions=(32,)).source.name == f'hf-hub:owner/name@{commit}'
+
+
+def test_where_the_hub_is_out_of_reach_its_cache_serves_at_once(cache, state, monkeypatch, capfd):
+  import huggingface_hub
+
+  monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+  monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', 'http://127.0.0.1:9')  # nobody listens there
+  root = cache / 'models--owner--name'
+  (root / 'refs').mkdir(parents=True)
+  (root / 'refs' / 'main').write_text('a')
+  folder(root / 'snapshots' / 'a', state)
+  assert sources.read('hf-hub:owner/name', 224).architecture == 'mobilenetv2_035'
+  begin = time.monotonic()
+  with pytest.raises(
+    ValueError, match=r'^hf-hub:owner/other: .*refused.*; expected a repository that the hub, or its c'
+  ):
+    sources.read('hf-hub:owner/other', 224)
+  assert time.monotonic() - begin < 15 and capfd.readouterr() == ('', '')  # the client's own way: 23 s, and 12 lines
 
 
 @pytest.mark.parametrize('name', ['owner/other', 'no such name', 'a/b/c', '', 'owner/other@v1'])

@@ -79,5 +79,12 @@ def _numbers(options: argparse.Namespace, name: str, kind: type) -> Sequence | N
 
 
 def _lines(path: str | None) -> list[str] | None:
-  """The lines of a file, or None where none was named."""
-  return None if path is None else pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+  """The lines of a file, or None where none was named.
+
+  Raises:
+    ValueError: They are no text.
+  """
+  try:
+    return None if path is None else pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"--labels: {path}: {error}; expected UTF-8, a class's name a line") from None

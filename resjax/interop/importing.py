@@ -185,8 +185,13 @@ def _preprocessing(
   key = next((key for key, known in preprocess.NORMALIZATIONS.items() if known == pair), None)
   with config.ignore_type():
     config.data.normalize = key or pair
-  config.eval.crop_fraction = crop_fraction or found.crop_fraction or config.eval.crop_fraction
-  config.eval.interpolation = interpolation or found.interpolation or config.eval.interpolation
+  for field, given, said in (
+    ('crop_fraction', crop_fraction, found.crop_fraction),
+    ('interpolation', interpolation, found.interpolation),
+  ):
+    chosen = said if given is None else given
+    if chosen is not None:
+      config.eval[field] = chosen
 
 
 def _class_names(found: sources.Source, given: Sequence[str] | None, classes: int) -> tuple[tuple[str, ...], str]:

@@ -17,6 +17,7 @@ HUB = 'hf-hub:'
 # Of a folder, in the order in which they are looked for.
 _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 _LARGEST_CONFIG = 16 << 20  # bytes
+_SECONDS = 10  # to wait for the hub
 
 # Torchvision's second weights are named by these; they are evaluated at 224 px of 232.
 _SECOND = ('11ad3fa6', 'cd907fc2', 'f82ba261', '1a0047aa', '7ebf99e0')
@@ -85,17 +86,23 @@ def _from_hub(name: str) -> dict[str, pathlib.Path]:
     raise ValueError(f"{name}: needs huggingface_hub: pip install 'resjax[hub]'")
   import huggingface_hub
 
+  huggingface_hub.logging.set_verbosity_error()
   repository, _, revision = name.removeprefix(HUB).partition('@')
   found: dict[str, pathlib.Path] = {}
   reason = ''
+  try:
+    huggingface_hub.HfApi().model_info(repository, revision=revision or None, timeout=_SECONDS)
+  except Exception as error:  # of the hub's client and of those below it; the reason is the first line
+    reason = one_line(error)
+  cached = bool(reason)  # alone: asking again for every file would take minutes
   for file in ('config.json', *_WEIGHTS, 'README.md'):
     if file == _WEIGHTS[1] and _WEIGHTS[0] in found:
       continue
     try:
-      found[file] = pathlib.Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
-    except Exception as error:  # of the hub's client and of those below it; the reason is the first line
-      if file != 'README.md':
-        reason = one_line(error)
+      path = huggingface_hub.hf_hub_download(repository, file, revision=revision or None, local_files_only=cached)
+      found[file] = pathlib.Path(path)
+    except Exception as error:
+      reason = reason or one_line(error)
       if file == 'config.json':
         break
   if not any(file in found for file in _WEIGHTS):
