@@ -1,5 +1,7 @@
 """A frozen teacher: what it sees and says, on any number of devices; what it leaves as it is; what is refused."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -207,11 +209,24 @@ def test_the_teacher_is_no_part_of_what_is_saved_and_is_read_again(start, tmp_pa
   meta = checkpoint.load_meta(part)
   assert len(meta['teacher']) == 64
   with pytest.raises(ValueError, match='^config.teacher.checkpoint: holds another network than the one that taught'):
-    teaching.check_same(meta | {'teacher': 'f' * 64}, run.build(config).teacher, part)
+    teaching.check_same(meta | {'teacher': 'f' * 64}, config, run.build(config).teacher, 'here')
 
 
 def _stop(*_):
   raise KeyboardInterrupt
+
+
+def test_a_run_that_is_extended_keeps_its_teacher(start, tmp_path):
+  loop.train_and_evaluate(taught(start, epochs=0.4), tmp_path)
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    pytest.raises(ValueError, match='^config.teacher.checkpoint: holds another'),
+  ):
+    patch.setattr(teaching, 'digest_of', lambda *_: 'another')
+    loop.train_and_evaluate(taught(start, epochs=0.8), tmp_path, extend=True)
+  loop.train_and_evaluate(taught(start, epochs=0.8), tmp_path, extend=True)
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines if 'train/teacher_8' in line] == [2, 4]
 
 
 def test_what_is_read_at_resume_is_checked(start, tmp_path):

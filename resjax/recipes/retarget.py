@@ -42,6 +42,7 @@ def get_config(depth: str = 'all') -> ConfigDict:
   config.eval.every_epochs = 0
   config.optimizer.name = 'adamw'
   config.optimizer.learning_rate = 2e-5
+  config.optimizer.warmup_epochs = 0.2
   config.optimizer.weight_decay = 0.0
   config.optimizer.statistics = 'kept'
   if depth == 'private':

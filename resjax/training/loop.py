@@ -110,11 +110,11 @@ def resume(
       f'--config.init.checkpoint={workdir} to start from it'
     )
   where = f'workdir {workdir}'
+  teaching.check_same(meta, run.config, run.teacher, where)
   if extend and configuration.changed(configuration.to_json(configuration.complete(meta, where)), run.config):
     run, state = extending.extend(run, checkpoints, step, meta, workdir)
   else:
     configuration.check_same(meta, run.config, where)
-    teaching.check_same(meta, run.teacher, workdir)
     run = continued(run, tuple(meta.get('history', ())))
     state = checkpoints.restore(run.state_shapes(), step)
     if jax.process_index() == 0:

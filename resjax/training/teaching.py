@@ -4,7 +4,6 @@ It is no part of the state: it is not trained, saved or given away, and a run th
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
+from resjax import config as configuration
 from resjax import preprocess, rsnet, trained
 from resjax.apply import Apply, run
 from resjax.network import digest_of
@@ -92,17 +92,19 @@ def _check_names(names: tuple[str, ...], workdir: str, start: str) -> None:
     )
 
 
-def check_same(meta: dict[str, Any], teacher: Teacher | None, workdir: str | pathlib.Path) -> None:
-  """Raises ValueError where a saved run had another teacher.
+def check_same(meta: dict[str, Any], config: ConfigDict, teacher: Teacher | None, where: str) -> None:
+  """Raises ValueError where a saved run had another teacher by the same name.
 
   Args:
     meta: What was saved beside its state.
-    teacher: Of the run that goes on.
-    workdir: The run's.
+    config: Of the run that goes on; where it names another teacher, that is told of elsewhere.
+    teacher: Its teacher.
+    where: What messages call the saved run.
   """
-  if meta.get('teacher') != (teacher and teacher.digest):
+  same = configuration.complete(meta, where).teacher == config.teacher
+  if same and meta.get('teacher') != (teacher and teacher.digest):
     raise ValueError(
-      f'config.teacher.checkpoint: holds another network than the one that taught the run in {workdir} so far, '
+      f'config.teacher.checkpoint: holds another network than the one that taught the run in {where} so far, '
       'expected the same'
     )
 
