@@ -122,8 +122,8 @@ def test_an_imported_network_has_no_data_of_its_own(workdir, tmp_path):
 def test_an_imagenet_network_on_folders_named_by_numbers(shared_data, tmp_path):
   """Right of 1,000 photographs of ten classes, as under torch and PIL; one more or less may turn at a tie."""
   weights = shared_data / 'weights' / 'mobilenet_v2_imagenet.pth'
-  sizes = '--resolutions=224,160,128'
+  sizes = '--resolutions=224,192,160'
   cli.main(['import', str(weights), '--model=mobilenetv2', sizes, f'--workdir={tmp_path}/net'])
   run(tmp_path / 'net', f'--data={shared_data / "nette1000"}')
   right = [1000 * entry['top1'] for entry in figures(tmp_path / 'net' / 'evaluation')['resolutions'].values()]
-  np.testing.assert_allclose(right, [699, 663, 586], atol=1.01)
+  np.testing.assert_allclose(right, [699, 700, 663], atol=1.01)

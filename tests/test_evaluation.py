@@ -1,7 +1,9 @@
 """A network scored on images with labels: as its training scores it, each once, and what that comes to by hand."""
 
 import csv
+import functools
 
+import jax
 import numpy as np
 import pytest
 from networks import tiny
@@ -9,6 +11,7 @@ from numbered import make_config
 
 from resjax import drnet, rsnet
 from resjax.data import loader
+from resjax.inference.runtimes.xla import XlaRuntime
 from resjax.measuring import evaluation
 from resjax.report import confusion, mistakes
 from resjax.training.devices import Devices
@@ -78,6 +81,14 @@ def test_batches_change_nothing_and_one_resolution_has_no_ensemble():
   lower = evaluation.evaluate(network.at(8)[0], Photographs())
   assert lower.ways == ('8',) and lower.macs == network.macs[1:]
   np.testing.assert_array_equal(lower.ranks[:, 0], whole.ranks[:, 1])
+
+
+def test_an_accelerator_that_keeps_its_crops_gives_the_same():
+  network = tiny('drnet')
+  resident = functools.partial(XlaRuntime, devices=jax.devices()[:1], resident=True)
+  ours, theirs = (evaluation.evaluate(network, Photographs(), max_batch=8, runtime=r) for r in (XlaRuntime, resident))
+  np.testing.assert_array_equal(ours.ranks, theirs.ranks)
+  assert ours.predictor['share'] == theirs.predictor['share']
 
 
 def test_labels_are_translated_and_checked():

@@ -20,6 +20,7 @@ from rich.console import Console
 from resjax.commands import options as shared
 
 _MOST_CLASSES = 12  # that are printed; classes.csv has all
+_COLUMNS = 120  # that the table of classes needs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,10 +106,11 @@ def show(result: Any, title: str) -> None:
   from resjax.measuring import evaluation
   from resjax.report import table
 
-  console = Console()
+  console = Console(width=max(_COLUMNS, Console().width))
   figures = evaluation.summary(result)
   console.print()
-  console.print(table.accuracy(figures, title))
+  console.print(Text(title, style='bold'), soft_wrap=True)
+  console.print(table.accuracy(figures))
   by_class = sorted(figures['classes'].items(), key=lambda item: item[1]['top1'][result.ways[0]])
   shown = Table(title='top-1 % by class, the lowest first', title_justify='left', title_style='bold', box=None)
   for column in ('class', 'images', *result.ways, 'most often taken for'):

@@ -60,12 +60,12 @@ def macs_text(macs: float) -> str:
   return f'{macs / 1e9:.2f} G' if macs >= 1e9 else f'{macs / 1e6:.2f} M'
 
 
-def accuracy(results: dict[str, Any], title: str) -> Table:
+def accuracy(results: dict[str, Any], title: str | None = None) -> Table:
   """Returns the table of multiply-adds and accuracy of each resolution, the ensemble and the routers.
 
   Args:
     results: Reads `resolutions`, `ensemble` where there are several, and `routers` where there are any.
-    title: Stands above.
+    title: Stands above; None: nothing does.
   """
   table = _table(title)
   for column in ('resolution', 'multiply-adds', 'top-1 %', 'top-5 %'):
@@ -132,7 +132,7 @@ def _groups(results: dict[str, Any]) -> Table:
   return table
 
 
-def _table(title: str) -> Table:
+def _table(title: str | None) -> Table:
   """An empty table in the house's style."""
   return Table(title=title, title_justify='left', title_style='bold', box=box.SIMPLE_HEAD)
 
