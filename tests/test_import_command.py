@@ -16,7 +16,7 @@ from resjax.interop import torch as ours
 torch = pytest.importorskip('torch')
 
 import torch_models  # noqa: E402
-from twins import CLASSES, TOLERANCE, arrays, assert_same_dict, randomised  # noqa: E402
+from twins import CLASSES, TOLERANCE, arrays, assert_same_dict, randomised, rsnets  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -155,6 +155,30 @@ def test_the_command_takes_averaged_weights_where_that_is_meant(weights, tmp_pat
   cli.main(['import', str(tmp_path / 'a.pth'), '--ema', '--resolutions=32', f'--workdir={tmp_path}/run'])
   assert 'weights: the averaged ones (state_dict_ema)\n' in capsys.readouterr().out
   assert_same_dict(ours.state_dict(trained.load(tmp_path / 'run'), 32), arrays(state))
+
+
+@pytest.mark.parametrize('old', [False, True])
+def test_a_checkpoint_of_rs_nets_authors_is_read_as_they_keep_it(tmp_path, old):
+  """From DataParallel, with the optimiser and numpy's numbers beside it; in both forms of torch's files."""
+  states = [arrays(randomised(torch_models.create('resnet18', CLASSES), seed).state_dict()) for seed in range(3)]
+  norms = {name for name in states[0] if name.rpartition('.')[0] + '.running_mean' in states[0]}
+  states = [states[0] | {name: state[name] for name in norms} for state in states]
+  kept = rsnets(states)
+  checkpoint = {
+    'epoch': 120,
+    'arch': 'parallel_resnet18',
+    'state_dict': {f'module.{name}': torch.from_numpy(value) for name, value in kept.items()},
+    'best_acc0': np.float64(73.1),
+    'optimizer': {'state': {0: {'momentum_buffer': torch.ones(3)}}, 'param_groups': [{'lr': 0.1}]},
+  }
+  torch.save(checkpoint, tmp_path / 'model_best.pth.tar', _use_new_zipfile_serialization=not old)
+  found = interop.read(tmp_path / 'model_best.pth.tar', resolutions=(48, 40, 32))
+  assert found.network.preprocessing.normalize == 'unit' and found.notes[0].startswith('classes: the source does not')
+  interop.save(found, tmp_path / 'run')
+  network = trained.load(tmp_path / 'run')
+  np.testing.assert_array_equal(network.variables['params']['alpha'], [0, 1, 2])
+  assert_same_dict(ours.rsnets_state_dict(network), kept)
+  assert_same_dict(ours.state_dict(network, 32), states[2])
 
 
 # --- real weights ---

@@ -13,7 +13,7 @@ from resjax.network import Network
 torch = pytest.importorskip('torch')
 
 import torch_models  # noqa: E402
-from twins import CLASSES, arrays, assert_same_dict, assert_same_logits, randomised  # noqa: E402
+from twins import CLASSES, arrays, assert_same_dict, assert_same_logits, in_order, randomised, rsnets  # noqa: E402
 
 SMALL = {
   'basic': ({'name': 'resnet18', 'stages': (1, 1)}, lambda: torch_models.ResNet((1, 1), False, CLASSES)),
@@ -56,13 +56,6 @@ def test_a_whole_network_gives_the_same_logits(tmp_path, name):
 # --- other layouts, their names written down once more ---
 
 
-def in_order(state, names):
-  """A state dict with the modules called otherwise, in their order."""
-  modules = list(dict.fromkeys(name.rpartition('.')[0] for name in state))
-  called = dict(zip(modules, names, strict=True))
-  return {f'{called[name.rpartition(".")[0]]}.{name.rpartition(".")[2]}': value for name, value in state.items()}
-
-
 def timm_names():
   yield from ('conv_stem', 'bn1')
   for stage, blocks in enumerate(torch_models.BLOCKS):
@@ -77,18 +70,6 @@ def rsnets_mobile_names():
   for block in range(1, 18):
     yield from (f'features.{block}.conv.{layer}' for layer in ((0, 1, 3, 4, 6, 7) if block > 1 else (0, 1, 3, 4)))
   yield from ('conv.0', 'conv.1', 'classifier')
-
-
-def rsnets(states, names=None):
-  """Networks that share all but BatchNorm as RS-Net's authors keep them."""
-  found = {'alpha': np.arange(len(states), dtype=np.float32)}
-  for number, state in enumerate(states):
-    state = state if names is None else in_order(state, names)
-    norms = {name.removesuffix('.running_mean') for name in state if name.endswith('.running_mean')}
-    for name, value in state.items():
-      module, leaf = name.rsplit('.', 1)
-      found[f'{module}.bn_{number}.{leaf}' if module in norms else f'{module}.module.{leaf}'] = value
-  return found
 
 
 def test_timms_mobilenet_is_the_same_network_by_other_names():

@@ -38,3 +38,22 @@ def assert_same_dict(found, expected):
   for name, value in expected.items():
     assert found[name].dtype == value.dtype and found[name].flags.writeable, name
     np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def in_order(state, names):
+  """A state dict with the modules called otherwise, in their order."""
+  modules = list(dict.fromkeys(name.rpartition('.')[0] for name in state))
+  called = dict(zip(modules, names, strict=True))
+  return {f'{called[name.rpartition(".")[0]]}.{name.rpartition(".")[2]}': value for name, value in state.items()}
+
+
+def rsnets(states, names=None):
+  """Networks that share all but BatchNorm as RS-Net's authors keep them."""
+  found = {'alpha': np.arange(len(states), dtype=np.float32)}
+  for number, state in enumerate(states):
+    state = state if names is None else in_order(state, names)
+    norms = {name.removesuffix('.running_mean') for name in state if name.endswith('.running_mean')}
+    for name, value in state.items():
+      module, leaf = name.rsplit('.', 1)
+      found[f'{module}.bn_{number}.{leaf}' if module in norms else f'{module}.module.{leaf}'] = value
+  return found
