@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
   'benchmark': 'measure images per second, and how much of the saving is real',
   'calibrate': 'set the budget dial of a trained network',
   'evaluate': 'score a network on a split or a folder of images with labels',
+  'export': 'write a trained network as files that run anywhere',
   'import': 'make a pretrained network of torch resolution-switchable',
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
   from resjax.inference import calibrating
 
   named = shared.images(options.images)
-  classifier, config = shared.load(options)
+  classifier, config = shared.load(options, bundles=True)
   wanted = named or of_run(config, options.workdir)
   with shared.bar(len(wanted), 'calibrating') as seen:
     count = classifier.calibrate(wanted, seen)
@@ -45,7 +45,7 @@ def of_run(config: Any, workdir: str) -> list[Any]:
   """Returns images of a run's own data, and says which: `eval.calibration_split`, or those that `split_of` finds.
 
   Raises:
-    ValueError: An imported network has no data.
+    ValueError: An imported network, or a bundle, has no data.
     FileNotFoundError: The data are not there.
   """
   from resjax import checkpoint
@@ -53,6 +53,8 @@ def of_run(config: Any, workdir: str) -> list[Any]:
   from resjax.inference import images
   from resjax.measuring import study
 
+  if config is None:
+    raise ValueError(f'IMAGE: none given, and {workdir} is a bundle; expected files or folders')
   origin = checkpoint.load_meta(workdir).get('origin')
   if origin and config.data.source == 'tfds' and not config.data.dir:
     raise ValueError(

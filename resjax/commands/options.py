@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +22,6 @@ _DATA = (
 )
 
 if TYPE_CHECKING:
-  from ml_collections import ConfigDict
-
   from resjax.inference import Classifier
   from resjax.inference.images import Item
 
@@ -39,11 +38,24 @@ def images(named: Sequence[str]) -> list[Item]:
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
   """Adds what says which network is meant and how it runs."""
-  parser.add_argument('--workdir', required=True, help='of the run that trained the network')
+  parser.add_argument(
+    '--workdir', required=True, help='of the run that trained the network; for predictions also a bundle'
+  )
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (64)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
   add_runtime(parser)
+
+
+def missing(package: str) -> str | None:
+  """Returns the package's name where it is not installed, else None."""
+  return package if importlib.util.find_spec(package) is None else None
+
+
+def needs(package: str, flag: str) -> None:
+  """Raises ValueError, saying what to install, where a package that an option needs is missing."""
+  if missing(package):
+    raise ValueError(f"{flag}: needs {package}: pip install 'resjax[{package}]'")
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +69,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
   parser.epilog = 'Other data than the run has are named as --config.data.source=folder --config.data.dir=DIR.'
 
 
-def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
-  """Returns the classifier that the options name, and the config of the run that trained it.
+def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classifier, Any]:
+  """Returns the classifier that the options name, and the config of the run that trained it; of a bundle None.
+
+  Args:
+    options: As `add_workdir` describes them.
+    bundles: A bundle may be named.
 
   Raises:
-    ValueError: A field is set that is none of `_DATA`; and as of `trained.read`.
+    ValueError: A field is set that is none of `_DATA`, or for a bundle; a bundle is named, and none may be; and as of
+      `trained.read` and `bundle.read`.
   """
   for field in options.fields:
     name = field.removeprefix('--config.').partition('=')[0]
@@ -71,11 +88,17 @@ def load(options: argparse.Namespace) -> tuple[Classifier, ConfigDict]:
 
   from resjax import compiling, recipes, trained
   from resjax.inference import Classifier
+  from resjax.interop import bundle
 
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
-  found = trained.read(options.workdir, step=options.step)
   options_of_engine = {'max_batch': options.max_batch, 'dtype': options.dtype, 'runtime': options.runtime}
+  if bundle.is_bundle(options.workdir):
+    if options.fields or not bundles:
+      got = f'{options.workdir}, a bundle{"".join(f", and {field}" for field in options.fields)}'
+      raise ValueError(f'--workdir: got {got}, expected the workdir of a run')
+    return Classifier.load(options.workdir, step=options.step, **options_of_engine), None
+  found = trained.read(options.workdir, step=options.step)
   config = recipes.with_fields(found.config, options.fields)
   return Classifier(found.network, workdir=options.workdir, **options_of_engine), config
 

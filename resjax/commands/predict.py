@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
   path, kind = place(options)
   index, count = options.shard
   wanted = shared.images(options.images)[index::count]
-  classifier, _ = shared.load(options)
+  classifier, _ = shared.load(options, bundles=True)
   stream = classifier.stream(
     wanted,
     resolution=options.resolution,

@@ -12,9 +12,10 @@ import numpy as np
 
 from resjax import formats
 from resjax.inference.engines import Engines
+from resjax.interop.bundle import Bundle
 from resjax.network import Network
 from resjax.routing import Budget, Columns, Dialled
-from resjax.routing.dial import dialled, mean_cost, reachable
+from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
 FILE = 'dial.npz'
 
@@ -31,11 +32,11 @@ _OFF = 0.03
 class Calibration:
   """A network's calibration, read when it is first wanted, and the routers that were set by it."""
 
-  def __init__(self, network: Network, workdir: pathlib.Path | None, note: Callable[[str], None]):
+  def __init__(self, network: Network | Bundle, workdir: pathlib.Path | None, note: Callable[[str], None]):
     """Reads nothing yet.
 
     Args:
-      network: What was, or will be, calibrated.
+      network: What was, or will be, calibrated; of a bundle, the knobs that it came with serve until it is.
       workdir: Where the calibration is kept; None: nowhere.
       note: Gets a line that the user should read.
     """
@@ -68,6 +69,25 @@ class Calibration:
     if self._workdir is not None:
       write(self._workdir, self._network, self._columns)
 
+  def knob(self, name: str, budget: Budget) -> float | None:
+    """Returns the knob that a bundle came with for a router and budget; None: it follows from the calibration.
+
+    Raises:
+      FileNotFoundError: There is neither.
+      ValueError: The calibration is of another network, or damaged.
+    """
+    kept = self._columns is not None or (self._workdir is not None and (self._workdir / FILE).is_file())
+    if kept or not isinstance(self._network, Bundle):
+      self.columns  # noqa: B018  raises
+      return None
+    if (name, budget) not in self._network.knobs:
+      known = ', '.join(str(other) for router, other in self._network.knobs if router == name) or 'none'
+      raise FileNotFoundError(
+        f'budget: got {budget} for router {name!r}, expected one that the bundle was set to, {known}, or calibrate it: '
+        f'resjax calibrate IMAGE ... --workdir={self._workdir}'
+      )
+    return self._network.knobs[name, budget]
+
   def router(self, engines: Engines, name: str, budget: Budget) -> Dialled:
     """Returns a router set to a budget, made once; a note says so where the calibration's own images miss it.
 
@@ -75,6 +95,9 @@ class Calibration:
       ValueError: The network has no such router, or the router can't meet the budget.
     """
     if (name, budget) not in self._routers:
+      knob = self.knob(name, budget)
+      if knob is not None:
+        return at_knob(engines.router(name), knob)
       columns, target = self.columns, budget.target(max(self._network.macs))
       router = for_budget(engines, name, columns, budget)
       reached = mean_cost(router, router.read(columns))
@@ -89,7 +112,7 @@ class Calibration:
     return self._routers[name, budget]
 
 
-def made_with(network: Network) -> dict[str, Any]:
+def made_with(network: Network | Bundle) -> dict[str, Any]:
   """Returns what a calibration depends on besides the weights, as JSON values.
 
   The dtype is left out: it rounds what is kept, and moves no mean.
@@ -103,7 +126,7 @@ def made_with(network: Network) -> dict[str, Any]:
   return json.loads(json.dumps(found))  # tuples as the file has them
 
 
-def write(workdir: pathlib.Path, network: Network, columns: Columns) -> None:
+def write(workdir: pathlib.Path, network: Network | Bundle, columns: Columns) -> None:
   """Keeps a calibration; the file is replaced at once.
 
   Args:
@@ -119,7 +142,7 @@ def write(workdir: pathlib.Path, network: Network, columns: Columns) -> None:
   part.replace(path)
 
 
-def read(workdir: pathlib.Path, network: Network) -> dict[str, np.ndarray]:
+def read(workdir: pathlib.Path, network: Network | Bundle) -> dict[str, np.ndarray]:
   """Returns the calibration of a network; arguments as of `write`.
 
   Raises:
@@ -150,7 +173,7 @@ def read(workdir: pathlib.Path, network: Network) -> dict[str, np.ndarray]:
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
 
 
-def _checked(columns: Columns, network: Network) -> dict[str, np.ndarray]:
+def _checked(columns: Columns, network: Network | Bundle) -> dict[str, np.ndarray]:
   """Those columns of `KEPT` that the network's routers read.
 
   Raises:

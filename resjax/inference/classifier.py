@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Unpack
 
 import numpy as np
 
-from resjax import routing, trained, unseen
+from resjax import routing, unseen
 from resjax.data.crops import evaluation_crops
 from resjax.inference.calibrating import Calibration
 from resjax.inference.engine import Counts
@@ -17,6 +17,7 @@ from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, items
 from resjax.inference.predictions import Asked, Prediction, predictions
 from resjax.inference.runtime import Makes
+from resjax.interop import bundle
 from resjax.network import Network
 from resjax.preprocess import prepare
 from resjax.resolution import Resolution, square
@@ -42,7 +43,7 @@ class Classifier:
 
   def __init__(
     self,
-    network: Network,
+    network: Network | bundle.Bundle,
     *older: Any,
     workdir: str | pathlib.Path | None = None,
     runtime: Makes | str | None = None,
@@ -55,7 +56,7 @@ class Classifier:
     """Takes a network.
 
     Args:
-      network: As from `resjax.trained.load`, or made by hand.
+      network: As from `resjax.trained.load` or `bundle.read`, or made by hand.
       *older: Refused: what version 0.1 took.
       workdir: Where the calibration and cost tables are kept; None: nowhere.
       runtime: One of `runtimes.NAMES`, or makes what runs the programs; None: see `runtimes.named`.
@@ -69,12 +70,12 @@ class Classifier:
       TypeError: It is no Network.
       ValueError: The network does not have such a dtype; or there are no threads.
     """
-    if older or not isinstance(network, Network):
+    if older or not isinstance(network, Network | bundle.Bundle):
       raise TypeError(
         f'network: got {type(network).__name__}, expected a Network: Classifier(resjax.Network(model, variables, '
         'resolutions, preprocessing, class_names))'
       )
-    self.network = network.with_dtype(dtype)
+    self.network: Network = network.with_dtype(dtype)  # type: ignore[assignment]  # a bundle stands in for one
     self.notes: list[str] = []
     self._workdir = None if workdir is None else pathlib.Path(workdir)
     self._threads = (os.cpu_count() or 1) if threads is None else threads
@@ -91,14 +92,14 @@ class Classifier:
 
   @classmethod
   def load(cls, workdir: str | pathlib.Path, *, step: int | None = None, **options: Any) -> 'Classifier':
-    """Returns the classifier of a run: the network as it was evaluated; errors as of `trained.load`.
+    """Returns the classifier of a run, or of a bundle; errors as of `trained.load` and `bundle.read`.
 
     Args:
-      workdir: The run's folder; only read, but for the calibration and cost tables.
+      workdir: The run's folder, or a bundle's; only read, but for the calibration and cost tables.
       step: One of those saved; None: the latest.
       **options: See the class.
     """
-    return cls(trained.load(workdir, step=step), workdir=workdir, **options)
+    return cls(bundle.opened(workdir, step), workdir=workdir, **options)
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -216,8 +217,9 @@ class Classifier:
         raise ValueError(f'budget: missing, expected one to set the knob of router {name!r}')
       return self.engines.router(name or self.engines.routers[0])
     allowed = Budget.parse(budget)
-    self.calibrated  # noqa: B018  raises before anything is compiled
-    return self._calibration.router(self.engines, name or self.engines.routers[0], allowed)
+    name = name or routing.names_for(self.network.predictor is not None)[0]
+    self._calibration.knob(name, allowed)  # raises before anything is compiled
+    return self._calibration.router(self.engines, name, allowed)
 
   @property
   def calibrated(self) -> routing.Columns:

@@ -9,6 +9,7 @@ from resjax import routing
 from resjax.inference import programs, runtimes
 from resjax.inference.engine import Batch, Engine
 from resjax.inference.runtime import Makes
+from resjax.interop.bundle import Bundle
 from resjax.network import Network
 from resjax.routing import Columns, Dialled
 from resjax.routing.cascade import log_odds
@@ -28,7 +29,7 @@ class Engines:
     routers: The routers that a user can choose for this network; the first is taken where none is named.
   """
 
-  def __init__(self, network: Network, *, runtime: Makes | str | None = None, **options: Any):
+  def __init__(self, network: Network | Bundle, *, runtime: Makes | str | None = None, **options: Any):
     """Compiles every program.
 
     Args:
@@ -40,7 +41,8 @@ class Engines:
       ValueError: There is no such runtime, it is not installed, or can't run this network.
     """
     self.network = network
-    make = runtimes.named(runtime) if runtime is None or isinstance(runtime, str) else runtime
+    name = 'onnx' if runtime is None and isinstance(network, Bundle) else runtime
+    make = runtimes.named(name) if name is None or isinstance(name, str) else name
     self.engine = Engine(make(programs.of_network(network)), **options)
     self.macs, self.scorer, self.predictor_macs = network.macs, None, 0
     if network.predictor is not None:

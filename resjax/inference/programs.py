@@ -12,6 +12,7 @@ import numpy as np
 
 from resjax import preprocess
 from resjax.apply import run
+from resjax.interop.bundle import Bundle, OnnxFile
 from resjax.network import Network, digest_of
 from resjax.resolution import Resolution, sides
 
@@ -49,8 +50,14 @@ class Program:
     return digest_of(self.variables, f'{self.description} {self.resolution} {self.shape}')
 
 
-def of_network(network: Network) -> tuple[Program, ...]:
+def of_network(network: Network | Bundle) -> tuple[Program, ...]:
   """Returns the programs of a network, one for each of its resolutions, from crops of the first."""
+  if isinstance(network, Bundle):
+    shape = (*sides(network.resolutions[0]), 3)
+    return tuple(
+      _of_file(network.file(resolution), resolution, shape, network.num_classes, network.digest)
+      for resolution in network.resolutions
+    )
   normalize, interpolation = network.preprocessing.normalize, network.preprocessing.interpolation
   shape = (*sides(network.resolutions[0]), 3)
   described = _description(network.model, network.view(network.resolutions[0]), network.apply, shape)
@@ -76,15 +83,18 @@ def of_network(network: Network) -> tuple[Program, ...]:
   )
 
 
-def of_predictor(network: Network) -> tuple[Program]:
+def of_predictor(network: Network | Bundle) -> tuple[Program]:
   """Returns the program of a network's predictor, from the same crops: its logits are the scores `[b, R]`.
 
   Raises:
     ValueError: The network has none.
   """
-  predictor = network.predictor
-  if predictor is None:
+  if network.predictor is None:
     raise ValueError('network: it has no predictor, expected one')
+  if isinstance(network, Bundle):
+    shape, size = (*sides(network.resolutions[0]), 3), network.predictor.size
+    return (_of_file(network.scorer, size, shape, len(network.resolutions), network.digest),)
+  predictor = network.predictor
   normalize, model = network.preprocessing.normalize, predictor.model
   shape = (*sides(network.resolutions[0]), 3)
 
@@ -107,6 +117,13 @@ def of_predictor(network: Network) -> tuple[Program]:
     dtype=str(getattr(model, 'dtype', 'float32')),
   )
   return (program,)
+
+
+def _of_file(
+  file: OnnxFile, resolution: Resolution, shape: tuple[int, int, int], num_classes: int, digest: str
+) -> Program:
+  """A program that is a file."""
+  return Program(file, {}, resolution, shape, num_classes, f'{file.path.name} of {digest}', 'float32')
 
 
 def _description(model: Any, variables: Any, apply: Forward, shape: tuple[int, ...]) -> str:

@@ -10,18 +10,14 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper
 
-from resjax import preprocess, resize
-from resjax import resolution as naming
-from resjax.apply import run
+from resjax import resize
+from resjax.interop import forward
+from resjax.interop.bundle import PREDICTOR, WEIGHTS, file_of
 from resjax.interop.onnx_fold import fold
 from resjax.interop.onnx_graph import INPUT, IR_VERSION, OPSET, Graph, Takes, Tensor, Weights
 from resjax.interop.onnx_trace import trace
 from resjax.network import Network
 from resjax.resolution import Resolution, sides
-
-# What a folder's files are called, beside those that have their resolution's name.
-WEIGHTS = 'weights.bin'
-PREDICTOR = 'predictor.onnx'
 
 
 def of_function(
@@ -60,16 +56,9 @@ def of_network(
   Raises:
     ValueError: The network has no such resolution, computes in bfloat16, or see `onnx_trace.trace`.
   """
-  normalize = network.preprocessing.normalize
-
-  def forward(variables: Any, pixels: jax.Array) -> jax.Array:
-    (inputs,) = preprocess.prepare((pixels,), (resolution,), normalize)
-    logits = run(network.model, variables, inputs, train=False)[0].astype(jnp.float32)
-    return jax.nn.softmax(logits) if softmax else logits
-
   graph, sizes = Graph(), [sides(network.resolutions[0]), sides(resolution)]
   pixels = _pixels(graph, sizes[0], sizes[1], network.preprocessing.interpolation)
-  result = trace(graph, forward, network.view(resolution), pixels)
+  result = trace(graph, forward.at(network, resolution, softmax=softmax), network.view(resolution), pixels)
   return _model(graph, result, [(*size, 3) for size in sizes], 'probabilities' if softmax else 'logits', weights)
 
 
@@ -79,18 +68,9 @@ def of_predictor(network: Network, *, weights: Takes | None = None) -> ModelProt
   Raises:
     ValueError: The network has none; or as of `of_network`.
   """
-  predictor = network.predictor
-  if predictor is None:
-    raise ValueError('network: it has no predictor, expected one')
-  normalize = network.preprocessing.normalize
-
-  def forward(variables: Any, crops: jax.Array) -> jax.Array:
-    (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
-    scores: Any = predictor.model.apply(variables, inputs, train=False)
-    return scores.astype(jnp.float32)
-
+  scores = forward.scores(network)
   graph, size = Graph(), sides(network.resolutions[0])
-  result = trace(graph, forward, network.predictor_variables, graph.crops((*size, 3)))
+  result = trace(graph, scores, network.predictor_variables, graph.crops((*size, 3)))
   return _model(graph, result, [(*size, 3)], 'scores', weights)
 
 
@@ -170,8 +150,3 @@ def _model(
   if weights is None:
     onnx.checker.check_model(model, full_check=True)
   return model
-
-
-def file_of(resolution: Resolution) -> str:
-  """Returns what the file of a resolution is called in a folder."""
-  return f'{naming.name(resolution)}.onnx'

@@ -1,9 +1,7 @@
 """ONNX Runtime as a runtime, for CPUs: programs become graphs of ONNX, one session for each resolution."""
 
-import dataclasses
-import pathlib
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,22 +10,8 @@ import onnxruntime
 from resjax.inference.programs import Program
 from resjax.inference.runtime import Identity, processor, processors
 from resjax.interop import onnx
+from resjax.interop.bundle import OnnxFile
 from resjax.interop.onnx_graph import INPUT, digest, elsewhere
-
-
-@dataclasses.dataclass(frozen=True)
-class OnnxFile:
-  """A program that is a file: what a `Program` of a bundle has for its function.
-
-  Attributes:
-    path: Of the ONNX file.
-  """
-
-  path: pathlib.Path
-
-  def __call__(self, variables: Any, crops: jax.Array) -> NoReturn:
-    """Refuses: JAX does not run it."""
-    raise ValueError(f'runtime: got xla for {self.path}, expected onnx')
 
 
 class OnnxRuntime:

@@ -1,0 +1,209 @@
+"""Writes a trained network as files that run without resjax: ONNX, StableHLO, a bundle, or weights for torch.
+
+resjax export --workdir=runs/resnet50 --format=bundle
+
+A bundle has the network at all resolutions as ONNX over the same weights, labels, thresholds, costs and an example that
+runs it. onnx and stablehlo are the network alone, at one resolution or at all. torch is a state dict, of one resolution
+in torchvision's layout, of several in that of RS-Net's authors: safetensors, or with --out=FILE.pth what torch reads.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from resjax.commands import options as shared
+from resjax.resolution import Resolution
+from resjax.routing import Budget
+
+if TYPE_CHECKING:
+  from resjax.network import Network
+
+FORMATS = ('onnx', 'stablehlo', 'bundle', 'torch')
+
+# Of a bundle, where none are named: those that its calibration reaches.
+_BUDGETS = '0.3,0.4,0.5,0.6,0.7,0.8,0.9'
+# Routers whose knob is all that they need of a calibration.
+_ROUTERS = ('predictor', 'cascade')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Describes the arguments."""
+  parser.add_argument('--workdir', required=True, help='of the run that trained the network')
+  parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
+  parser.add_argument('--format', choices=FORMATS, required=True, help='what is written')
+  parser.add_argument(
+    '--resolution', type=shared.resolution, help='one alone, in pixels: 160, or 128x192; default: all'
+  )
+  parser.add_argument('--softmax', action='store_true', help='probabilities instead of logits (onnx, stablehlo)')
+  parser.add_argument(
+    '--budgets', help=f'that a bundle is set to, shares or multiply-adds, where calibrated ({_BUDGETS})'
+  )
+  parser.add_argument('--no-costs', action='store_true', help='measure no cost table for a bundle')
+  parser.add_argument('--out', help='the file or folder; default: one in the workdir')
+  parser.add_argument('--overwrite', action='store_true', help='replace what is there')
+
+
+def run(options: argparse.Namespace) -> None:
+  """Exports, and says what was written."""
+  import jax
+  from absl import logging
+
+  from resjax import trained
+
+  logging.set_verbosity(logging.WARNING)
+  check(options)
+  found = trained.read(options.workdir, step=options.step)
+  network = chosen(found.network, options.resolution, options.format)
+  out = pathlib.Path(options.out) if options.out else pathlib.Path(options.workdir) / named(network, options.format)
+  with whole(out, options.overwrite) as part:
+    write(network, part, options, found.origin, out.suffix)
+  size = sum(path.stat().st_size for path in [out, *out.rglob('*')] if path.is_file())
+  one = sum(leaf.nbytes for leaf in jax.tree.leaves(network.view(network.resolutions[0])))
+  print(f'In {out}: {size / 1e6:,.2f} MB, {size / one:.3f} times the weights of one resolution')
+
+
+def check(options: argparse.Namespace) -> None:
+  """Raises ValueError where an option does not belong to the format."""
+  of = {'softmax': ('onnx', 'stablehlo'), 'budgets': ('bundle',), 'no_costs': ('bundle',)}
+  for name, formats in of.items():
+    if getattr(options, name) and options.format not in formats:
+      expected = ' or '.join(formats)
+      raise ValueError(f'--{name.replace("_", "-")}: got it with --format={options.format}, expected {expected}')
+
+
+def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Network':
+  """Returns the network that is written; what is done to it is said on standard error."""
+  if resolution is not None:
+    trained, (network, note) = network.resolutions, network.at(resolution)
+    if resolution not in trained:
+      print(note, file=sys.stderr)
+  if kind in ('onnx', 'bundle') and getattr(network.model, 'dtype', 'float32') != 'float32':
+    network = network.with_dtype('float32')
+    print('written to compute in float32, where the run computes in bfloat16', file=sys.stderr)
+  return network
+
+
+def named(network: 'Network', kind: str) -> str:
+  """Returns what a file or folder is called where nothing was said of it."""
+  if kind == 'bundle':
+    return 'bundle'
+  one = len(network.resolutions) == 1
+  base = shared.pixels(network.resolutions[0]) if one else 'network'
+  if kind == 'torch':
+    return f'{base}.safetensors'
+  folder = network.predictor is not None or (kind == 'onnx' and not one)
+  return kind if folder else f'{base}.{kind}'
+
+
+def write(
+  network: 'Network', part: pathlib.Path, options: argparse.Namespace, origin: dict[str, Any] | None, suffix: str
+) -> None:
+  """Writes what was asked for to a new file or folder.
+
+  Raises:
+    ValueError: The network can't be written so, or what that needs is not installed.
+  """
+  if options.format == 'torch':
+    return torch(network, part, suffix)
+  if options.format == 'stablehlo':
+    from resjax.interop import stablehlo
+
+    return stablehlo.write(network, part, softmax=options.softmax)
+  shared.needs('onnx', '--format')
+  from resjax.interop import onnx
+
+  if options.format == 'onnx':
+    return onnx.write(network, part, softmax=options.softmax)
+  from resjax.interop import bundle
+
+  bundle.write(network, part, knobs=knobs(network, options), origin=origin)
+  if not options.no_costs:
+    costs(part)
+
+
+def torch(network: 'Network', part: pathlib.Path, suffix: str) -> None:
+  """Writes a state dict."""
+  from safetensors import numpy
+
+  from resjax.interop import torch as layout
+
+  one = len(network.resolutions) == 1
+  tensors = layout.state_dict(network, network.resolutions[0]) if one else layout.rsnets_state_dict(network)
+  if suffix not in ('.pth', '.pt'):
+    part.write_bytes(numpy.save(tensors))
+    return
+  shared.needs('torch', '--out')
+  import torch
+
+  torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, part)
+
+
+def knobs(network: 'Network', options: argparse.Namespace) -> dict[tuple[str, Budget], float]:
+  """Returns what the routers are set to for each budget; none where the run has no calibration.
+
+  Raises:
+    ValueError: A budget that was named is in milliseconds, or beyond every router; or the calibration is damaged.
+    FileNotFoundError: Budgets are named, and there is no calibration.
+  """
+  from resjax import routing
+  from resjax.inference import calibrating
+
+  workdir = pathlib.Path(options.workdir)
+  if not options.budgets and not (workdir / calibrating.FILE).is_file():
+    print(f'not calibrated, so no router is set: resjax calibrate --workdir={workdir}', file=sys.stderr)
+    return {}
+  if len(network.resolutions) == 1:
+    return {}
+  columns = calibrating.read(workdir, network)
+  own = network.predictor.macs if network.predictor else 0
+  found: dict[tuple[str, Budget], float] = {}
+  for budget in map(Budget.parse, (options.budgets or _BUDGETS).split(',')):
+    if budget.timed:
+      raise ValueError(f'--budgets: got {budget}, expected shares or multiply-adds: milliseconds are of one machine')
+    reasons = []
+    for name in [name for name in routing.names_for(network.predictor is not None) if name in _ROUTERS]:
+      router = routing.kind_of(name).of(tuple(map(float, network.macs)), own, columns)
+      try:
+        found[name, budget] = calibrating.set_to(router, columns, budget.target(max(network.macs))).knob
+      except ValueError as error:
+        reasons.append(str(error))
+    if options.budgets and not any((name, budget) in found for name in _ROUTERS):
+      raise ValueError(f'--budgets: {"; ".join(reasons)}')
+  return found
+
+
+def costs(folder: pathlib.Path) -> None:
+  """Measures what a bundle's programs cost on this machine, where ONNX Runtime is installed."""
+  from resjax.inference import Classifier
+
+  if missing := shared.missing('onnxruntime'):
+    print(f'no cost table without {missing}', file=sys.stderr)
+    return
+  Classifier.load(folder).engines  # noqa: B018  measures, and keeps the table in the folder
+
+
+@contextlib.contextmanager
+def whole(out: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
+  """Yields where a file or folder is to be written; it is in its place when it is whole, or not at all.
+
+  Raises:
+    FileExistsError: Something is there, and may not be replaced.
+    FileNotFoundError: There is no folder to write to.
+  """
+  if out.exists() and not overwrite:
+    raise FileExistsError(f'--out: {out} is there already, expected another, or --overwrite')
+  shared.check_writable(str(out))
+  part, old = (out.with_name(f'{out.name}.{os.getpid()}.{kind}') for kind in ('part', 'old'))
+  try:
+    yield part
+    if out.exists():
+      out.rename(old)
+    part.rename(out)
+  finally:
+    for left in (part, old):
+      shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)

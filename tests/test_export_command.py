@@ -1,0 +1,137 @@
+"""`resjax export`: what it writes where, what it leaves as it is, what it refuses; others read what it wrote."""
+
+import json
+
+import jax
+import networks
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from configs import default
+from resjax import cli, trained
+from resjax.commands import export
+from resjax.inference import Classifier
+from resjax.interop import torch as layout
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """An imported network's, calibrated."""
+  folder = tmp_path_factory.mktemp('runs') / 'run'
+  network = networks.tiny()
+  config = default.get_config()
+  config.resolutions, config.model.name, config.model.num_classes, config.model.width = (16, 8), 'resnet_small', 5, 0.25
+  found = trained.Trained(network, config, 0, True, {'source': 'hf-hub:me/it', 'architecture': 'a', 'license': 'MIT'})
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trained, 'of_config', lambda *_: network)
+    trained.save(found, folder)
+    images = np.random.default_rng(0).integers(0, 256, (40, 20, 20, 3), np.uint8)
+    Classifier(network, workdir=folder, max_batch=4).calibrate(images)
+  return folder
+
+
+@pytest.fixture
+def run(workdir, monkeypatch, capsys):
+  """Runs the command; returns what it printed."""
+  network = networks.tiny()
+  monkeypatch.setattr(trained, 'of_config', lambda *_: network)
+
+  def command(*flags):
+    cli.main(['export', f'--workdir={workdir}', *flags])
+    return capsys.readouterr()
+
+  return command
+
+
+def test_every_format_has_a_place_of_its_own(run, workdir):
+  for flags, name in [
+    (['--format=onnx'], 'onnx'),
+    (['--format=onnx', '--resolution=8', '--softmax'], '8.onnx'),
+    (['--format=stablehlo'], 'network.stablehlo'),
+    (['--format=torch'], 'network.safetensors'),
+    (['--format=torch', '--resolution=8'], '8.safetensors'),
+  ]:
+    assert run(*flags).out.startswith(f'In {workdir / name}: 0.')
+  assert onnx.load(workdir / '8.onnx').graph.output[0].name == 'probabilities'
+  network = networks.tiny()
+  for name, expected in (('8', layout.state_dict(network, 8)), ('network', layout.rsnets_state_dict(network))):
+    jax.tree.map(np.testing.assert_array_equal, load_file(workdir / f'{name}.safetensors'), expected)
+
+
+def test_torch_reads_what_is_named_pth(run, tmp_path):
+  torch = pytest.importorskip('torch')
+  run('--format=torch', '--resolution=16', f'--out={tmp_path}/a.pth')
+  found = torch.load(tmp_path / 'a.pth', weights_only=True)
+  for name, value in layout.state_dict(networks.tiny(), 16).items():
+    np.testing.assert_array_equal(found[name].numpy(), value)
+
+
+def test_a_bundle_is_set_to_the_budgets_that_the_calibration_reaches(run, workdir, tmp_path):
+  run('--format=bundle', f'--out={tmp_path}/bundle')
+  manifest = json.loads((tmp_path / 'bundle' / 'manifest.json').read_text())
+  assert list(manifest['knobs']['cascade']) == ['0.3', '0.4', '0.5', '0.6', '0.7', '0.8', '0.9']
+  assert manifest['origin']['source'] == 'hf-hub:me/it' and manifest['origin']['license'] == 'MIT'
+  assert json.loads((tmp_path / 'bundle' / 'costs.json').read_text())['tables'][0]['of']['runtime'].startswith('onnx')
+  run('--format=bundle', f'--out={tmp_path}/other', '--budgets=0.55,110000', '--no-costs')
+  assert not (tmp_path / 'other' / 'costs.json').exists()
+  knobs = json.loads((tmp_path / 'other' / 'manifest.json').read_text())['knobs']['cascade']
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trained, 'of_config', lambda *_: networks.tiny())
+    classifier = Classifier.load(workdir, max_batch=4)
+  assert knobs == {budget: classifier.router('cascade', budget).knob for budget in ('0.55', '110000')}
+
+
+def test_a_bundle_is_predicted_with_by_the_command(run, tmp_path, capsys):
+  from PIL import Image
+
+  run('--format=bundle', f'--out={tmp_path}/bundle', '--no-costs')
+  Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / 'a.png')
+  cli.main(['predict', str(tmp_path / 'a.png'), f'--workdir={tmp_path}/bundle', '--budget=0.6', '--max-batch=4'])
+  assert '1 images in' in capsys.readouterr().err
+  with pytest.raises(SystemExit, match=r'^error: --workdir: got .*bundle, a bundle, expected the workdir of a run$'):
+    cli.main(['report', f'--workdir={tmp_path}/bundle'])
+  with pytest.raises(SystemExit, match=r'^error: IMAGE: none given, and .*bundle is a bundle; expected files'):
+    cli.main(['calibrate', f'--workdir={tmp_path}/bundle'])
+
+
+def test_what_is_there_stays_unless_it_may_be_replaced(run, tmp_path):
+  out = tmp_path / 'a.onnx'
+  out.write_text('mine')
+  with pytest.raises(SystemExit, match=r'^error: --out: .*a\.onnx is there already, expected another, or --overwrite$'):
+    run('--format=onnx', '--resolution=8', f'--out={out}')
+  assert out.read_text() == 'mine'
+  run('--format=onnx', '--resolution=8', f'--out={out}', '--overwrite')
+  assert onnx.load(out).producer_name == 'resjax' and list(tmp_path.iterdir()) == [out]
+
+
+def test_what_fails_leaves_nothing_and_takes_nothing_away(tmp_path):
+  out = tmp_path / 'bundle'
+  out.mkdir()
+  (out / 'old').write_text('old')
+  with pytest.raises(OSError, match='full'), export.whole(out, overwrite=True) as part:
+    part.mkdir()
+    (part / 'half').write_text('half')
+    raise OSError('the disk is full')
+  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'old']
+  with export.whole(out, overwrite=True) as part:
+    part.mkdir()
+    (part / 'new').write_text('new')
+  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'new']
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--format=torch', '--softmax'], '--softmax: got it with --format=torch, expected onnx or stablehlo'),
+    (['--format=onnx', '--budgets=0.5'], '--budgets: got it with --format=onnx, expected bundle'),
+    (['--format=onnx', '--no-costs'], '--no-costs: got it with --format=onnx, expected bundle'),
+    (['--format=bundle', '--budgets=5ms'], '--budgets: got 5ms, expected shares or multiply-adds: milliseconds'),
+    (['--format=bundle', '--budgets=0.01'], '--budgets: budget: got .*, expected .* with router .cascade'),
+    (['--format=onnx', '--out=nowhere/a'], 'nowhere/a: no folder .*nowhere, expected one to write to'),
+  ],
+)
+def test_options_that_do_not_fit_are_named(run, flags, message):
+  with pytest.raises(SystemExit, match=f'^error: {message}'):
+    run(*flags)
