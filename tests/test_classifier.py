@@ -240,7 +240,7 @@ def test_a_calibration_in_the_workdir_serves_the_weights_that_it_was_made_with(n
   with pytest.raises(ValueError, match=r'dial\.npz: made with other weights, expected those .*; calibrate first'):
     _ = of(network.replace(variables=changed)).calibrated
   (tmp_path / 'dial.npz').write_bytes(b'PK')
-  with pytest.raises(ValueError, match=r'dial\.npz: damaged .*; calibrate first: resjax calibrate --workdir='):
+  with pytest.raises(ValueError, match=r'dial\.npz: damaged .*; calibrate first: classifier'):
     _ = of(network).calibrated
 
 
