@@ -79,9 +79,10 @@ class Classifier:
     self._threads = (os.cpu_count() or 1) if threads is None else threads
     if not isinstance(self._threads, int) or self._threads < 1:
       raise ValueError(f'threads: got {threads!r}, expected a positive integer')
-    how: dict[str, Any] = {'max_batch': max_batch, 'promote': promote, 'strict': strict}
     costs_file = self._workdir and self._workdir / 'costs.json'
-    self._engines = functools.partial(Engines, runtime=runtime, costs_file=costs_file, **how)
+    self._engines = functools.partial(
+      Engines, runtime=runtime, max_batch=max_batch, promote=promote, strict=strict, costs_file=costs_file
+    )
     self._chunk = _TOGETHER * max_batch
     self._draws = np.random.default_rng(0)
     self._fixed: dict[Any, Engines] = {}
