@@ -111,6 +111,11 @@ def test_without_labels_right_is_what_the_teacher_says(photos, start, tmp_path, 
 @pytest.mark.parametrize(
   ('fields', 'error', 'message'),
   [
+    (
+      {'init.checkpoint': 'none'},
+      FileNotFoundError,
+      '^config.init.checkpoint: no checkpoints in none, expected the work',
+    ),
     ({'data.dir': ''}, ValueError, '^config.data.dir: empty, expected a folder with [*].jpg$'),
     ({'data.dir': '/nowhere/x'}, FileNotFoundError, '^config.data.dir: no folder /nowhere/x, expected '),
   ],

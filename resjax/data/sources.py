@@ -68,7 +68,7 @@ def create(config: ConfigDict, split: str) -> Source:
   if not fits:
     raise ValueError(
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '
-      f'the classes of {data.source} {data.dir if data.source == "folder" else data.name}'
+      f'the classes of {data.source} {data.dir if data.source in ("folder", "images") else data.name}'
     )
   return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
 

@@ -30,8 +30,12 @@ def create(config: ConfigDict, split: str) -> 'FlatFolder | ClassFolders':
     ValueError: It is no such split; the folder is not as it should be.
     FileNotFoundError: A folder is missing.
   """
-  data, workdir = config.data, config.teacher.checkpoint
-  names = tuple(checkpoint.load_meta(config.init.checkpoint if workdir == 'init' else workdir)['class_names'])
+  data = config.data
+  field = 'init' if config.teacher.checkpoint == 'init' else 'teacher'
+  try:
+    names = tuple(checkpoint.load_meta(config[field].checkpoint).get('class_names') or ())
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'config.{field}.checkpoint: {error}') from None
   names += tuple(map(str, range(len(names), config.model.num_classes)))
   if split == data.train_split:
     return FlatFolder(data.dir, names)
