@@ -9,18 +9,21 @@ All start from the same weights and images (uint8, one array for each resolution
 make the same SGD updates; their losses are compared before anything is timed. PyTorch runs eager in its default layout
 and in channels_last; `--compiled` adds torch.compile in channels_last. `--without` adds resjax with XLA's own in place
 of parts of `resjax/models/cpu.py`. A step is timed to its loss and update; ratios are medians over rounds, with the
-quartiles, of resjax's seconds over the other's of the same round: below 1 is faster. `start` is the first step, tracing
-and compilation included, and `MiB` what the process grew by at its peak from before it to the end of the second step;
-both of a process of its own, with no compilation cache.
+quartiles, of resjax's seconds over the other's of the same round: below 1 is faster. Each way is a process of its own
+as its user starts it: resjax as `resjax train`, which lets glibc keep freed memory (`compiling.keep_memory`);
+`--hugepages` adds both with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (PyTorch: THP_MEM_ALLOC_ENABLE=1 too). `CPU` is the
+same ratio in CPU seconds, which other work on the machine disturbs less. `start` is the first step, tracing and
+compilation included, without a compilation cache, and `MiB` what the process grew by at its peak from before it to the
+end of the second step.
 """
 
 import argparse
 import dataclasses
 import functools
 import json
-import operator
 import os
 import pathlib
+import pkgutil
 import platform
 import resource
 import subprocess
@@ -39,8 +42,11 @@ TORCH = {
   'channels_last': {'channels_last': True, 'compiled': False},
   'compiled': {'channels_last': True, 'compiled': True},
 }
-# Parts of resjax/models/cpu.py by the name of `--without`: the function there, and XLA's own.
-PARTS = {'depthwise': ('depthwise', '_by_xla'), 'max_pool': ('max_pool', 'nn.max_pool')}
+# Parts of resjax/models by the name of `--without`: what is replaced, and by what of XLA's own.
+PARTS = {
+  'depthwise': ('resjax.models.cpu.conv_general_dilated', 'jax.lax.conv_general_dilated'),
+  'max_pool': ('resjax.models.cpu.max_pool', 'flax.linen.max_pool'),
+}
 
 
 def parse() -> argparse.Namespace:
@@ -54,7 +60,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--compiled', action='store_true', help='torch.compile too; takes minutes to start')
   parser.add_argument('--without', default='', help=f'parts that XLA does instead: {", ".join(PARTS)}')
-  parser.add_argument('--no-alone', dest='alone', action='store_false', help='no start and memory: one process')
+  parser.add_argument('--hugepages', action='store_true', help='with memory in huge pages too (Linux, glibc)')
   parser.add_argument('--json', help='write the figures to this file')
   parser.add_argument('--only', help=argparse.SUPPRESS)  # a way in a process of its own
   return parser.parse_args()
@@ -87,12 +93,12 @@ def resjax_step(options, without: str = '') -> Callable[[], float]:
   import jax
   import torch_models
 
-  from resjax import models, switchable
-  from resjax.models import cpu
+  from resjax import compiling, models, switchable
   from resjax.recipes import rsnet_r18
   from resjax.training import run
   from resjax.training.devices import Devices
 
+  compiling.keep_memory()  # as `resjax train` does
   config = rsnet_r18.get_config()
   config.model.update({'name': options.model, 'num_classes': options.classes})
   config.update({'resolutions': options.resolutions})
@@ -116,8 +122,8 @@ def resjax_step(options, without: str = '') -> Callable[[], float]:
   def take() -> float:
     nonlocal state, compiled
     if compiled is None:
-      function, own = PARTS[without] if without else ('depthwise', 'depthwise')
-      with mock.patch.object(cpu, function, operator.attrgetter(own)(cpu)):
+      replaced, own = PARTS[without or 'depthwise']
+      with mock.patch(replaced, pkgutil.resolve_name(own if without else replaced)):
         compiled = step.lower(state, batch).compile()
     state, metrics = compiled(state, batch)
     jax.block_until_ready(state)
@@ -142,15 +148,18 @@ def way(options, name: str) -> Callable[[], float]:
   return torch_rsnet.stepper(network(options), batch_of(options), rate=RATE, **TORCH[name])
 
 
-def alone(options, name: str) -> dict[str, float]:
-  """What a way takes in this process to its first step, seconds, and how much memory its first two take, MiB."""
+def serve(options, name: str) -> None:
+  """Takes a step of a way for each line on the standard input; the first answer is what the first two steps took."""
   take = way(options, name)
-  before = peak()
-  begin = time.perf_counter()
-  take()
+  before, begin = peak(), time.perf_counter()
+  losses = [take()]
   start = time.perf_counter() - begin
-  take()
-  return {'start_s': start, 'mib': peak() - before}
+  losses.append(take())
+  print(json.dumps({'losses': losses, 'start_s': start, 'mib': peak() - before}), flush=True)
+  for _ in sys.stdin:
+    begin = time.process_time()
+    take()
+    print(time.process_time() - begin, flush=True)
 
 
 def peak() -> float:
@@ -158,31 +167,47 @@ def peak() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def in_a_process(name: str) -> dict[str, float]:
-  """`alone` in a process of its own."""
-  command = [sys.executable, __file__, *sys.argv[1:], f'--only={name}']
-  return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+class Process:
+  """A way in a process of its own, as a user runs it: with its memory and its threads."""
+
+  def __init__(self, name: str, environment: dict[str, str]):
+    command = [sys.executable, __file__, *sys.argv[1:], f'--only={name}']
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    self.process = subprocess.Popen(command, env=os.environ | environment, **pipes)
+    self.first = json.loads(self.answer())
+    self.cpu: list[float] = []
+
+  def answer(self) -> str:
+    """The next line."""
+    line = self.process.stdout.readline()
+    return line or sys.exit('error: a way ended before its time; what it said stands above')
+
+  def __call__(self) -> None:
+    """Takes a step."""
+    self.process.stdin.write('\n')
+    self.process.stdin.flush()
+    self.cpu.append(float(self.answer()))
 
 
-def losses_agree(ways: dict[str, Callable[[], float]], steps: int = 2) -> None:
+def losses_agree(ways: dict[str, Process]) -> None:
   """Ends the program unless the first steps' losses are the same everywhere."""
-  found = {name: [take() for _ in range(steps)] for name, take in ways.items()}
-  for name, values in found.items():
-    for step, (loss, expected) in enumerate(zip(values, found['eager']), 1):
+  for name, process in ways.items():
+    for step, (loss, expected) in enumerate(zip(process.first['losses'], ways['eager'].first['losses']), 1):
       if not abs(loss - expected) <= TOLERANCE * abs(expected):
         sys.exit(f'error: {name}: loss {loss:.5f} at step {step}, expected {expected:.5f}, that of PyTorch')
 
 
-def measure(options, ways: dict[str, Callable[[], float]]) -> dict[str, dict]:
+def measure(options, ways: dict[str, Process]) -> dict[str, dict]:
   """Seconds of each way's steps, with the quartiles, and resjax's over them."""
   from resjax.measuring import turns
 
   seconds = turns.seconds(ways, rounds=options.rounds)
-  found = {name: {'seconds': turns.spread(spent)} for name, spent in seconds.items()}
+  found = {name: {'seconds': turns.spread(spent), **ways[name].first} for name, spent in seconds.items()}
   for name in found.keys() - {OWN}:
-    key = f'ratio_to_{name.removeprefix(OWN).strip().replace(" ", "_")}'
+    key = f'ratio_to_{name.removeprefix(OWN).strip(" ,").replace(",", "").replace(" ", "_")}'
     found[OWN][key] = turns.ratio(seconds[OWN], seconds[name])
-    found[name]['ratio'] = found[OWN][key]
+    cpu = turns.ratio(ways[OWN].cpu[-options.rounds :], ways[name].cpu[-options.rounds :])
+    found[name].update({'ratio': found[OWN][key], 'cpu_ratio': cpu})
   return found
 
 
@@ -196,16 +221,16 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
   os.environ['JAX_PLATFORMS'] = 'cpu'
   if options.only:
-    print(json.dumps(alone(options, options.only)))
+    serve(options, options.only)
     return
-  apart = {name: in_a_process(name) for name in names} if options.alone else {}
-  ways = {name: way(options, name) for name in names}
+  ways = {name: Process(name, {}) for name in names}
+  if options.hugepages:
+    tuned = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'THP_MEM_ALLOC_ENABLE': '1'}
+    ways |= {f'{name}, huge pages': Process(name, tuned) for name in (OWN, 'eager', 'channels_last')}
   losses_agree(ways)
   found = measure(options, ways)
-  for name, figures in apart.items():
-    found[name].update(figures)
   described = describe(options)
-  print(f'{described}\n\n| step | ms | resjax over it [quartiles] | start, s | MiB |\n|---|---|---|---|---|')
+  print(f'{described}\n\n| step | ms | resjax over it [quartiles] | CPU | start, s | MiB |\n|---|---|---|---|---|---|')
   for name, figures in found.items():
     print(row(name, figures))
   if options.json:
@@ -215,9 +240,10 @@ def main() -> None:
 
 def row(name: str, figures: dict) -> str:
   """One line of the table."""
-  seconds, ratio = figures['seconds'], figures.get('ratio')
+  seconds = figures['seconds']
   cells = [name, f'{1e3 * seconds["median"]:,.0f} [{1e3 * seconds["low"]:,.0f}, {1e3 * seconds["high"]:,.0f}]']
-  cells.append(f'{ratio["median"]:.2f} [{ratio["low"]:.2f}, {ratio["high"]:.2f}]' if ratio else '1')
+  for ratio in (figures.get('ratio'), figures.get('cpu_ratio')):
+    cells.append(f'{ratio["median"]:.2f} [{ratio["low"]:.2f}, {ratio["high"]:.2f}]' if ratio else '1')
   cells += [f'{figures[key]:,.{digits}f}' if key in figures else '–' for key, digits in (('start_s', 1), ('mib', 0))]
   return f'| {" | ".join(cells)} |'
 

@@ -1,5 +1,7 @@
-"""How programs are compiled: options that make XLA faster on a CPU, and a cache that outlives the process."""
+"""How programs are compiled and run: what makes XLA faster on a CPU, and a cache that outlives the process."""
 
+import ctypes
+import glob
 import logging
 import os
 from functools import cache
@@ -10,6 +12,11 @@ import jax
 # times slower), and in inference reductions too. Each purpose keeps the fusions that help it.
 OPTION = 'xla_cpu_experimental_ynn_fusion_type'
 FUSIONS = {'training': 'LIBRARY_FUSION_TYPE_REDUCE', 'inference': ''}
+
+# glibc's mallopt: no memory by mmap, which is given back at once (M_MMAP_MAX); nothing given back (M_TRIM_THRESHOLD);
+# one arena for all threads (M_ARENA_MAX), for the others' are small and send what is large to mmap.
+MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}
+ACCELERATORS = ('/dev/nvidia*', '/dev/kfd', '/dev/accel*', '/dev/vfio/*')  # files of GPUs and TPUs
 
 
 @cache
@@ -45,3 +52,19 @@ def keep_compiled_programs() -> None:
       return
     jax.config.update('jax_compilation_cache_dir', path)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
+def keep_memory() -> None:
+  """Lets this process keep the memory that it frees, so that on a CPU a program's next run finds its pages made.
+
+  XLA asks for a program's temporaries anew at each run. Where the C library gives freed memory back to the system,
+  their pages are made and cleared each time, up to a sixth of a training step. To be called before JAX looks for
+  devices: its threads take what arenas there are. Does nothing where there is an accelerator, whose host has other
+  things to do, without glibc, and where the user has set GLIBC_TUNABLES.
+  """
+  platforms = jax.config.jax_platforms or ''  # type: ignore[attr-defined]
+  elsewhere = platforms != 'cpu' and (platforms or any(map(glob.glob, ACCELERATORS)))
+  mallopt = None if elsewhere or 'GLIBC_TUNABLES' in os.environ else getattr(ctypes.CDLL(None), 'mallopt', None)
+  if mallopt is not None:
+    for option, value in MALLOC.items():
+      mallopt(option, value)

@@ -1,4 +1,7 @@
 import os
+import platform
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -57,3 +60,68 @@ def test_a_cache_that_cannot_be_made_costs_a_warning(cache_dir, tmp_path, monkey
   jax.config.update('jax_compilation_cache_dir', None)
   compiling.keep_compiled_programs()
   assert jax.config.jax_compilation_cache_dir is None and 'no compilation cache' in caplog.text
+
+
+PAGES = """
+import resource
+import jax
+import jax.numpy as jnp
+from resjax import compiling
+if KEPT:
+  compiling.keep_memory()
+program = jax.jit(lambda x: (x @ x.T) @ x)
+x = jnp.ones((4096, 8))  # 64 MiB in between
+program(x).block_until_ready(), program(x).block_until_ready()
+made = []
+for _ in range(5):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  program(x).block_until_ready()
+  made.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(made))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='needs glibc')
+def test_a_program_that_runs_again_finds_its_pages_made():
+  environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
+  made = []
+  for kept in (False, True):
+    code = PAGES.replace('KEPT', str(kept))
+    out = subprocess.run([sys.executable, '-c', code], env=environment, check=True, stdout=subprocess.PIPE).stdout
+    made.append(int(out))
+  assert made[0] > 64 * 2**20 / os.sysconf('SC_PAGE_SIZE') / 2 and made[1] < made[0] / 10, made
+
+
+class Library:
+  """A C library that notes how its malloc is set."""
+
+  def __init__(self):
+    self.options = {}
+
+  def mallopt(self, option, value):
+    self.options[option] = value
+
+
+@pytest.mark.parametrize(
+  ('platforms', 'files', 'variable', 'kept'),
+  [
+    (None, [], None, True),
+    ('cpu', ['/dev/nvidia0'], None, True),
+    (None, ['/dev/nvidia0'], None, False),
+    ('cuda,cpu', [], None, False),
+    ('cpu', [], 'glibc.malloc.hugetlb=1', False),
+  ],
+)
+def test_memory_is_kept_on_a_cpu_unless_the_user_has_set_malloc(platforms, files, variable, kept, monkeypatch):
+  library, before = Library(), jax.config.jax_platforms
+  monkeypatch.setattr(compiling.ctypes, 'CDLL', lambda name: library)
+  monkeypatch.setattr(compiling.glob, 'glob', lambda pattern: files if pattern == '/dev/nvidia*' else [])
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  if variable:
+    monkeypatch.setenv('GLIBC_TUNABLES', variable)
+  try:
+    jax.config.update('jax_platforms', platforms)
+    compiling.keep_memory()
+  finally:
+    jax.config.update('jax_platforms', before)
+  assert library.options == (compiling.MALLOC if kept else {})

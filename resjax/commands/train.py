@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
+  compiling.keep_memory()
   try:
     hosts.join(options.coordinator, options.processes, options.process_id)
     train_and_evaluate(config, workdir, extend=options.extend)

@@ -1,0 +1,26 @@
+"""The benchmark of the training step in small form: PyTorch takes the steps that resjax takes; both are timed."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('torch')
+
+SCRIPT = pathlib.Path(__file__).parents[1] / 'benchmarks' / 'train_step.py'
+
+
+def test_both_take_the_same_steps_and_are_compared(tmp_path):
+  out = tmp_path / 'figures.json'
+  command = [sys.executable, SCRIPT, '--model=resnet_small', '--resolutions=16,8', '--batch=4', '--classes=5']
+  run = subprocess.run([*command, '--rounds=2', '--threads=1', f'--json={out}'], capture_output=True, text=True)
+  assert run.returncode == 0, run.stderr
+  figures = json.loads(out.read_text())
+  assert set(figures['ways']) == {'resjax', 'eager', 'channels_last'}
+  for name in ('ratio_to_eager', 'ratio_to_channels_last'):
+    assert 0 < figures[name]['low'] <= figures[name]['median'] <= figures[name]['high']
+  losses = [way['losses'] for way in figures['ways'].values()]
+  assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # two steps; the script itself refuses 1e-3
+  assert figures['ways']['resjax']['mib'] > 0 and '| eager |' in run.stdout
