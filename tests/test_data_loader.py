@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numbered import Numbered, equal, evaluate, jpeg, make_config, rows_of, take, train
 
-from resjax.data import loader, sources
+from resjax.data import loader, sources, workers
 
 
 def test_what_is_in_a_batch():
@@ -129,6 +129,18 @@ def test_an_end_is_an_end():
   batches.close()
 
 
+def test_small_runs_start_no_process_and_training_counts_all_its_epochs(monkeypatch):
+  made, config = [], make_config(data__source='folder', data__workers=-1, epochs=500.0)
+  monkeypatch.setattr(workers, 'processors', lambda: 96)
+  monkeypatch.setattr(loader, 'Batches', lambda config, make, steps, count: made.append(count))
+  source = sources.FakeSource('train', 40, 7, 8)
+  for epochs in (499.0, 500.0):
+    config.epochs = epochs
+    loader.train_batches(source, config, local_devices=1)
+  loader.eval_batches(source, config, local_devices=1)
+  assert made == [0, 48, 0]
+
+
 @pytest.mark.slow
 def test_worker_processes_give_the_same_stream(tmp_path):
   config = make_config(data__crop='random_resized')
@@ -137,6 +149,12 @@ def test_worker_processes_give_the_same_stream(tmp_path):
   config.data.workers = 2
   equal(train(source, config, 6), expected)
   equal(train(source, config, 3, start=3), expected[3:])
+  config.data.workers, config.data.source, config.data.threads = -1, 'folder', 1
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(workers, '_FEW', 0)
+    patch.setattr(workers, 'processors', lambda: 2)
+    assert workers.processes(config, 1) == 2
+    equal(train(source, config, 6), expected)
   # Failures come out of the workers as they are.
   config.model.num_classes = 3
   with pytest.raises(

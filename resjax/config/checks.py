@@ -62,7 +62,7 @@ _RANGES: dict[str, _Check] = {
   'teacher.weight': _POSITIVE,
   'teacher.temperature': _POSITIVE,
   'data.size': _NOT_NEGATIVE,
-  'data.workers': _NOT_NEGATIVE,
+  'data.workers': (lambda v: v >= -1, '0 or more, or -1 to choose by the processors'),
   'data.threads': _POSITIVE,
   'data.max_bad_images': _NOT_NEGATIVE,
   'data.max_pixels': _POSITIVE,

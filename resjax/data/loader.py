@@ -28,6 +28,7 @@ from resjax import logs
 from resjax.data import augment
 from resjax.data.batches import Batch, EvalBatch, TrainBatch
 from resjax.data.crops import evaluation_crops, train_crops
+from resjax.data.workers import processes
 from resjax.preprocess import Preprocessing
 
 with logs.untouched():  # it imports Orbax, and that logs
@@ -105,7 +106,8 @@ def train_batches(
     source, rows, config.batch_size, config.model.num_classes, sizes, crop,
     seed=config.seed, draws=data.crop != 'full' or data.augment != 'none', max_bad=data.max_bad_images, offset=offset,
   )  # fmt: skip
-  return Batches(config, make, range(start_step, sys.maxsize))
+  workers = processes(config, len(source) * config.epochs)
+  return Batches(config, make, range(start_step, sys.maxsize), workers)
 
 
 def eval_batches(
@@ -138,7 +140,8 @@ def eval_batches(
   sizes = _sizes(config, config.eval.pyramid)
   crop = evaluation_crops(Preprocessing.of_config(config), sizes)
   make = EvalBatch(source, rows, batch_size, config.model.num_classes, sizes, crop)
-  return Batches(config, make, range(-(-len(source) // batch_size)))
+  steps = range(-(-len(source) // batch_size))
+  return Batches(config, make, steps, processes(config, len(source)))
 
 
 class Batches(Iterator[Batch]):
@@ -148,13 +151,14 @@ class Batches(Iterator[Batch]):
     bad: The unreadable images met so far: name to reason. Each is logged once.
   """
 
-  def __init__(self, config: ConfigDict, make: Callable[[int], Batch], steps: range) -> None:
+  def __init__(self, config: ConfigDict, make: Callable[[int], Batch], steps: range, workers: int = 0) -> None:
     """Starts.
 
     Args:
       config: Of which `data` is read.
       make: Returns the batch of a step, with an entry `bad` besides: pairs of name and reason.
       steps: The steps.
+      workers: Processes that make them; 0: threads of this one do.
     """
     self.bad: dict[str, str] = {}
     data = config.data
@@ -163,10 +167,10 @@ class Batches(Iterator[Batch]):
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
     safe = functools.partial(_or_error, make)
     dataset = grain.MapDataset.range(steps.start, steps.stop).map(safe).to_iter_dataset(reading)
-    if data.workers:
+    if workers:
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain hands the flags to its workers
-      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers), _end_with_parent)
+      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent)
     self._batches = iter(dataset)
 
   def __next__(self) -> Batch:

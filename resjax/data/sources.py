@@ -59,7 +59,7 @@ def create(config: ConfigDict, split: str) -> Source:
   data, classes = config.data, config.model.num_classes
   if data.source not in SOURCES:
     raise ValueError(f'config.data.source: got {data.source!r}, expected one of {", ".join(SOURCES)}')
-  if data.cache and data.source in ('fake', 'scaled_digits'):
+  if data.cache and data.source in IN_MEMORY:
     raise ValueError(
       f"config.data.cache: got {data.cache!r}, expected '' with data.source={data.source!r}, made in memory"
     )
@@ -70,7 +70,7 @@ def create(config: ConfigDict, split: str) -> Source:
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '
       f'the classes of {data.source} {data.dir if data.source in ("folder", "images") else data.name}'
     )
-  return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', data.workers)
+  return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', max(0, data.workers))
 
 
 def _tfds(config: ConfigDict, split: str) -> Source:
@@ -107,6 +107,10 @@ SOURCES: dict[str, Callable[[ConfigDict, str], Source]] = {
   'scaled_digits': _scaled_digits,
   'fake': _fake,
 }
+
+
+# Those whose images are pixels already.
+IN_MEMORY = ('fake', 'scaled_digits')
 
 
 class FolderSource:

@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
   config.data.normalize = 'imagenet'
   # Encoded images that were read are kept: '' nowhere, 'memory', or a local folder that all processes and runs share.
   config.data.cache = ''
-  config.data.workers = 0  # processes that decode; 0: threads of the main process
+  config.data.workers = -1  # processes that decode; 0: threads of the main process; -1: by the processors (docs/data)
   config.data.threads = 4  # decoding threads, in each worker or in the main process
   config.data.max_bad_images = 0  # unreadable images that are skipped, named and counted before the run stops
   config.data.max_pixels = 50_000_000  # larger images are refused before they are decoded

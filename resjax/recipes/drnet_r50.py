@@ -35,5 +35,4 @@ def get_config() -> ConfigDict:
   config.optimizer.schedule = 'step'
   config.optimizer.step_epochs = 30.0
   config.optimizer.warmup_epochs = 3.0
-  config.data.workers = 8
   return config

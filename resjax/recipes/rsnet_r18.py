@@ -22,5 +22,4 @@ def get_config() -> ConfigDict:
   config.data.pyramid = 'host'
   config.optimizer.decay = 'all'
   config.optimizer.weight_decay = 1e-4
-  config.data.workers = 8
   return config
