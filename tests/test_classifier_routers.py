@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from resjax import routing
-from resjax.inference import Classifier
+from resjax.inference import Classifier, calibrating
 from resjax.routing import dial
 from resjax.routing.dial import mean_cost
 from resjax.routing.random import even_draws
@@ -99,31 +99,40 @@ def test_to_follow_a_budget_no_router_is_dialled_again(network, photographs, mon
 
 @dataclasses.dataclass(frozen=True)
 class Brightest(Dialled):
-  """Sends the images whose surest class is the latest in the alphabet up."""
+  """Sends bright images up: it looks for what no other router reads."""
 
   name: ClassVar[str] = 'brightest'
   help: ClassVar[str] = 'a toy'
   style: ClassVar[tuple[str, str]] = ('#000000', 'x')
+  reads: ClassVar[str] = 'brightness'
+  look = staticmethod(lambda crops: crops.mean((1, 2, 3)))
 
   costs: tuple[float, ...]
   knob: float = 0.0
 
-  def read(self, seen):
-    return seen['energy']
-
   def choose(self, column):
-    return (column / 100 < self.knob).astype(int)
+    return (column / 255 < self.knob).astype(int)
 
 
-def test_a_new_router_is_a_class_and_an_entry(network, photographs, monkeypatch):
-  for table in (routing.ROUTERS, routing.DIALLED):
-    monkeypatch.setitem(table, 'brightest', Brightest)
-  classifier = Classifier(network, max_batch=8, threads=2, promote=False)
+def test_a_new_router_is_a_class_and_an_entry(network, photographs, monkeypatch, tmp_path):
+  """Of a classifier that is there already, too; what it looks for is kept with the calibration."""
+  classifier = Classifier(network, workdir=tmp_path, max_batch=8, threads=2, promote=False)
+  classifier.calibrate(photographs)
+  monkeypatch.setitem(routing.ROUTERS, 'brightest', Brightest)
   assert classifier.engines.routers[-1] == 'brightest'
+  with pytest.raises(
+    FileNotFoundError, match=r"^column 'brightness': none, expected one for router 'brightest': calib"
+  ):
+    classifier.predict(photographs, router='brightest', budget=0.6)
   classifier.calibrate(photographs)
   predictions = classifier.predict(photographs, router='brightest', budget=0.6)
-  energies = classifier.calibrated['energy']
+  brightness = classifier.calibrated['brightness']
   knob = classifier.router('brightest', 0.6).knob
-  assert [p.resolution for p in predictions] == [8 if e / 100 < knob else 16 for e in energies]
+  assert [p.resolution for p in predictions] == [8 if b / 255 < knob else 16 for b in brightness]
   largest = classifier.network.macs[0]
   assert np.mean([p.macs for p in predictions]) == pytest.approx(0.6 * largest, abs=largest / 60)
+  kept = calibrating.read(tmp_path, network)
+  np.testing.assert_array_equal(kept['brightness'], brightness)
+  calibrating.write(tmp_path, network, kept | {'brightness': brightness[1:]})
+  with pytest.raises(ValueError, match=r'dial.npz: damaged .brightness: got float64 .59,., expected numbers .60, '):
+    calibrating.read(tmp_path, network)

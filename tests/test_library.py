@@ -1,4 +1,4 @@
-"""docs/library.md: every piece of code in it runs, and gives what its comments say."""
+"""docs/library.md: every piece of code in it runs, and gives what its comments say; those of docs/inference.md too."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import resjax
-from resjax import switchable, unseen
+from resjax import routing, switchable, unseen
 
 TEXT = (pathlib.Path(__file__).parents[1] / 'docs' / 'library.md').read_text(encoding='utf-8')
 PIECES = dict(re.findall(r'^## (.*?)\n.*?```python\n(.*?)```', TEXT, re.DOTALL | re.MULTILINE))
@@ -66,3 +66,22 @@ def test_a_counter_is_refused_where_statistics_are_recalibrated():
   exec(compile(PIECES['Equinox'].replace('is_inexact_array', 'is_array'), 'docs/library.md', 'exec'), names)
   with pytest.raises(ValueError, match='^model: changes 1/0, int32, expected only running averages to change'):
     unseen.recalibrate(names['apply'], names['variables'], 16, [names['images'][1]])
+
+
+def test_the_network_by_hand_and_the_router_of_ones_own_meet_a_budget(monkeypatch):
+  """Those of docs/inference.md, as a user who types both; without a run, and so without the first piece."""
+  text = (pathlib.Path(__file__).parents[1] / 'docs' / 'inference.md').read_text(encoding='utf-8')
+  first, *pieces = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  assert 'Classifier.load' in first and len(pieces) == 2
+  monkeypatch.setattr(routing, 'ROUTERS', dict(routing.ROUTERS))
+  names = {'__name__': __name__}
+  for piece in pieces:
+    exec(compile(piece, 'docs/inference.md', 'exec'), names)
+  classifier, network = names['classifier'], names['network']
+  images = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.full((32, 32, 3), 4, np.uint8)
+  classifier.calibrate(images)
+  found = classifier.predict(images, router='brightness', budget=0.8)
+  order = [p.resolution for p in found]
+  assert order == sorted(order, reverse=True) and set(order) == {32, 24}
+  assert np.mean([p.macs for p in found]) == pytest.approx(0.8 * network.macs[0], abs=network.macs[0] / 60)
+  assert names['smaller'].resolutions == (28,) and {p.label for p in found} <= {'cat', 'dog', 'cow'}

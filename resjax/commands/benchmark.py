@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resjax.commands import options as shared
-from resjax.routing import DIALLED, Budget
+from resjax.routing import Budget, choosable
 
 _IMAGES = 256  # that are kept in memory; larger rounds take some again
 # Compiler options of a program that takes longer to optimise than to run.
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   which.add_argument('--config', help='a recipe: a name, such as rsnet_r18, or a file; --config.FIELD=VALUE besides')
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--budget', help='with --workdir: mean cost of an image, as for resjax predict (0.6)')
-  parser.add_argument('--routers', help='with --workdir: some of ' + ','.join(DIALLED) + '; default: all it has')
+  parser.add_argument('--routers', help='with --workdir: some of ' + ','.join(choosable()) + '; default: all it has')
   parser.add_argument('--resolutions', help="with --config: highest first; default: the recipe's")
   parser.add_argument('--mix', help='with --config: shares of the resolutions; default: equal ones')
   parser.add_argument('--batches', default='1,8,32,128', help='images of a call (%(default)s)')
@@ -91,7 +91,7 @@ def check(options: argparse.Namespace) -> None:
   for name in others:
     if getattr(options, name) is not None:
       raise ValueError(f'--{name}: got {getattr(options, name)} with --{mine}, expected it with the other alone')
-  for name, known in (('scopes', benchmark.SCOPES), ('routers', DIALLED)):
+  for name, known in (('scopes', benchmark.SCOPES), ('routers', choosable())):
     for word in (getattr(options, name) or next(iter(known))).split(','):
       if word not in known:
         raise ValueError(f'--{name}: got {word!r}, expected some of {",".join(known)}')

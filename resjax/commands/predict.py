@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from resjax.commands import options as shared
-from resjax.routing import DIALLED
+from resjax.routing import choosable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--budget', help="mean cost of an image: a share of the largest's (0.6), multiply-adds (9e8) or milliseconds (12ms)"
   )
   parser.add_argument(
-    '--router', help='; '.join(f'{name}: {kind.help}' for name, kind in DIALLED.items()) + '; default: the first it has'
+    '--router',
+    help='; '.join(f'{name}: {kind.help}' for name, kind in choosable().items()) + '; default: the first it has',
   )
   parser.add_argument(
     '--follow', action='store_true', help='keep these images on the budget, also where the calibration was of others'

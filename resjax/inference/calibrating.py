@@ -14,12 +14,12 @@ from resjax import formats
 from resjax.inference.engines import Engines
 from resjax.interop.bundle import Bundle
 from resjax.network import Network
-from resjax.routing import Budget, Columns, Dialled
+from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
 FILE = 'dial.npz'
 
-# What is kept of a calibration's columns; the last of networks with a predictor alone.
+# What is kept of a calibration's columns, beside what other routers look for; the last where there is a predictor.
 KEPT = ('energy', 'odds', 'scores')
 
 # Routers that are kept: who asks for many budgets gets the latest ones at once, and the others made anew.
@@ -46,7 +46,7 @@ class Calibration:
 
   @property
   def columns(self) -> Columns:
-    """What routers read of the calibration images: the columns 'odds', 'energy' and, with a predictor, 'scores'.
+    """What routers read of the calibration images: 'odds', those of `routing.looks` and, with a predictor, 'scores'.
 
     Raises:
       FileNotFoundError: This network has not been calibrated.
@@ -174,7 +174,7 @@ def read(workdir: pathlib.Path, network: Network | Bundle) -> dict[str, np.ndarr
 
 
 def _checked(columns: Columns, network: Network | Bundle) -> dict[str, np.ndarray]:
-  """Those columns of `KEPT` that the network's routers read.
+  """Those columns of `KEPT` that the network's routers read, and those that other routers have looked for.
 
   Raises:
     ValueError: One is missing, is not of this network's resolutions, or holds no numbers.
@@ -185,6 +185,11 @@ def _checked(columns: Columns, network: Network | Bundle) -> dict[str, np.ndarra
     column = np.asarray(columns.get(name, ()))
     if not count or column.shape != shape or column.dtype.kind != 'f' or np.isnan(column).any():
       raise ValueError(f'{name}: got {column.dtype} {column.shape}, expected numbers {shape}')
+    found[name] = column
+  for name in looks().keys() & columns.keys() - set(KEPT):
+    column = np.asarray(columns[name])
+    if column.shape[:1] != (count,) or column.dtype.kind != 'f' or np.isnan(column).any():
+      raise ValueError(f'{name}: got {column.dtype} {column.shape}, expected numbers ({count}, ...)')
     found[name] = column
   return found
 

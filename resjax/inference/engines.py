@@ -13,7 +13,6 @@ from resjax.interop.bundle import Bundle
 from resjax.network import Network
 from resjax.routing import Columns, Dialled
 from resjax.routing.cascade import log_odds
-from resjax.routing.detail import energy
 from resjax.routing.fixed import Fixed
 
 
@@ -26,7 +25,6 @@ class Engines:
     scorer: Of the predictor, or None.
     macs: Multiply-adds of one image at each resolution, highest first, the predictor's left out.
     predictor_macs: Multiply-adds of the predictor for one image, 0 where there is none.
-    routers: The routers that a user can choose for this network; the first is taken where none is named.
   """
 
   def __init__(self, network: Network | Bundle, *, runtime: Makes | str | None = None, **options: Any):
@@ -48,7 +46,11 @@ class Engines:
     if network.predictor is not None:
       self.scorer = Engine(make(programs.of_predictor(network)), **options)
       self.predictor_macs = network.predictor.macs
-    self.routers = routing.names_for(network.predictor is not None)
+
+  @property
+  def routers(self) -> tuple[str, ...]:
+    """The routers that a user can choose for this network; the first is taken where none is named."""
+    return routing.names_for(self.network.predictor is not None)
 
   def router(self, name: str, calibration: Columns | None = None, *, timed: bool = False) -> Dialled:
     """Returns a router at knob 0: its costs in multiply-adds, or in milliseconds of the cost tables' largest bucket.
@@ -94,15 +96,15 @@ class Engines:
       crops: uint8 `[N, S, S, 3]`.
 
     Returns:
-      The columns 'odds', 'guess', 'energy' and, with a predictor, 'scores' (see `routing.Columns`); and 'confidence'
-      float `[N, R]`, the probability of the likeliest class.
+      The columns 'odds', 'guess', those of `routing.looks` and, with a predictor, 'scores' (see `routing.Columns`); and
+      'confidence' float `[N, R]`, the probability of the likeliest class.
     """
     images = self.images(crops)
     costs = tuple(map(float, self.macs))
     logits = np.stack([Fixed(costs, place).run(images).logits for place in range(len(costs))], 1)
     odds = log_odds(logits.astype(float))
     found = {'odds': odds, 'confidence': 1 / (1 + np.exp(-odds)), 'guess': logits.argmax(-1)}
-    return found | {name: images[name] for name in ('energy', 'scores') if name in images}
+    return found | {name: images[name] for name in (*routing.looks(), 'scores') if name in images}
 
 
 class Crops:
@@ -122,7 +124,10 @@ class Crops:
   ):
     """See `Engines.images`."""
     self._engines, self._crops, self._promote, self._known = engines, crops, promote, known
-    self._finders: dict[str, Callable[[], np.ndarray]] = {'energy': lambda: energy(self._array)}
+    self._finders: dict[str, Callable[[], np.ndarray]] = {
+      column: lambda look=look: look(self._array)  # type: ignore[misc]  # a default binds it here
+      for column, look in routing.looks().items()
+    }
     if engines.scorer is not None:
       self._finders['scores'] = self._scores
     if draw is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.routing import DIALLED
+from resjax.routing import choosable
 from resjax.routing.cascade import Cascade
 from resjax.routing.dial import dialled, reachable
 from resjax.routing.known import Known
@@ -63,7 +63,7 @@ def compare(
 
   found = {'predictor': judged(predictor)}
   found['random'] = _random(choice, right, predictor.charged, names, np.random.default_rng(seed))
-  for name, kind in DIALLED.items():
+  for name, kind in choosable().items():
     if name not in found and kind.reads in table:
       rival = kind.of(each, float(own), table if calibration is None else calibration)
       found[name] = at_cost(rival, found['predictor']['macs'])

@@ -1,13 +1,14 @@
 """What a router is: it reads a column of what is known of images, and says where each is run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
 # What is known of N images, by column. Found by running them: 'odds' [N, R], log-odds of the likeliest class at each
-# resolution; 'guess' int [N, R], that class; 'scores' [N, R], the predictor's; 'energy' [N], see `detail.energy`.
-# Drawn: 'draw' [N], uniform. Known of test images alone: 'right' bool [N, R]; 'needed' int [N], pixels.
+# resolution; 'guess' int [N, R], that class; 'scores' [N, R], the predictor's. Seen in their pixels: 'energy' [N], see
+# `detail.energy`, and what other routers `look` for. Drawn: 'draw' [N], uniform. Known of test images alone: 'right'
+# bool [N, R]; 'needed' int [N], pixels.
 Columns = Mapping[str, np.ndarray]
 
 
@@ -57,6 +58,8 @@ class Router(Protocol):
     style: Colour and marker in charts.
     line: Between its points in charts, as Matplotlib writes it.
     reads: The column that it goes by.
+    look: Finds that column, floating `[N, ...]`, in crops uint8 `[N, H, W, 3]` of the largest resolution; None: it is
+      one of the others of `Columns`.
     costs: Of one image at each resolution, highest first, in any unit; the router's own cost is left out.
   """
 
@@ -65,6 +68,7 @@ class Router(Protocol):
   style: ClassVar[tuple[str, str]]
   line: ClassVar[str] = '-'
   reads: ClassVar[str] = ''
+  look: ClassVar[Callable[[np.ndarray], np.ndarray] | None] = None
   costs: tuple[float, ...]
 
   @property
@@ -73,7 +77,16 @@ class Router(Protocol):
     return np.asarray(self.costs, float)
 
   def read(self, seen: Any) -> np.ndarray:
-    """The column `[N, ...]` that this router goes by, from `Columns` or from `Images`; as a rule as it stands there."""
+    """The column `[N, ...]` that this router goes by, from `Columns` or from `Images`; as a rule as it stands there.
+
+    Raises:
+      FileNotFoundError: It is not there: a calibration is older than the router, or nothing finds such a column.
+    """
+    if self.reads not in seen:
+      raise FileNotFoundError(
+        f'column {self.reads!r}: none, expected one for router {self.name!r}: calibrate again; what is seen in pixels '
+        "is found by the router's `look`"
+      )
     return seen[self.reads]
 
   def choose(self, column: np.ndarray) -> np.ndarray:
