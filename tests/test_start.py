@@ -93,6 +93,15 @@ def test_a_head_of_other_classes_is_new_and_that_is_said(other, capsys):
   assert 'new for 5 classes: shared/head/bias, shared/head/kernel' in capsys.readouterr().out
 
 
+def test_another_evaluation_than_the_networks_own_is_said(other, capsys):
+  begun(other[0])
+  assert 'config.eval' not in capsys.readouterr().out
+  begun(other[0], **{'eval.crop_fraction': 0.95, 'eval.interpolation': 'bicubic'})
+  out = capsys.readouterr().out
+  assert "config.eval.interpolation is 'bicubic' here, and was 'bilinear' there" in out
+  assert 'config.eval.crop_fraction is 0.95 here, and was 0.875 there' in out
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [

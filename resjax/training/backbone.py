@@ -19,6 +19,9 @@ from resjax.training.devices import Devices
 # Fields that say what the weights mean: the same there and here.
 _SAME = ('model.name', 'model.width', 'data.normalize', 'shared_batch_norm')
 
+# And such as may differ, but say how images were prepared where the network was judged.
+_OTHERWISE = ('eval.interpolation', 'eval.crop_fraction')
+
 
 def start(
   fresh_state: Callable[[], state.TrainState], config: ConfigDict, begin: Start | None, devices: Devices
@@ -79,6 +82,10 @@ def load(begin: Start, config: ConfigDict, devices: Devices) -> tuple[Variables,
   if begin.what != 'shared':
     loaded['params']['private'] = {key: params['private'][key] for key in keys}
     loaded['batch_stats'] = {key: known[key] for key in keys}
+  for field in _OTHERWISE:
+    here, there = configuration.flatten(config)[field], configuration.flatten(found.config)[field]
+    if here != there:
+      notes.append(f'config.{field} is {here!r} here, and was {there!r} there')
   if begin.what == 'all':
     ones = dict(zip(found.config.resolutions, params['alpha'], strict=True))
     alpha = jnp.stack([ones.get(r, jnp.ones(())) for r in config.resolutions])
