@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
   config.data.crop_area = (0.25, 1.0)
   config.eval.mistakes = 25
   config.batch_size = 32
-  config.epochs = 10.0
+  config.epochs = 3.0
   config.optimizer.name = 'adamw'  # with SGD the rate must be found for each network: 0.002 lets MobileNetV2 diverge
   config.optimizer.learning_rate = 3e-4
   config.optimizer.warmup_epochs = 0.5
