@@ -81,7 +81,7 @@ class Network:
 
   def _check_predictor(self, predictor: Predictor) -> None:
     """Refuses a predictor that is not this network's."""
-    missing = [kind for kind in ('params', 'batch_stats') if 'predictor' not in self.variables[kind]]
+    missing = [kind for kind in ('params', 'batch_stats') if 'predictor' not in self.variables.get(kind, {})]
     if missing:
       raise ValueError(f"variables: no 'predictor' in {' and '.join(missing)}, expected the predictor's variables")
     found = predictor.outputs(self.predictor_variables)

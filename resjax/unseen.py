@@ -154,6 +154,8 @@ def _moments(
   """
   kept = _passed_on(jax.make_jaxpr(update)(leaves, images).jaxpr)
   places = [i for i in range(len(leaves)) if kept[i] != i]
+  if not places:
+    return {}
   for i in places:
     if not jnp.issubdtype(leaves[i].dtype, jnp.floating):
       raise ValueError(f'model: changes {names[i]}, {leaves[i].dtype}, expected only running averages to change')

@@ -83,6 +83,15 @@ def test_a_predictor_needs_its_variables(network, kinds):
     network.replace(variables=variables)
 
 
+def test_a_tree_without_batch_norm_has_no_place_for_a_predictor(network):
+  apply = lambda variables, images, train: (images.mean((1, 2)) * variables['w'], variables)
+  tree = switchable.share({'w': np.ones((1, 3))}, (16, 8), private=lambda path, leaf: True)
+  with pytest.raises(
+    ValueError, match="^variables: no 'predictor' in params and batch_stats, expected the predictor's"
+  ):
+    network.replace(model=apply, variables=tree, class_names=())
+
+
 def test_costs_are_those_of_the_model(network):
   assert network.macs == tuple(macs.of_model(network.model, r) for r in (16, 8))
 

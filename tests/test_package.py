@@ -1,6 +1,7 @@
 """What importing costs, and which way imports run."""
 
 import ast
+import graphlib
 import pathlib
 import re
 import subprocess
@@ -106,6 +107,21 @@ def test_imports_run_one_way_and_the_picture_of_them_is_true():
   text = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
   (shown,) = re.findall(r'<!-- floors -->\n```\n(.*?)\n```\n<!-- end of floors -->', text, re.DOTALL)
   assert shown == picture
+
+
+def test_no_two_files_import_each_other_not_even_inside_of_a_function():
+  paths = sorted((ROOT / 'resjax').rglob('*.py'))
+  files = {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path for path in paths}
+  del files['resjax']  # its names are of all floors
+  graph = {module: set() for module in files}
+  for module, path in files.items():
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.ImportFrom) and node.module:
+        names = {f'{node.module}.{alias.name}' for alias in node.names}
+        graph[module] |= {name if name in files else node.module for name in names} & files.keys()
+  # A bundle is written with ONNX, where a bundle's files have their names.
+  graph['resjax.interop.bundle'] -= {'resjax.interop.onnx'}
+  graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_training_and_inference_know_nothing_of_each_other():

@@ -246,6 +246,13 @@ def test_images_that_can_not_be_used(variables):
       unseen.recalibrate(model, variables, 96, batches)
 
 
+def test_a_network_without_statistics_has_none_to_recalibrate():
+  tree = resjax.share({'w': jnp.ones((1, 3))}, (12,), private=lambda path, leaf: True)
+  apply = lambda variables, images, train: (images.mean((1, 2)) * variables['w'], variables)
+  with pytest.raises(ValueError, match='^model: returns every variable as it came, expected one that updates running'):
+    unseen.recalibrate(apply, tree, 12, [np.ones((2, 12, 12, 3), np.float32)])
+
+
 # --- costs ---
 
 

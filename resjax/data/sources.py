@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from resjax.data.cache import cached
-from resjax.data.decode import SUFFIXES
+from resjax.data.folders import classes_in, images_in
 from resjax.paths import path_of
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
@@ -209,35 +208,8 @@ def _split_folder(root: str, split: str) -> epath.Path:
   return short if split == 'validation' and not folder.is_dir() and short.is_dir() else folder
 
 
-def classes_in(folder: epath.Path) -> tuple[str, ...]:
-  """Returns the class folders of a split, sorted."""
-  names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-  return tuple(sorted(name for name in names if not name.startswith('.')))
-
-
 def _check_same_classes(folder: epath.Path, names: tuple[str, ...], other: epath.Path) -> None:
   """Refuses splits with different classes: their labels would mean different things."""
   for name in sorted(set(names) ^ set(classes_in(other))):
     here, there = (folder, other) if name in names else (other, folder)
     raise ValueError(f'{here / name}: no such class in {there}, expected the same in both')
-
-
-def images_in(folder: epath.Path) -> list[str]:
-  """Returns the image files of a folder, sorted; others are named in the log.
-
-  Raises:
-    ValueError: There are none.
-  """
-  names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
-  images = [name for name in names if name.lower().endswith(SUFFIXES)]
-  if not images:
-    raise ValueError(f'{folder}: no images, expected files named {", ".join(SUFFIXES)}')
-  if len(images) < len(names):
-    other = next(name for name in names if name not in set(images))
-    logging.warning(
-      '%s: %d entries are no image files and not used, such as %s',
-      folder,
-      len(names) - len(images),
-      other,
-    )
-  return images

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from resjax import checkpoint
 from resjax.data.classes import labels_of
-from resjax.data.sources import classes_in, images_in
+from resjax.data.folders import classes_in, images_in
 from resjax.paths import path_of
 
 __all__ = ['ClassFolders', 'FlatFolder', 'create']
