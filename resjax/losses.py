@@ -37,7 +37,7 @@ def cross_entropy(
 
   Args:
     logits: `[..., B, K]`.
-    labels: int `[B]`, in 0..K-1, or of mixtures.
+    labels: int `[B]`, or `[..., B]`, in 0..K-1, or of mixtures.
     label_smoothing: Share of the target that is spread evenly over all K classes.
     class_weights: float `[K]`; None: all 1.
 
@@ -49,7 +49,7 @@ def cross_entropy(
       arrays that hold numbers, outside of jit.
   """
   shapes.check('logits', logits, ('...', 'B', 'K'), 'floating')
-  _check_labels(labels, *logits.shape[-2:])
+  _check_labels(labels, logits.shape[:-1], logits.shape[-1])
   if class_weights is not None:
     shapes.check('class_weights', class_weights, logits.shape[-1:], what='a number for each class')
   log_p = jax.nn.log_softmax(logits)
@@ -79,7 +79,7 @@ def hits(guesses: Array, labels: Labels) -> Array:
     ValueError: A shape or type is not that.
   """
   shapes.check('guesses', guesses, ('...', 'B'), 'integer')
-  _check_labels(labels, guesses.shape[-1])
+  _check_labels(labels, guesses.shape)
 
   def right(labels: Array) -> Array:
     return (guesses == jnp.broadcast_to(labels, guesses.shape)).astype(jnp.float32)
@@ -236,7 +236,7 @@ def _check(logits: Array, labels: Labels | None, alpha: Array, teacher: Array | 
   if labels is None and teacher is None:
     raise ValueError('labels: got None and no teacher, expected one of them to learn from')
   if labels is not None:
-    _check_labels(labels, *logits.shape[1:])
+    _check_labels(labels, logits.shape[1:2], logits.shape[-1])
   _check_alpha(alpha, logits)
   if teacher is not None:
     shapes.check('teacher', teacher, logits.shape[1:], 'floating', 'logits for the same images and classes')
@@ -252,10 +252,12 @@ def _check_alpha(alpha: Array, logits: Array) -> None:
   shapes.check('alpha', alpha, logits.shape[:1], 'floating', 'a number for each resolution')
 
 
-def _check_labels(labels: Labels, batch: int, classes: int | None = None) -> None:
+def _check_labels(labels: Labels, batch: tuple[int, ...], classes: int | None = None) -> None:
   """Raises ValueError unless these are the classes of a batch; which numbers they are is seen outside of jit alone."""
   for part in labels[:2] if isinstance(labels, Mixed) else (labels,):
-    shapes.check('labels', part, (batch,), 'integer', 'the number of the class of each image (one-hot: argmax(-1))')
+    got = getattr(part, 'shape', ())
+    sizes = got if got and got == batch[-len(got) :] else batch[-1:]  # of each of its logits, or of each image
+    shapes.check('labels', part, batch[-axes:], 'integer', 'the numbers of the classes (one-hot: argmax(-1))')
     if classes is None or isinstance(part, jax.core.Tracer) or not getattr(part, 'is_fully_addressable', True):
       continue
     numbers = np.asarray(part)  # also a constant of what is being compiled
@@ -263,4 +265,4 @@ def _check_labels(labels: Labels, batch: int, classes: int | None = None) -> Non
     if wrong.size:
       raise ValueError(f'labels: got {wrong[0]}, expected 0 to {classes - 1}, a class of the logits')
   if isinstance(labels, Mixed):
-    shapes.check('labels.share', labels.share, (batch,), 'floating')
+    shapes.check('labels.share', labels.share, labels.first.shape, 'floating')

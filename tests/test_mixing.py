@@ -129,7 +129,9 @@ def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences(x64):
 
 def test_one_hot_labels_in_a_mixture_are_refused():
   mixed = losses.Mixed(jnp.zeros(3, jnp.int32), jnp.zeros((3, 5), jnp.int32), jnp.ones(3))
-  with pytest.raises(ValueError, match=r'^labels: got int32 \(3, 5\), expected the numbers of the classes'):
+  with pytest.raises(
+    ValueError, match=r'^labels: got int32 \(3, 5\), expected integer \[3\], the numbers of the classes'
+  ):
     losses.rsnet_loss(jnp.zeros((1, 3, 5)), mixed, jnp.ones(1))
 
 

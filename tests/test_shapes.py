@@ -106,6 +106,17 @@ def test_inside_of_jit_too(call, message):
     jax.jit(call)()
 
 
+def test_labels_of_each_image_or_of_each_of_its_logits():
+  logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 10)), jnp.float32)
+  labels = jnp.array([1, 2, 3, 4])
+  expected = losses.cross_entropy(logits, labels)
+  np.testing.assert_array_equal(losses.cross_entropy(logits, jnp.broadcast_to(labels, (3, 4))), expected)
+  alone = losses.cross_entropy(logits[0][:, None], labels[:, None])
+  np.testing.assert_allclose(alone.mean(), expected[0], rtol=1e-6)
+  with pytest.raises(ValueError, match=r'^labels: got int32 .4, 1., expected integer .4.'):
+    losses.cross_entropy(logits, labels[:, None])
+
+
 def test_labels_are_traced_and_classes_unseen_then():
   with jax.debug_nans(False):
     assert jax.jit(losses.cross_entropy)(LOGITS, jnp.full(4, 10)).shape == (3,)
