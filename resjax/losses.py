@@ -257,7 +257,7 @@ def _check_labels(labels: Labels, batch: tuple[int, ...], classes: int | None = 
   for part in labels[:2] if isinstance(labels, Mixed) else (labels,):
     got = getattr(part, 'shape', ())
     sizes = got if got and got == batch[-len(got) :] else batch[-1:]  # of each of its logits, or of each image
-    shapes.check('labels', part, batch[-axes:], 'integer', 'the numbers of the classes (one-hot: argmax(-1))')
+    shapes.check('labels', part, sizes, 'integer', 'the numbers of the classes (one-hot: argmax(-1))')
     if classes is None or isinstance(part, jax.core.Tracer) or not getattr(part, 'is_fully_addressable', True):
       continue
     numbers = np.asarray(part)  # also a constant of what is being compiled

@@ -139,7 +139,7 @@ def test_unknown_distillation_is_refused():
     ),
     (
       {'labels': jnp.zeros((4, 3))},
-      r'labels: got float32 \(4, 3\), expected integer \[4\], the number of the class .*one-hot: argmax',
+      r'labels: got float32 \(4, 3\), expected integer \[4\], the numbers of the classes .*one-hot',
     ),
     ({'labels': jnp.zeros(4)}, r'labels: got float32 \(4,\), expected integer \[4\]'),
     ({'labels': jnp.zeros(1, int)}, r'labels: got int32 \(1,\), expected integer \[4\]'),
