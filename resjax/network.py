@@ -60,18 +60,22 @@ class Network:
     check_order(self.resolutions)
     for resolution in self.resolutions:
       switchable.set_of(self.variables, resolution)
-    names, classes = self.class_names, self._classes()
+    names, classes = self.class_names, self._classes(self.resolutions[0])
+    if len(self.resolutions) > 1 and (fewer := self._classes(self.resolutions[-1])) != classes:
+      raise ValueError(
+        f'model: gives {fewer} logits at {self.resolutions[-1]} px, expected {classes} as at the highest'
+      )
     if len(names) > classes:
       raise ValueError(f'class_names: got {len(names)}, expected {classes}, one for each logit')
     object.__setattr__(self, 'class_names', names + tuple(map(str, range(len(names), classes))))
     if self.predictor is not None:
       self._check_predictor(self.predictor)
 
-  def _classes(self) -> int:
-    """The length of the logits; ValueError where the model gives none."""
-    shape, kind = _image(self.resolutions[0]).shape, type(self.model).__name__
+  def _classes(self, resolution: Resolution) -> int:
+    """The length of the logits at a resolution; ValueError where the model gives none."""
+    shape, kind = _image(resolution).shape, type(self.model).__name__
     try:
-      logits = self._logits(self.resolutions[0]).shape
+      logits = self._logits(resolution).shape
     except Exception as error:  # whatever a user's model does
       first = next(iter(str(error).splitlines()), '')
       raise ValueError(f'model: {kind} fails at images {shape} ({type(error).__name__}: {first[:300]})') from error

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import nnx
 
 
 class Net(nn.Module):
@@ -73,6 +74,35 @@ def stranger(num_classes):
 
 def untrained():
   return Untrained()
+
+
+class Flat(nn.Module):
+  """Has a weight for every pixel, and so one size."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    x = nn.BatchNorm(use_running_average=not train)(images)
+    return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
+class Counting(nn.Module):
+  """Keeps a collection of its own."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    self.variable('counter', 'calls', lambda: jnp.zeros(()))
+    return Net(self.num_classes)(images, train=train)
+
+
+class Elsewhere(nnx.Module):
+  """Of Flax's other library."""
+
+  def __init__(self, num_classes):
+    self.num_classes = num_classes
 
 
 number = 3

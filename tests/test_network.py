@@ -83,6 +83,20 @@ def test_a_predictor_needs_its_variables(network, kinds):
     network.replace(variables=variables)
 
 
+@pytest.mark.parametrize(
+  ('logits', 'message'),
+  [
+    (lambda x: x.reshape(1, -1) @ jnp.ones((768, 5)), r'^model: function fails at images .1, 8, 8, 3. .TypeError: '),
+    (lambda x: x[:, :, 0, 0], '^model: gives 8 logits at 8 px, expected 16 as at the highest$'),
+  ],
+)
+def test_a_model_that_takes_one_size_alone_is_refused(network, logits, message):
+  apply = lambda variables, images, train: (logits(images), variables)
+  with pytest.raises(ValueError, match=message) as error:
+    Network(apply, network.variables, (16, 8))
+  assert '\n' not in str(error.value)
+
+
 def test_a_tree_without_batch_norm_has_no_place_for_a_predictor(network):
   apply = lambda variables, images, train: (images.mean((1, 2)) * variables['w'], variables)
   tree = switchable.share({'w': np.ones((1, 3))}, (16, 8), private=lambda path, leaf: True)

@@ -17,7 +17,7 @@ from resjax.training.devices import Devices
 RESOLUTIONS = (16, 8)
 BATCH = 16
 
-# The issue's: float32 sums in another order, relative to the norm of all gradients.
+# Float32 sums in another order, relative to the norm of all gradients.
 TOLERANCE = 1e-5
 
 

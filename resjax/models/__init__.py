@@ -115,9 +115,8 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
     axis_name=axis_name,
   )
   if fields.name not in MODELS:
-    foreign.check(
-      model, fields.name, num_classes=fields.num_classes, resolution=config.resolutions[0], axis_name=axis_name
-    )
+    resolutions = tuple(config.resolutions)
+    foreign.check(model, fields.name, num_classes=fields.num_classes, resolutions=resolutions, axis_name=axis_name)
   return model
 
 

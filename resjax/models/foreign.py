@@ -3,13 +3,15 @@
 import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
+
+from resjax.resolution import Resolution, sides
 
 # What a factory is called with where it takes it, besides num_classes; another value than this is refused otherwise.
 DEFAULTS: dict[str, Any] = {'width': 1.0, 'zero_init_last_gamma': False, 'dtype': 'float32', 'axis_name': None}
@@ -51,9 +53,12 @@ def create(name: str, *, num_classes: int, given: Mapping[str, Any], options: Ma
     ValueError: There is no such factory; it does not take what was asked for, needs more, or fails; or what it makes is
       no Flax (linen) module that is called as `model(images, train=...)`.
   """
-  wanted = {'num_classes': num_classes, **given, **options}
+  wanted, factory = {'num_classes': num_classes, **given, **options}, find(name)
+  if isinstance(factory, type) and not issubclass(factory, nn.Module):
+    kinds = ', '.join(f'{kind.__module__}.{kind.__qualname__}' for kind in factory.__bases__)
+    raise ValueError(f'model.name: {name} is a class of {kinds}, expected a flax.linen.Module')
   try:
-    parameters = inspect.signature(find(name)).parameters.values()
+    parameters = inspect.signature(factory).parameters.values()
   except TypeError:
     raise ValueError(f'model.name: got {name!r}, expected a function or class with a signature') from None
   chosen = {keyword: value for keyword, value in wanted.items() if _takes(parameters, keyword)}
@@ -68,7 +73,7 @@ def create(name: str, *, num_classes: int, given: Mapping[str, Any], options: Ma
     known = ', '.join(['num_classes', *DEFAULTS])
     raise ValueError(f'model.name: {name} needs {", ".join(missing)}, expected no others than {known}')
   with _named(name, 'when it is called'):
-    model = find(name)(**chosen)
+    model = factory(**chosen)
   if not isinstance(model, nn.Module):
     raise ValueError(f'model.name: {name} gives a {type(model).__name__}, expected a flax.linen.Module')
   if not takes(model, 'train'):
@@ -102,26 +107,32 @@ def _takes(parameters: Any, keyword: str) -> bool:
   return any(p.kind == p.VAR_KEYWORD or (p.name == keyword and p.kind in named) for p in parameters)
 
 
-def check(model: nn.Module, name: str, *, num_classes: int, resolution: int, axis_name: str | None) -> None:
+def check(
+  model: nn.Module, name: str, *, num_classes: int, resolutions: Sequence[Resolution], axis_name: str | None
+) -> None:
   """Raises ValueError unless training can take the network; computes shapes alone.
 
   Args:
     model: As `create` returns it.
     name: What errors call it.
     num_classes: Length of the logits that it must give.
-    resolution: Of its images, pixels.
+    resolutions: Of its images, pixels, highest first.
     axis_name: The named axis over which its BatchNorm normalises.
   """
-  images = jax.ShapeDtypeStruct((2, resolution, resolution, 3), jnp.float32)
+  sizes = [jax.ShapeDtypeStruct((2, *sides(resolution), 3), jnp.float32) for resolution in resolutions]
+  images = sizes[0]
   with _named(name, f'at images {images.shape}'):
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
   if not variables.get('batch_stats'):
     raise ValueError(f'model.name: {name} keeps no batch statistics, expected a network with flax.linen.BatchNorm')
-  with _named(name, f'at images {images.shape}'):
-    logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
-  if getattr(logits, 'shape', None) != (2, num_classes):
-    got = getattr(logits, 'shape', f'a {type(logits).__name__}')
-    raise ValueError(f'model.name: {name} gives {got} for two images, expected logits {(2, num_classes)}')
+  if others := sorted(variables.keys() - {'params', 'batch_stats'}):
+    raise ValueError(f'model.name: {name} keeps {", ".join(others)} too, expected params and batch_stats alone')
+  for size in sizes:
+    with _named(name, f'at images {size.shape}'):
+      logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, size)
+    if getattr(logits, 'shape', None) != (2, num_classes):
+      got = getattr(logits, 'shape', f'a {type(logits).__name__}')
+      raise ValueError(f'model.name: {name} gives {got} for two images, expected logits {(2, num_classes)}')
 
   def train(x: jax.Array) -> Any:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
