@@ -1,5 +1,6 @@
 """One network by every runtime: the same logits, the same predictions, nothing compiled after the warm-up."""
 
+import argparse
 import functools
 
 import compilations
@@ -13,6 +14,7 @@ from flax import linen as nn
 from onnx import TensorProto, helper, numpy_helper
 
 from resjax import resize, switchable
+from resjax.commands import options
 from resjax.inference import Classifier, Engine, XlaRuntime, programs, runtimes
 from resjax.inference.runtime import Identity
 from resjax.models.predictor import Predictor
@@ -181,3 +183,19 @@ def test_every_runtime_predicts_the_same(network, photographs, expected, name):
   again = predicted(classifier, photographs)
   assert compilations.count() == compiled
   assert all(again[way] == found[way] for way in found if way != 'random')  # whose draws go on
+
+
+def test_a_new_runtime_is_a_class_and_an_entry(network, photographs, monkeypatch):
+  with pytest.raises(ValueError, match=r"^runtime: got 'toy', expected one of xla, onnx$"):
+    Classifier(network, runtime='toy').predict(photographs[:1])
+  monkeypatch.setitem(runtimes.NAMES, 'toy', runtimes.Place(f'{__name__}:OnnxRuntime', ('numpy',), 'ort'))
+  (found,) = Classifier(network, runtime='toy', max_batch=2).predict(photographs[:1])
+  (wanted,) = Classifier(network, runtime=OnnxRuntime, max_batch=2).predict(photographs[:1])
+  assert found == wanted
+  parser = argparse.ArgumentParser()
+  options.add_runtime(parser)
+  assert parser.parse_args(['--runtime=toy']).runtime == 'toy'
+  monkeypatch.setitem(runtimes.NAMES, 'toy', runtimes.Place('nothing:Here', ('json', 'no_such_a', 'no_such_b'), 'ort'))
+  message = r"^runtime: got 'toy', which needs no_such_a and no_such_b: pip install 'resjax\[ort\]'$"
+  with pytest.raises(ValueError, match=message):
+    runtimes.named('toy')

@@ -60,7 +60,10 @@ def needs(package: str, flag: str) -> None:
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
   """Adds what says what runs the programs."""
-  parser.add_argument('--runtime', choices=('xla', 'onnx'), help='what runs the network: onnx needs resjax[ort] (xla)')
+  from resjax.inference.runtimes import NAMES
+
+  extras = ', '.join(f'{name} needs resjax[{place.extra}]' for name, place in NAMES.items() if place.extra)
+  parser.add_argument('--runtime', choices=NAMES, help=f'what runs the network: {extras} (xla)')
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,30 @@
 """What runs programs, one file for each, and their names."""
 
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from resjax.inference.runtimes.xla import XlaRuntime
 
-NAMES = ('xla', 'onnx')
+class Place(NamedTuple):
+  """Where a runtime is, imported only where it is used.
+
+  Attributes:
+    kind: 'package.module:Class'.
+    needs: Packages that resjax does not install by itself.
+    extra: Of resjax, that installs them.
+  """
+
+  kind: str
+  needs: tuple[str, ...] = ()
+  extra: str = ''
+
+
+# A new runtime is a file here, and an entry.
+NAMES = {
+  'xla': Place('resjax.inference.runtimes.xla:XlaRuntime'),
+  'onnx': Place('resjax.inference.runtimes.onnx:OnnxRuntime', ('onnx', 'onnxruntime'), 'ort'),
+}
 
 
 def named(name: str | None) -> Callable[[Sequence[Any]], Any]:
@@ -15,13 +33,11 @@ def named(name: str | None) -> Callable[[Sequence[Any]], Any]:
   Raises:
     ValueError: There is none, or what it needs is not installed.
   """
-  if name in ('xla', None):
-    return XlaRuntime
-  if name != 'onnx':
+  name = 'xla' if name is None else name
+  if name not in NAMES:
     raise ValueError(f'runtime: got {name!r}, expected one of {", ".join(NAMES)}')
-  missing = [package for package in ('onnx', 'onnxruntime') if importlib.util.find_spec(package) is None]
+  place = NAMES[name]
+  missing = [package for package in place.needs if importlib.util.find_spec(package) is None]
   if missing:
-    raise ValueError(f"runtime: got 'onnx', which needs {' and '.join(missing)}: pip install 'resjax[ort]'")
-  from resjax.inference.runtimes.onnx import OnnxRuntime
-
-  return OnnxRuntime
+    raise ValueError(f"runtime: got {name!r}, which needs {' and '.join(missing)}: pip install 'resjax[{place.extra}]'")
+  return pkgutil.resolve_name(place.kind)
