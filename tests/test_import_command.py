@@ -157,6 +157,23 @@ def test_the_command_takes_averaged_weights_where_that_is_meant(weights, tmp_pat
   assert_same_dict(ours.state_dict(trained.load(tmp_path / 'run'), 32), arrays(state))
 
 
+@pytest.mark.parametrize('resolution', ['', '32'])
+def test_what_is_exported_comes_in_again_as_it_was(weights, tmp_path, resolution):
+  """Bit for bit, with the preparation of images, which the layout alone would let one take for another."""
+  options = {'mean': (0.5, 0.4, 0.3), 'std': (0.2, 0.2, 0.25), 'crop_fraction': 0.9, 'interpolation': 'bicubic'}
+  there = interop.read(weights[0], resolutions=(40, 32), class_names='abcdefg', **options)
+  interop.save(there, tmp_path / 'run')
+  one = [f'--resolution={resolution}'] if resolution else []
+  cli.main(['export', f'--workdir={tmp_path}/run', '--format=torch', f'--out={tmp_path}/a.safetensors', *one])
+  sizes = (32,) if resolution else (40, 32)
+  back = interop.read(tmp_path / 'a.safetensors', resolutions=sizes).network
+  assert back.preprocessing == there.network.preprocessing and back.class_names == tuple('abcdefg')
+  for size in sizes:
+    assert_same_dict(ours.state_dict(back, size), ours.state_dict(there.network, size))
+  given = interop.read(tmp_path / 'a.safetensors', resolutions=sizes, interpolation='bilinear').network
+  assert given.preprocessing.interpolation == 'bilinear'
+
+
 @pytest.mark.parametrize('old', [False, True])
 def test_a_checkpoint_of_rs_nets_authors_is_read_as_they_keep_it(tmp_path, old):
   """From DataParallel, with the optimiser and numpy's numbers beside it; in both forms of torch's files."""

@@ -109,7 +109,7 @@ def write(
     ValueError: The network can't be written so, or what that needs is not installed.
   """
   if options.format == 'torch':
-    return torch(network, part, suffix)
+    return torch(network, part, origin, suffix)
   if options.format == 'stablehlo':
     from resjax.interop import stablehlo
 
@@ -126,8 +126,8 @@ def write(
     costs(part)
 
 
-def torch(network: 'Network', part: pathlib.Path, suffix: str) -> None:
-  """Writes a state dict."""
+def torch(network: 'Network', part: pathlib.Path, origin: dict[str, Any] | None, suffix: str) -> None:
+  """Writes a state dict; safetensors also say how images are prepared, and what the classes are."""
   from safetensors import numpy
 
   from resjax.interop import torch as layout
@@ -135,7 +135,7 @@ def torch(network: 'Network', part: pathlib.Path, suffix: str) -> None:
   one = len(network.resolutions) == 1
   tensors = layout.state_dict(network, network.resolutions[0]) if one else layout.rsnets_state_dict(network)
   if suffix not in ('.pth', '.pt'):
-    part.write_bytes(numpy.save(tensors))
+    part.write_bytes(numpy.save(tensors, layout.metadata(network, (origin or {}).get('license'))))
     return
   shared.needs('torch', '--out')
   import torch

@@ -1,5 +1,6 @@
 """Files of weights, in whatever form: names and arrays out; nothing in a file is ever run."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ from resjax.interop.telling import one_line, printable
 _NESTED = ('state_dict', 'model', 'model_state_dict')
 _AVERAGED = ('state_dict_ema', 'model_ema', 'ema_state_dict', 'ema')
 
+# Of safetensors' metadata: as a config.json has them.
+FACTS = 'resjax'
+
 # What torch's averages and compilers have besides weights.
 _COUNTED = 'n_averaged'
 
@@ -23,6 +27,7 @@ class Weights(NamedTuple):
   tensors: dict[str, np.ndarray]  # by torch's names, without what is before all of them, such as `module.`
   architecture: str | None = None  # as a checkpoint names it
   note: str = ''  # which of several were taken
+  facts: Mapping[str, Any] = {}  # on images and classes, as resjax's own safetensors files have them
 
 
 def read(path: str | pathlib.Path, averaged: bool = False) -> Weights:
@@ -40,8 +45,9 @@ def read(path: str | pathlib.Path, averaged: bool = False) -> Weights:
   with path.open('rb') as file:
     begin = file.read(9)
   if begin[8:] == b'{' or path.suffix == '.safetensors':
-    found = _safetensors(path)
-  elif begin.startswith((b'PK', b'\x80')):
+    tensors, facts = _safetensors(path)
+    return _weights(tensors, path, averaged)._replace(facts=facts)
+  if begin.startswith((b'PK', b'\x80')):
     found = saved.load(path)
   else:
     raise ValueError(f'{path}: begins with {begin[:4]!r}, expected safetensors, or a .pth as torch.save writes it')
@@ -76,11 +82,25 @@ def _entry(found: Mapping[Any, Any], path: pathlib.Path, averaged: bool) -> tupl
   return found[own], f'weights: {own}; the file has averaged ones too ({average}), which --ema takes'
 
 
-def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The tensors of a safetensors file."""
+def _safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """The tensors of a safetensors file, and what resjax said of them where it wrote the file."""
+  import safetensors
   import safetensors.numpy  # bfloat16 is known to numpy since `pickles` imported ml_dtypes
 
   try:
-    return safetensors.numpy.load_file(path)
-  except (safetensors.SafetensorError, TypeError, KeyError, ValueError, OverflowError, MemoryError) as error:
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, 'np') as file:
+      facts = json.loads((file.metadata() or {}).get(FACTS, '{}'))
+  except (
+    safetensors.SafetensorError,
+    TypeError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+  ) as error:
     raise ValueError(f'{path}: {one_line(error)}; expected a whole safetensors file') from None
+  if not isinstance(facts, dict):
+    raise ValueError(f'{path}: its metadata {FACTS!r} is a {type(facts).__name__}; expected an object')
+  return tensors, facts

@@ -64,13 +64,11 @@ def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> So
   if path.is_dir():
     return _of_folder({file: path / file for file in (*_WEIGHTS, 'config.json', 'README.md')}, name, largest, averaged)
   weights = files.read(path, averaged)
+  found = _source(name, weights, weights.facts, f'{name}: metadata', largest)
   second = any(f'-{digest}' in path.name for digest in _SECOND)
-  return Source(
-    name,
-    weights.tensors,
-    weights.architecture or _same_keys(path.name),
-    crop_fraction=_OF_232 if second else None,
-    note=weights.note,
+  return found._replace(
+    architecture=found.architecture or _same_keys(path.name),
+    crop_fraction=_OF_232 if second else found.crop_fraction,
   )
 
 
@@ -124,7 +122,13 @@ def _of_folder(found: Mapping[str, pathlib.Path], name: str, largest: int, avera
   card = found.get('README.md')
   where = f'{name}/config.json'
   _check_function(facts, where)
-  weights = files.read(path, averaged)
+  source = _source(name, files.read(path, averaged), facts, where, largest)
+  licensed = source.license or (_license_of(card) if card is not None and card.is_file() else None)
+  return source._replace(license=licensed)
+
+
+def _source(name: str, weights: files.Weights, facts: Mapping[str, Any], where: str, largest: int) -> Source:
+  """Weights with the facts on them."""
   return Source(
     name,
     weights.tensors,
@@ -134,8 +138,8 @@ def _of_folder(found: Mapping[str, pathlib.Path], name: str, largest: int, avera
     crop_fraction=_crop_fraction(facts, largest, where),
     interpolation=_text(facts, 'interpolation'),
     class_names=_class_names(facts),
+    license=_text(facts, 'license'),
     note=weights.note,
-    license=_text(facts, 'license') or (_license_of(card) if card is not None and card.is_file() else None),
   )
 
 

@@ -1,5 +1,6 @@
 """Torch's state dicts and our variables: each in place of the other, bit for bit, without torch."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resjax import switchable
+from resjax import preprocess, switchable
 from resjax.interop import layouts
+from resjax.interop.files import FACTS
 from resjax.interop.telling import printable
 from resjax.models import MobileNetV2, ResNet
 from resjax.network import Network
 from resjax.resolution import Resolution
 from resjax.switchable import Variables
 
-__all__ = ['rsnets_state_dict', 'state_dict', 'variables_of']
+__all__ = ['metadata', 'rsnets_state_dict', 'state_dict', 'variables_of']
 
 # What state dicts have besides weights: counters of batches, which nothing reads.
 _COUNTER = 'num_batches_tracked'
@@ -112,6 +114,25 @@ def rsnets_state_dict(network: Network) -> dict[str, np.ndarray]:
     found |= _named(network, resolution, 'rsnets', number)
   alpha = network.variables['params'].get('alpha', np.ones(len(network.resolutions)))
   return found | {'alpha': np.array(alpha, np.float32)}
+
+
+def metadata(network: Network, license: str | None = None) -> dict[str, str]:
+  """Returns what a safetensors file of a network's weights says of its images and classes; importing reads it.
+
+  Args:
+    network: Any.
+    license: Of the weights, where they came with one.
+  """
+  mean, std = preprocess.mean_and_std(network.preprocessing.normalize)
+  facts = {
+    'mean': list(mean),
+    'std': list(std),
+    'crop_pct': network.preprocessing.crop_fraction,
+    'interpolation': network.preprocessing.interpolation,
+    'label_names': list(network.class_names),
+    'license': license,
+  }
+  return {FACTS: json.dumps(facts)}
 
 
 def check_layout(tensors: Mapping[str, np.ndarray], where: str) -> None:
