@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import resjax
+from resjax.exporting import bundle
 from resjax.inference import Classifier
-from resjax.interop import bundle
 from resjax.routing import Budget
 
 TOLERANCE = 1e-5  # of probabilities: float32 sums of a few hundred products in another order

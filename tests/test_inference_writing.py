@@ -108,7 +108,7 @@ def test_lines_on_standard_output(capsys):
   ],
 )
 def test_what_can_not_be_done_is_said_before_anything_is_loaded(arguments, message, monkeypatch):
-  monkeypatch.setattr(predict.shared, 'load', lambda options: pytest.fail('loaded'))
+  monkeypatch.setattr(predict.shared, 'load', lambda options, **others: pytest.fail('loaded'))
   with pytest.raises(SystemExit, match=f'^error: {message}'):
     cli.main(['predict', '--workdir=run', *arguments])
 
@@ -129,7 +129,7 @@ def test_a_list_of_paths_comes_on_standard_input(monkeypatch):
     raise Loaded([item.name for item in wanted])
 
   classifier = type('', (), {'stream': staticmethod(stream)})
-  monkeypatch.setattr(predict.shared, 'load', lambda options: (classifier, None))
+  monkeypatch.setattr(predict.shared, 'load', lambda options, **others: (classifier, None))
   monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'b.jpg\nc[1].jpg\n')))
   with pytest.raises(Loaded, match=r"'a.jpg', 'b.jpg', 'c\[1\].jpg'"):
     cli.main(['predict', 'a.jpg', '-', '--workdir=run'])

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 
 from resjax import models, switchable
+from resjax.exporting import onnx
 from resjax.inference import XlaRuntime, programs
 from resjax.inference.runtimes.onnx import OnnxRuntime
-from resjax.interop import onnx
 from resjax.models.predictor import PREDICTORS, Predictor, create_predictor
 from resjax.network import Network
 from resjax.preprocess import Preprocessing

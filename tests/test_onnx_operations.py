@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from flax import linen as nn
 
-from resjax.interop import onnx
+from resjax.exporting import onnx
 
 SHAPE = (6, 5, 4)
 RNG = np.random.default_rng(0)

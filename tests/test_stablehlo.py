@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax import export
 
+from resjax.exporting import stablehlo
 from resjax.inference import programs
-from resjax.interop import stablehlo
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-5  # the same float32 sums, fused otherwise

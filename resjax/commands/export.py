@@ -111,15 +111,15 @@ def write(
   if options.format == 'torch':
     return torch(network, part, origin, suffix)
   if options.format == 'stablehlo':
-    from resjax.interop import stablehlo
+    from resjax.exporting import stablehlo
 
     return stablehlo.write(network, part, softmax=options.softmax)
   shared.needs('onnx', '--format')
-  from resjax.interop import onnx
+  from resjax.exporting import onnx
 
   if options.format == 'onnx':
     return onnx.write(network, part, softmax=options.softmax)
-  from resjax.interop import bundle
+  from resjax.exporting import bundle
 
   bundle.write(network, part, knobs=knobs(network, options), origin=origin)
   if not options.no_costs:

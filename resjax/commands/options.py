@@ -90,8 +90,8 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   from absl import logging
 
   from resjax import compiling, recipes, trained
+  from resjax.exporting import bundle
   from resjax.inference import Classifier
-  from resjax.interop import bundle
 
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()

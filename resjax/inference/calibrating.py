@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from resjax import formats
+from resjax.exporting.bundle import Bundle
 from resjax.inference.engines import Engines
-from resjax.interop.bundle import Bundle
 from resjax.network import Network
 from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable

@@ -11,21 +11,20 @@ import numpy as np
 
 from resjax import routing, unseen
 from resjax.data.crops import evaluation_crops
+from resjax.exporting.bundle import Bundle
 from resjax.inference.calibrating import Calibration
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, items
+from resjax.inference.opening import opened
 from resjax.inference.predictions import Asked, Prediction, predictions
 from resjax.inference.runtime import Makes
-from resjax.interop import bundle
 from resjax.network import Network
 from resjax.preprocess import prepare
 from resjax.resolution import Resolution, square
 from resjax.routing import Budget, Dialled, Routed
 from resjax.routing.dial import Follower
 from resjax.routing.fixed import Fixed
-
-_log = logging.getLogger(__name__)
 
 # Batches that are routed together: what a cascade sends on fills its buckets better.
 _TOGETHER = 4
@@ -41,7 +40,7 @@ class Classifier:
 
   def __init__(
     self,
-    network: Network | bundle.Bundle,
+    network: Network | Bundle,
     *older: Any,
     workdir: str | pathlib.Path | None = None,
     runtime: Makes | str | None = None,
@@ -68,7 +67,7 @@ class Classifier:
       TypeError: It is no Network.
       ValueError: The network does not have such a dtype; or there are no threads.
     """
-    if older or not isinstance(network, Network | bundle.Bundle):
+    if older or not isinstance(network, Network | Bundle):
       raise TypeError(
         f'network: got {type(network).__name__}, expected a Network: Classifier(resjax.Network(model, variables, '
         'resolutions, preprocessing, class_names))'
@@ -97,7 +96,7 @@ class Classifier:
       step: One of those saved; None: the latest.
       **options: See the class.
     """
-    return cls(bundle.opened(workdir, step), workdir=workdir, **options)
+    return cls(opened(workdir, step), workdir=workdir, **options)
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -297,4 +296,4 @@ class Classifier:
     if line not in self.notes:
       self.notes.append(line)
       del self.notes[:-64]
-      _log.warning(line)
+      logging.getLogger(__name__).warning(line)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from resjax import routing
+from resjax.exporting.bundle import Bundle
 from resjax.inference import programs, runtimes
 from resjax.inference.engine import Batch, Engine
 from resjax.inference.runtime import Makes
-from resjax.interop.bundle import Bundle
 from resjax.network import Network
 from resjax.routing import Columns, Dialled
 from resjax.routing.cascade import log_odds

@@ -3,20 +3,16 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax import preprocess
-from resjax.apply import run
-from resjax.interop.bundle import Bundle, OnnxFile
+from resjax.exporting import functions
+from resjax.exporting.bundle import Bundle, OnnxFile
 from resjax.network import Network, digest_of
 from resjax.resolution import Resolution, sides
-
-Forward = Callable[[Any, jax.Array], jax.Array]
 
 _ADDRESS = re.compile(r' at 0x[0-9a-f]+')
 
@@ -36,7 +32,7 @@ class Program:
     dtype: Of the computation.
   """
 
-  forward: Forward
+  forward: functions.Forward
   variables: Any
   resolution: Resolution
   shape: tuple[int, int, int]
@@ -61,17 +57,9 @@ def of_network(network: Network | Bundle) -> tuple[Program, ...]:
   normalize, interpolation = network.preprocessing.normalize, network.preprocessing.interpolation
   shape = (*sides(network.resolutions[0]), 3)
   described = _description(network.model, network.view(network.resolutions[0]), network.apply, shape)
-
-  def forward_at(resolution: Resolution) -> Forward:
-    def forward(variables: Any, crops: jax.Array) -> jax.Array:
-      (inputs,) = preprocess.prepare((crops,), (resolution,), normalize, interpolation=interpolation)
-      return run(network.model, variables, inputs, train=False)[0].astype(jnp.float32)
-
-    return forward
-
   return tuple(
     Program(
-      forward=forward_at(resolution),
+      forward=functions.at(network, resolution),
       variables=network.view(resolution),
       resolution=resolution,
       shape=shape,
@@ -98,17 +86,10 @@ def of_predictor(network: Network | Bundle) -> tuple[Program]:
   normalize, model = network.preprocessing.normalize, predictor.model
   shape = (*sides(network.resolutions[0]), 3)
 
-  def apply(variables: Any, images: jax.Array) -> jax.Array:
-    scores: Any = model.apply(variables, images, train=False)
-    return scores.astype(jnp.float32)
-
-  def forward(variables: Any, crops: jax.Array) -> jax.Array:
-    (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
-    return apply(variables, inputs)
-
-  described = _description(model, network.predictor_variables, apply, (predictor.size, predictor.size, 3))
+  scores = functions.scores(network)
+  described = _description(model, network.predictor_variables, scores, shape)
   program = Program(
-    forward=forward,
+    forward=scores,
     variables=network.predictor_variables,
     resolution=predictor.size,
     shape=shape,
@@ -126,7 +107,7 @@ def _of_file(
   return Program(file, {}, resolution, shape, num_classes, f'{file.path.name} of {digest}', 'float32')
 
 
-def _description(model: Any, variables: Any, apply: Forward, shape: tuple[int, ...]) -> str:
+def _description(model: Any, variables: Any, apply: functions.Forward, shape: tuple[int, ...]) -> str:
   """What a model is, the same in every process: its attributes, and its number of parameters.
 
   Where a function is among them, as in a model that is one, its name says too little, or an address that no other

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import onnxruntime
 
+from resjax.exporting import onnx
+from resjax.exporting.bundle import OnnxFile
+from resjax.exporting.onnx.graph import INPUT, digest, elsewhere
 from resjax.inference.programs import Program
 from resjax.inference.runtime import Identity, processor, processors
-from resjax.interop import onnx
-from resjax.interop.bundle import OnnxFile
-from resjax.interop.onnx_graph import INPUT, digest, elsewhere
 
 
 class OnnxRuntime:

@@ -10,16 +10,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from resjax import formats, preprocess, trained
+from resjax import formats, preprocess
+from resjax.exporting.names import PREDICTOR, file_of
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
-from resjax.resolution import Resolution, name, sides, square
+from resjax.resolution import Resolution, sides, square
 from resjax.routing import Budget
 
-# What the files are called, besides a model for each resolution.
+# What the files are called, besides those of ONNX.
 MANIFEST = 'manifest.json'
-WEIGHTS = 'weights.bin'
-PREDICTOR = 'predictor.onnx'
 EXAMPLE = 'example.py'
 KIND = 'resjax bundle'
 
@@ -112,23 +111,9 @@ class Bundle:
     return self
 
 
-def file_of(resolution: Resolution) -> str:
-  """Returns what the file of a resolution is called."""
-  return f'{name(resolution)}.onnx'
-
-
 def is_bundle(folder: str | pathlib.Path) -> bool:
   """Whether a folder is a bundle, whole or not."""
   return (pathlib.Path(folder) / MANIFEST).is_file()
-
-
-def opened(folder: str | pathlib.Path, step: int | None = None) -> Network | Bundle:
-  """Returns what a folder holds: a bundle, or a run's network of a step; errors as of `read` and `trained.load`."""
-  if not is_bundle(folder):
-    return trained.load(folder, step=step)
-  if step is not None:
-    raise ValueError(f'step: got {step} for {folder}, a bundle, expected none')
-  return read(folder)
 
 
 def write(
@@ -146,7 +131,7 @@ def write(
     ValueError: See `onnx.of_network`.
     OSError: It can't be written.
   """
-  from resjax.interop import onnx  # who reads needs no writer
+  from resjax.exporting import onnx  # who reads needs no writer
 
   out.mkdir()
   files = onnx.files(network) | {EXAMPLE: _example()}

@@ -257,7 +257,7 @@ def refuse(what: str) -> NoReturn:
   """Raises ValueError: a network does what ONNX's writer does not know."""
   raise ValueError(
     f'model: has {what}, expected operations that the ONNX writer knows; '
-    '--format=stablehlo takes any network of JAX (resjax.interop.stablehlo)'
+    '--format=stablehlo takes any network of JAX (resjax.exporting.stablehlo)'
   )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from resjax.interop import forward
+from resjax.exporting import functions
 from resjax.network import Network
 from resjax.resolution import sides
 
@@ -34,7 +34,7 @@ def of_network(network: Network, *, softmax: bool = False) -> bytes:
     ValueError: flatbuffers is not installed.
   """
   branches = [
-    _closed(forward.at(network, resolution, softmax=softmax), network.view(resolution))
+    _closed(functions.at(network, resolution, softmax=softmax), network.view(resolution))
     for resolution in network.resolutions
   ]
   if len(branches) == 1:
@@ -49,7 +49,7 @@ def of_predictor(network: Network) -> bytes:
   Raises:
     ValueError: The network has none; or as of `of_network`.
   """
-  return _exported(network, _closed(forward.scores(network), network.predictor_variables))
+  return _exported(network, _closed(functions.scores(network), network.predictor_variables))
 
 
 def write(network: Network, out: pathlib.Path, *, softmax: bool = False) -> None:
@@ -72,7 +72,7 @@ def write(network: Network, out: pathlib.Path, *, softmax: bool = False) -> None
   (out / PREDICTOR).write_bytes(of_predictor(network))
 
 
-def _closed(function: forward.Forward, variables: Any) -> Callable[[jax.Array], jax.Array]:
+def _closed(function: functions.Forward, variables: Any) -> Callable[[jax.Array], jax.Array]:
   """A function of crops alone."""
   return lambda crops: function(variables, crops)
 

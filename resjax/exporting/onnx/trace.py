@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from resjax.interop.onnx_graph import Graph, Tensor, Value, refuse
-from resjax.interop.onnx_ops import OPERATIONS
+from resjax.exporting.onnx.graph import Graph, Tensor, Value, refuse
+from resjax.exporting.onnx.ops import OPERATIONS
 
 # Operations that are functions of JAX, and what holds those: what is inside counts.
 _INSIDE = {
@@ -39,7 +39,7 @@ def trace(graph: Graph, function: Callable[..., Any], variables: Any, batch: Ten
     batch: A tensor of the graph; the first axis is the batch.
 
   Raises:
-    ValueError: The function has an operation that `onnx_ops.OPERATIONS` does not know, which is named, or depends on
+    ValueError: The function has an operation that `ops.OPERATIONS` does not know, which is named, or depends on
       the batch's size.
   """
   images = jax.ShapeDtypeStruct(batch.sizes, batch.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.interop.onnx_graph import Graph, Tensor, Value, refuse
+from resjax.exporting.onnx.graph import Graph, Tensor, Value, refuse
 
 
 def conv(graph: Graph, eqn: Any, x: Value, kernel: Value) -> Sequence[Value]:

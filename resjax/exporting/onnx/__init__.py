@@ -11,11 +11,11 @@ import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from resjax import resize
-from resjax.interop import forward
-from resjax.interop.bundle import PREDICTOR, WEIGHTS, file_of
-from resjax.interop.onnx_fold import fold
-from resjax.interop.onnx_graph import INPUT, IR_VERSION, OPSET, Graph, Takes, Tensor, Weights
-from resjax.interop.onnx_trace import trace
+from resjax.exporting import functions
+from resjax.exporting.names import PREDICTOR, WEIGHTS, file_of
+from resjax.exporting.onnx.fold import fold
+from resjax.exporting.onnx.graph import INPUT, IR_VERSION, OPSET, Graph, Takes, Tensor, Weights
+from resjax.exporting.onnx.trace import trace
 from resjax.network import Network
 from resjax.resolution import Resolution, sides
 
@@ -32,7 +32,7 @@ def of_function(
     weights: As of `of_network`.
 
   Raises:
-    ValueError: See `onnx_trace.trace`.
+    ValueError: See `trace.trace`.
   """
   graph = Graph()
   result = trace(graph, function, variables, graph.crops(shape))
@@ -54,11 +54,11 @@ def of_network(
     weights: Takes the weights, to be shared with other resolutions; None: they stand in the model, BatchNorm folded.
 
   Raises:
-    ValueError: The network has no such resolution, computes in bfloat16, or see `onnx_trace.trace`.
+    ValueError: The network has no such resolution, computes in bfloat16, or see `trace.trace`.
   """
   graph, sizes = Graph(), [sides(network.resolutions[0]), sides(resolution)]
   pixels = _pixels(graph, sizes[0], sizes[1], network.preprocessing.interpolation)
-  result = trace(graph, forward.at(network, resolution, softmax=softmax), network.view(resolution), pixels)
+  result = trace(graph, functions.at(network, resolution, softmax=softmax), network.view(resolution), pixels)
   return _model(graph, result, [(*size, 3) for size in sizes], 'probabilities' if softmax else 'logits', weights)
 
 
@@ -68,7 +68,7 @@ def of_predictor(network: Network, *, weights: Takes | None = None) -> ModelProt
   Raises:
     ValueError: The network has none; or as of `of_network`.
   """
-  scores = forward.scores(network)
+  scores = functions.scores(network)
   graph, size = Graph(), sides(network.resolutions[0])
   result = trace(graph, scores, network.predictor_variables, graph.crops((*size, 3)))
   return _model(graph, result, [(*size, 3)], 'scores', weights)

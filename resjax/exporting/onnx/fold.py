@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from resjax.interop.onnx_graph import Graph, Node
+from resjax.exporting.onnx.graph import Graph, Node
 
 
 def fold(graph: Graph, result: str, *, into_weights: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from resjax.interop import onnx_layers
-from resjax.interop.onnx_graph import Graph, Tensor, Value, refuse
+from resjax.exporting.onnx import layers
+from resjax.exporting.onnx.graph import Graph, Tensor, Value, refuse
 
 # Of a graph, an equation of JAX and its arguments, one or more of them no constant, its results.
 Operation = Callable[..., Sequence[Value]]
@@ -274,9 +274,9 @@ OPERATIONS: dict[str, Operation] = {
   'split': _split,
   'gather': _gather,
   'pad': _pad,
-  'conv_general_dilated': onnx_layers.conv,
-  'reduce_window_max': onnx_layers.window('MaxPool'),
-  'reduce_window_sum': onnx_layers.window('AveragePool', count_include_pad=1),
-  'dot_general': onnx_layers.dot,
+  'conv_general_dilated': layers.conv,
+  'reduce_window_max': layers.window('MaxPool'),
+  'reduce_window_sum': layers.window('AveragePool', count_include_pad=1),
+  'dot_general': layers.dot,
   **{name: _same for name in ('copy', 'copy_p', 'name', 'optimization_barrier', 'pvary', 'stop_gradient')},
 }  # fmt: skip

@@ -1,0 +1,17 @@
+"""What a folder holds, opened for inference: the network of a run, or a bundle."""
+
+import pathlib
+
+from resjax import trained
+from resjax.exporting import bundle
+from resjax.exporting.bundle import Bundle
+from resjax.network import Network
+
+
+def opened(folder: str | pathlib.Path, step: int | None = None) -> Network | Bundle:
+  """Returns a bundle, or a run's network of a step; errors as of `bundle.read` and `trained.load`."""
+  if not bundle.is_bundle(folder):
+    return trained.load(folder, step=step)
+  if step is not None:
+    raise ValueError(f'step: got {step} for {folder}, a bundle, expected none')
+  return bundle.read(folder)
