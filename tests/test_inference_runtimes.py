@@ -1,6 +1,7 @@
 """One network by every runtime: the same logits, the same predictions, nothing compiled after the warm-up."""
 
 import argparse
+import dataclasses
 import functools
 
 import compilations
@@ -199,3 +200,30 @@ def test_a_new_runtime_is_a_class_and_an_entry(network, photographs, monkeypatch
   message = r"^runtime: got 'toy', which needs no_such_a and no_such_b: pip install 'resjax\[ort\]'$"
   with pytest.raises(ValueError, match=message):
     runtimes.named('toy')
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+  device = jax.local_devices()[0]
+  monkeypatch.setattr(jax, 'local_devices', lambda **_: [device])
+
+
+def test_on_one_cpu_onnx_runtime_is_the_default_where_it_is_installed(network, one_device, monkeypatch):
+  made = programs.of_network(network)
+  found = runtimes.named(None)(made)
+  assert type(found) is runtimes.named('onnx') and found.compiled == 2
+  monkeypatch.setitem(runtimes.NAMES, 'onnx', runtimes.NAMES['onnx']._replace(needs=('no_such_package',)))
+  assert type(runtimes.named(None)(made)) is XlaRuntime
+
+
+def test_xla_runs_what_onnx_runtime_does_not(network, one_device, caplog):
+  made = programs.of_network(network)
+  half = [dataclasses.replace(program, dtype='bfloat16') for program in made]
+  assert type(runtimes.named(None)(half)) is XlaRuntime and not caplog.records
+  odd = [dataclasses.replace(p, forward=lambda v, x, p=p: jnp.cumsum(p.forward(v, x), 1)) for p in made]
+  assert type(runtimes.named(None)(odd)) is XlaRuntime
+  assert 'runs by XLA, which is slower here than ONNX Runtime: model: has the operation cumsum' in caplog.text
+
+
+def test_xla_runs_on_several_devices(network):
+  assert type(runtimes.named(None)(programs.of_network(network))) is XlaRuntime

@@ -88,7 +88,7 @@ FUNCTIONS = {
   'scale and shift': lambda x: (
     (1 - (conv(x) - 0.1) / np.float32(3)) * np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8)
   ),
-  'what follows twice': lambda x: (lambda y: y * 2 + nn.relu(y))(conv(x) + 1),
+  'what follows twice': lambda x: (lambda y: nn.relu(y) + y * 2)(conv(x) + 1),
   'pools': lambda x: (
     nn.max_pool(x, (3, 2), (2, 1), ((1, 1), (0, 1))) + nn.avg_pool(x, (3, 2), (2, 1), ((1, 1), (0, 1)))
   ),

@@ -63,7 +63,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
   from resjax.inference.runtimes import NAMES
 
   extras = ', '.join(f'{name} needs resjax[{place.extra}]' for name, place in NAMES.items() if place.extra)
-  parser.add_argument('--runtime', choices=NAMES, help=f'what runs the network: {extras} (xla)')
+  parser.add_argument('--runtime', choices=NAMES, help=f'what runs it: {extras}; default: onnx on one CPU, if there')
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
