@@ -45,6 +45,7 @@ BATCH = 64
 # a_ is one photograph of each of the 1,000 classes, b_ are of 200 subjects, and c_ of the ten classes of nette1000:
 # what is learned from those favours that test. A cheaper network: sizes of which two stand for five.
 FEW = ('resolutions=(224,128,96)', 'log_steps=20')
+SLOW = "optimizer.rates=(('shared/*',0.02),('private/224/*',0.02))"
 TRIALS: dict[str, tuple[str, str, int, int, tuple[str, ...]]] = {
   'everything, all': ('', '', 0, 480, FEW),
   'everything, a and b': ('', 'ab', 0, 480, FEW),
@@ -54,6 +55,7 @@ TRIALS: dict[str, tuple[str, str, int, int, tuple[str, ...]]] = {
   'batch statistics': ('', 'ab', 0, 480, (*FEW, 'optimizer.statistics=batch')),
   'random crops': ('', 'ab', 0, 480, (*FEW, 'data.crop_area=(0.08,1.0)', 'data.crop_ratio=(0.75,1.3333)')),
   'the teacher alone': ('', 'ab', 0, 480, (*FEW, 'distillation=none')),
+  'sizes fast, weights slow': ('', 'ab', 0, 480, (*FEW, 'optimizer.learning_rate=5e-4', SLOW)),
   'averaged': ('', 'ab', 0, 480, (*FEW, 'optimizer.ema_decay=0.99')),
 }
 
@@ -113,7 +115,7 @@ def score(network: Network, folders: dict[str, pathlib.Path]) -> dict[str, dict[
   return found
 
 
-def recalibrated(network: Network, folder: pathlib.Path, count: int = 512) -> Network:
+def recalibrated(network: Network, folder: pathlib.Path, count: int = 256) -> Network:
   """Returns the network with statistics of some photographs at every size but the largest, nothing trained."""
   source = unlabelled.FlatFolder(str(folder), network.class_names)
   chosen = np.random.default_rng(0).permutation(len(source))[:count].tolist()

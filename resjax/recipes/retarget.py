@@ -6,8 +6,9 @@ Command:  resjax import mobilenet_v2.pth --model=mobilenetv2 --workdir=runs/pret
           photos/*.jpg is learned from, labelled/<class>/*.jpg is scored, a class by its name or number among the
           network's. BatchNorm of the smaller sizes alone, all else bit for bit as it was: --config=retarget:private.
           Another teacher of the same classes: --config.teacher.checkpoint=runs/other
-Cost:     COST
-Result:   RESULT
+Cost:     2 epochs of photos/*.jpg, 0.8 G multiply-adds forward per image at the five sizes, and the teacher's 0.3 G.
+Result:   that of the photographs: MobileNetV2 on 5,000 of them, three in five of the ten classes that it was scored on,
+          went from 43.9 to 65.8 % at 96 px and from 69.9 to 77.8 % at 224, and lost on other classes; docs/retarget.md.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +42,7 @@ def get_config(depth: str = 'all') -> ConfigDict:
   config.epochs = 2.0
   config.eval.every_epochs = 0
   config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 2e-5
+  config.optimizer.learning_rate = 3e-5
   config.optimizer.warmup_epochs = 0.2
   config.optimizer.weight_decay = 0.0
   config.optimizer.statistics = 'kept'
