@@ -2,9 +2,10 @@
 
 Command:  resjax import mobilenet_v2.pth --model=mobilenetv2 --workdir=runs/pretrained
           resjax train --config=retarget --workdir=runs/retargeted --config.data.dir=photos
-            --config.data.eval_dir=labelled
-          photos/*.jpg is learned from, labelled/<class>/*.jpg is scored, a class by its name or number among the
-          network's. BatchNorm of the smaller sizes alone, all else bit for bit as it was: --config=retarget:private.
+            [--config.data.eval_dir=labelled]
+          photos/*.jpg is learned from; labelled/<class>/*.jpg is scored, a class by its name or number among the
+          network's, or else how often each size says what the teacher says. BatchNorm of the smaller sizes alone, all
+          else bit for bit as it was: --config=retarget:private.
           Another teacher of the same classes: --config.teacher.checkpoint=runs/other
 Cost:     2 epochs of photos/*.jpg, 0.8 G multiply-adds forward per image at the five sizes, and the teacher's 0.3 G.
 Result:   that of the photographs: MobileNetV2 on 5,000 of them, three in five of the ten classes that it was scored on,
@@ -34,7 +35,6 @@ def get_config(depth: str = 'all') -> ConfigDict:
   config.teacher.labels = False
   config.data.source = 'images'
   config.data.dir = 'photos'
-  config.data.eval_dir = 'labelled'
   # What evaluation sees of an image: about its middle three quarters, as they are.
   config.data.crop_area = (0.3, 0.8)
   config.data.crop_ratio = (0.9, 1.1)
