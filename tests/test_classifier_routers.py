@@ -136,3 +136,21 @@ def test_a_new_router_is_a_class_and_an_entry(network, photographs, monkeypatch,
   calibrating.write(tmp_path, network, kept | {'brightness': brightness[1:]})
   with pytest.raises(ValueError, match=r'dial.npz: damaged .brightness: got float64 .59,., expected numbers .60, '):
     calibrating.read(tmp_path, network)
+
+
+def test_a_router_that_is_made_runs_as_it_is(network, photographs):
+  classifier = Classifier(network, max_batch=8, threads=2)
+  classifier.calibrate(photographs)
+  router = classifier.router('cascade', 0.6)
+  found, named = (
+    [(p.class_index, p.resolution, p.macs) for p in classifier.predict(photographs, **options)]
+    for options in ({'router': router}, {'router': 'cascade', 'budget': 0.6})
+  )
+  assert found == named and len({resolution for _, resolution, _ in found}) == 2
+  lowest = len(network.resolutions) - 1
+  low = routing.fixed.Fixed(router.costs, lowest)
+  assert {p.resolution for p in classifier.predict(photographs, router=low)} == {network.resolutions[-1]}
+  with pytest.raises(ValueError, match=r'^budget: got 0\.6 with a router that is made, expected one or the other$'):
+    classifier.predict(photographs, router=low, budget=0.6)
+  with pytest.raises(ValueError, match='^resolution: got 8 with a budget or router'):
+    classifier.predict(photographs, router=low, resolution=8)

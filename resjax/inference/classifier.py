@@ -22,7 +22,7 @@ from resjax.inference.runtime import Makes
 from resjax.network import Network
 from resjax.preprocess import prepare
 from resjax.resolution import Resolution, square
-from resjax.routing import Budget, Dialled, Routed
+from resjax.routing import Budget, Dialled, Routed, Router
 from resjax.routing.dial import Follower
 from resjax.routing.fixed import Fixed
 
@@ -139,7 +139,7 @@ class Classifier:
     *,
     resolution: Resolution | None = None,
     budget: Budget | float | str | None = None,
-    router: str | None = None,
+    router: str | Router | None = None,
     follow: bool = False,
     unseen_by: str = 'interpolate',
     top_k: int = 1,
@@ -153,11 +153,10 @@ class Classifier:
       wanted: As from `images.items`.
       resolution: One for all images, in pixels: of a square, or (height, width). The image is cropped at that size, as
         in evaluation; a size that was not trained is served as `notes` then says.
-      budget: Mean cost of an image, the router's included: at most 1, a share of the largest resolution's
-        multiply-adds; above, multiply-adds; or milliseconds on this machine, as '12ms'. Needs a calibration. Images are
+      budget: Mean cost of an image, the router's included, see `Budget.parse`; it needs a calibration. Images are
         promoted under a budget of milliseconds alone: it makes them faster and costs multiply-adds. The crops of lower
         resolutions are made from those of the largest.
-      router: One of `engines.routers`; None: the first.
+      router: One of `engines.routers`, None: the first; or a router as it is, such as `router` returned, and no budget.
       follow: Keep the mean of these images on the budget, also where they are unlike the calibration's: the knob
         follows what was spent, so an image's resolution depends on those before it.
       unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
@@ -167,6 +166,9 @@ class Classifier:
       ValueError: An option is not what was expected, or contradicts another; or the budget can't be met.
       FileNotFoundError: The budget needs a calibration, and there is none.
     """
+    name, made = (router, None) if isinstance(router, str | None) else (None, router)
+    if made is not None and budget is not None:
+      raise ValueError(f'budget: got {budget} with a router that is made, expected one or the other')
     if resolution is not None and (budget is not None or router is not None):
       raise ValueError(f'resolution: got {resolution} with a budget or router, expected one or the other')
     if follow and budget is None:
@@ -178,8 +180,7 @@ class Classifier:
     if resolution is not None:
       return self._at_one(wanted, square(resolution), unseen_by, top_k)
     allowed = None if budget is None else Budget.parse(budget)
-    rule = self.router(router, allowed)
-    runner: Dialled | Follower = rule
+    runner: Router | Follower = made or (rule := self.router(name, allowed))
     if follow and allowed is not None:
       runner = Follower(rule, rule.read(self.calibrated), allowed.target(max(self.network.macs)))
     promote = None if allowed is not None and allowed.timed else False

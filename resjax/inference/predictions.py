@@ -8,7 +8,7 @@ import numpy as np
 
 from resjax.inference.images import Chunk
 from resjax.resolution import Resolution
-from resjax.routing import Budget, Routed
+from resjax.routing import Budget, Routed, Router
 
 
 class Asked(TypedDict, total=False):
@@ -16,7 +16,7 @@ class Asked(TypedDict, total=False):
 
   resolution: Resolution | None
   budget: Budget | float | str | None
-  router: str | None
+  router: str | Router | None
   follow: bool
   unseen_by: str
   top_k: int
