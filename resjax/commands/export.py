@@ -27,8 +27,6 @@ FORMATS = ('onnx', 'stablehlo', 'bundle', 'torch')
 
 # Of a bundle, where none are named: those that its calibration reaches.
 _BUDGETS = '0.3,0.4,0.5,0.6,0.7,0.8,0.9'
-# Routers whose knob is all that they need of a calibration.
-_ROUTERS = ('predictor', 'cascade')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,21 +158,33 @@ def knobs(network: 'Network', options: argparse.Namespace) -> dict[tuple[str, Bu
   if len(network.resolutions) == 1:
     return {}
   columns = calibrating.read(workdir, network)
-  own = network.predictor.macs if network.predictor else 0
+  each, own = tuple(map(float, network.macs)), network.predictor.macs if network.predictor else 0
+  names = [name for name in routing.names_for(network.predictor is not None) if _is_its_knob(name, each, own)]
   found: dict[tuple[str, Budget], float] = {}
   for budget in map(Budget.parse, (options.budgets or _BUDGETS).split(',')):
     if budget.timed:
       raise ValueError(f'--budgets: got {budget}, expected shares or multiply-adds: milliseconds are of one machine')
     reasons = []
-    for name in [name for name in routing.names_for(network.predictor is not None) if name in _ROUTERS]:
-      router = routing.kind_of(name).of(tuple(map(float, network.macs)), own, columns)
+    for name in names:
+      router = routing.kind_of(name).of(each, own, columns)
       try:
         found[name, budget] = calibrating.set_to(router, columns, budget.target(max(network.macs))).knob
       except ValueError as error:
         reasons.append(str(error))
-    if options.budgets and not any((name, budget) in found for name in _ROUTERS):
+    if options.budgets and not any((name, budget) in found for name in names):
       raise ValueError(f'--budgets: {"; ".join(reasons)}')
   return found
+
+
+def _is_its_knob(name: str, costs: tuple[float, ...], predictor: float) -> bool:
+  """Whether a knob is all that a router takes from a calibration."""
+  from resjax import routing
+
+  try:
+    routing.kind_of(name).of(costs, predictor, None)
+  except FileNotFoundError:
+    return False
+  return True
 
 
 def costs(folder: pathlib.Path) -> None:
