@@ -32,7 +32,7 @@ def test_no_spoilt_file_harms_the_importer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(1, 9))
+@pytest.mark.parametrize('seed', [1, 2])
 def test_many_spoilt_files_do_not_either(seed):
   assert fuzz(seed, count=20_000, seconds=900)['megabytes'] < 200
 
