@@ -60,7 +60,7 @@ def made(request, others, tmp_path_factory):
   names = [name for name in classifier.engines.routers if name in ('predictor', 'cascade')]
   knobs = {(name, Budget.parse(b)): classifier.router(name, b).knob for name in names for b in ('0.6', '0.8')}
   folder = tmp_path_factory.mktemp('bundles') / 'bundle'
-  bundle.write(network, folder, knobs=knobs, origin={'source': '/home/me/weights.pth', 'license': 'BSD'})
+  bundle.write(network, folder, knobs=knobs, origin={'source': '/somewhere/weights.pth', 'license': 'BSD'})
   return classifier, folder
 
 
