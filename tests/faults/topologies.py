@@ -90,7 +90,7 @@ def extended(root):
   for processes in (1, 2):
     run, options = root / str(processes), {'processes': processes, 'devices': 2 // processes}
     lives.run(run, '--config.epochs=0.5', **options)
-    lives.run(run, *more, stop_after=12, pause=0.5, expected=lives.PREEMPTED, **options)
+    lives.run(run, *more, stop_after=12, pause=0.8, expected=lives.PREEMPTED, **options)
     lives.run(run, *more, **options)
     assert (run / 'results-10.json').is_file() and (run / 'results.json').is_file() and 10 in lives.saved(run)
   compare('extended, 2 processes of 1', root / '2', root / '1', steps=20)
