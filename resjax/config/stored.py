@@ -91,7 +91,7 @@ def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> Config
   try:
     for upgrade in _UPGRADES[number:]:
       fields = upgrade(fields)
-  except (ValueError, TypeError, ArithmeticError) as error:
+  except (ValueError, TypeError, LookupError, ArithmeticError) as error:
     raise ValueError(f'{where}: the stored config can not be brought to this version ({error})') from None
   unknown = sorted(fields.keys() - flatten(config).keys())
   if unknown and number:
