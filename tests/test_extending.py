@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from interruptions import interrupted_after
 
 from configs import default
 from resjax import cli, report, trained
@@ -119,22 +120,6 @@ def test_the_data_go_on_behind_the_last_image_that_was_seen(first, tmp_path, mon
   stream = np.concatenate(order)[6 * 16 :]
   for step, batch in enumerate(numbers[:5]):
     assert batch == sorted(stream[24 * step : 24 * step + 24].tolist())
-
-
-def interrupted_after(steps, monkeypatch):
-  """Makes the data fail after so many batches of one life."""
-  whole = loader.train_batches
-
-  def batches(*arguments, **options):
-    iterator = whole(*arguments, **options)
-    try:
-      for _ in range(steps):
-        yield next(iterator)
-    finally:
-      iterator.close()
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(loader, 'train_batches', batches)
 
 
 def test_an_extension_that_was_killed_goes_on_bit_for_bit_by_the_same_command(first, extended, tmp_path, monkeypatch):

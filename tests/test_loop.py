@@ -7,11 +7,11 @@ import math
 import jax
 import numpy as np
 import pytest
+from interruptions import interrupted_after
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import default
 from resjax import report
-from resjax.data import loader
 from resjax.training import evaluate, loop, run
 from resjax.training.checkpoints import Checkpoints
 
@@ -81,22 +81,6 @@ def test_metrics_are_written_with_the_fields_names(finished):
   events = EventAccumulator(str(workdir / 'tensorboard'))
   events.Reload()
   assert [e.step for e in events.Scalars('train/loss_16')] == [2, 4, 6, 8, 10, 12]
-
-
-def interrupted_after(steps, monkeypatch):
-  """Makes the data fail after so many batches of one life."""
-  whole = loader.train_batches
-
-  def batches(*arguments, **options):
-    iterator = whole(*arguments, **options)
-    try:
-      for _ in range(steps):
-        yield next(iterator)
-    finally:
-      iterator.close()
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(loader, 'train_batches', batches)
 
 
 def test_a_resumed_run_is_bit_identical_to_the_uninterrupted_one(finished, tmp_path, monkeypatch, capsys):
