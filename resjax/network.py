@@ -3,20 +3,42 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from resjax import macs, switchable, unseen
+from resjax import macs, preprocess, switchable, unseen
 from resjax.apply import Apply, run
 from resjax.models.predictor import Predictor
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, check_order, sides
 from resjax.switchable import Variables
+
+Forward = Callable[[Any, jax.Array], jax.Array]
+
+_ADDRESS = re.compile(r' at 0x[0-9a-f]+')
+
+
+class Function(NamedTuple):
+  """What is run of a network: at one resolution, or its predictor, before shapes and a runtime are chosen.
+
+  Attributes:
+    forward: `forward(variables, crops)`, crops `[b, H, W, 3]` of values 0 to 255 to float32 `[b, K]`. It holds the
+      resizing, the normalisation, and the network in inference mode.
+    variables: Its ordinary variables.
+    description: What is computed, whatever the weights are: functions of one description take the same time.
+    dtype: Of the computation.
+  """
+
+  forward: Forward
+  variables: Any
+  description: str
+  dtype: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +63,10 @@ class Network:
   preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
   class_names: tuple[str, ...] = ()
   predictor: Predictor | None = None
+
+  # As of `inference.programs.Servable`: any runtime runs it, and its routers are set by a calibration.
+  runtime: ClassVar[None] = None
+  knobs: ClassVar[None] = None
 
   def __post_init__(self) -> None:
     """Completes the class names.
@@ -116,6 +142,45 @@ class Network:
     """Returns the ordinary variables at one resolution, see `switchable.view`."""
     return switchable.view(self.variables, resolution)
 
+  def forward(self, resolution: Resolution, *, softmax: bool = False) -> Forward:
+    """Returns what is run at one resolution, see `Function`; with `softmax` it gives probabilities, not logits."""
+    preprocessing = self.preprocessing
+
+    def forward(variables: Any, crops: jax.Array) -> jax.Array:
+      (inputs,) = preprocess.prepare(
+        (crops,), (resolution,), preprocessing.normalize, interpolation=preprocessing.interpolation
+      )
+      logits = run(self.model, variables, inputs, train=False)[0].astype(jnp.float32)
+      return jax.nn.softmax(logits) if softmax else logits
+
+    return forward
+
+  def function(self, resolution: Resolution) -> Function:
+    """Returns what is run at one resolution."""
+    preprocessing, (highest, *_) = self.preprocessing, self.resolutions
+    described = _description(self.model, self.view(highest), self.apply, highest)
+    described += f', {preprocessing.normalize}, {preprocessing.interpolation}'
+    return Function(self.forward(resolution), self.view(resolution), described, _dtype(self.model))
+
+  def scoring(self) -> Function:
+    """Returns what is run of the predictor, which gives a score for each resolution.
+
+    Raises:
+      ValueError: The network has none.
+    """
+    predictor, normalize = self.predictor, self.preprocessing.normalize
+    if predictor is None:
+      raise ValueError('network: it has no predictor, expected one')
+
+    def scores(variables: Any, crops: jax.Array) -> jax.Array:
+      (inputs,) = preprocess.prepare((crops,), (predictor.size,), normalize)
+      found: Any = predictor.model.apply(variables, inputs, train=False)
+      return found.astype(jnp.float32)
+
+    described = _description(predictor.model, self.predictor_variables, scores, self.resolutions[0])
+    described += f', {normalize}, bilinear'
+    return Function(scores, self.predictor_variables, described, _dtype(predictor.model))
+
   def at(self, resolution: Resolution, how: str = 'interpolate') -> tuple['Network', str]:
     """Returns this network at one size alone, trained or not, without its predictor; and what was done for it.
 
@@ -142,6 +207,20 @@ class Network:
     if not isinstance(self.model, nn.Module) or not hasattr(self.model, 'dtype'):
       raise ValueError(f'dtype: got {dtype!r}, expected none: {type(self.model).__name__} has no attribute dtype')
     return self.replace(model=self.model.clone(dtype=dtype))
+
+  def recalibrated(self, resolution: Resolution, inputs: Iterable[jax.Array]) -> tuple['Network', str]:
+    """Returns this network at one size alone, with the statistics of these images; and what was done for it.
+
+    Args:
+      resolution: As of `at`.
+      inputs: As of `unseen.recalibrate`.
+
+    Raises:
+      ValueError: As of `at` and `unseen.recalibrate`.
+    """
+    network, _ = self.at(resolution)
+    variables, note = unseen.recalibrate(network.model, network.variables, resolution, inputs)
+    return network.replace(variables=variables), note
 
   def replace(self, **fields: Any) -> 'Network':
     """Returns this network with other values of some fields."""
@@ -174,3 +253,21 @@ def digest_of(variables: Variables, what: str = '') -> str:
 def _image(resolution: Resolution) -> jax.ShapeDtypeStruct:
   """One normalised image, as a shape."""
   return jax.ShapeDtypeStruct((1, *sides(resolution), 3), jnp.float32)
+
+
+def _dtype(model: Any) -> str:
+  """What a model computes in."""
+  return str(getattr(model, 'dtype', 'float32'))
+
+
+def _description(model: Any, variables: Any, apply: Forward, resolution: Resolution) -> str:
+  """What a model is, the same in every process: its attributes, and its number of parameters.
+
+  Where a function is among them, as in a model that is one, its name says too little, or an address that no other
+  process has; what is computed of an image of this size is said too.
+  """
+  named = _ADDRESS.sub('', repr(model))
+  if named != repr(model) or '<lambda>' in named:
+    traced = jax.make_jaxpr(apply)(variables, _image(resolution))
+    named += f' {digest_of(traced.consts, _ADDRESS.sub("", str(traced.jaxpr)))[:16]}'
+  return f'{named} with {sum(map(np.size, jax.tree.leaves(variables))):,} values'

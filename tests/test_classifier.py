@@ -14,6 +14,8 @@ from resjax import preprocess
 from resjax.data.crops import centre_crops
 from resjax.inference import Classifier
 from resjax.inference.images import items
+from resjax.routing import Budget
+from resjax.routing.dial import at_knob
 
 # The same sums in another order, of logits of order 1.
 TOLERANCE = 1e-5
@@ -35,6 +37,33 @@ def photographs():
 @pytest.fixture(scope='module')
 def classifier(network):
   return Classifier(network, max_batch=8, threads=2, promote=False)
+
+
+class Wrapped:
+  """A network of another kind: what predicting takes of one, and nothing else."""
+
+  runtime = 'onnx'
+  knobs = {('cascade', Budget.parse('0.6')): 0.5}  # noqa: RUF012
+
+  def __init__(self, network):
+    for name in ('resolutions', 'preprocessing', 'class_names', 'num_classes', 'macs', 'digest', 'predictor'):
+      setattr(self, name, getattr(network, name))
+    for name in ('function', 'scoring'):
+      setattr(self, name, getattr(network, name))
+
+  def with_dtype(self, dtype):
+    return self
+
+
+def test_whatever_predicts_is_taken(network, photographs, classifier):
+  found = Classifier(Wrapped(network), max_batch=8, promote=False)
+  knob = at_knob(classifier.engines.router('cascade'), 0.5)
+  for way, same in [({'router': 'cascade', 'budget': 0.6}, {'router': knob})]:
+    expected = [(p.label, p.resolution) for p in classifier.predict(photographs, **same)]
+    assert [(p.label, p.resolution) for p in found.predict(photographs, **way)] == expected
+  assert 'onnxruntime' in found.engines.engine.runtime.identity.runtime
+  with pytest.raises(TypeError, match=r'^network: got str, expected a Network'):
+    Classifier('runs/quickstart')
 
 
 def crop_of(network, image, size):

@@ -1,6 +1,7 @@
 """`resjax export`: what it writes where, what it leaves as it is, what it refuses; others read what it wrote."""
 
 import json
+import re
 
 import jax
 import networks
@@ -88,12 +89,35 @@ def test_a_bundle_is_predicted_with_by_the_command(run, tmp_path, capsys):
 
   run('--format=bundle', f'--out={tmp_path}/bundle', '--no-costs')
   Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / 'a.png')
-  cli.main(['predict', str(tmp_path / 'a.png'), f'--workdir={tmp_path}/bundle', '--budget=0.6', '--max-batch=4'])
-  assert '1 images in' in capsys.readouterr().err
-  with pytest.raises(SystemExit, match=r'^error: --workdir: got .*bundle, a bundle, expected the workdir of a run$'):
-    cli.main(['report', f'--workdir={tmp_path}/bundle'])
+  lines = []
+  for flag in ('workdir', 'bundle'):
+    cli.main(['predict', str(tmp_path / 'a.png'), f'--{flag}={tmp_path}/bundle', '--budget=0.6', '--max-batch=4'])
+    found = capsys.readouterr()
+    assert '1 images in' in found.err
+    lines.append(found.out)
+  assert lines[0] == lines[1] != ''
+  refused = r'^error: --workdir: got .*bundle, a bundle, expected the workdir of a run; predict and calibrate take'
+  for command in ('report', 'evaluate', 'benchmark'):
+    for flag in ('workdir', 'bundle'):
+      with pytest.raises(SystemExit, match=refused):
+        cli.main([command, f'--{flag}={tmp_path}/bundle'])
   with pytest.raises(SystemExit, match=r'^error: IMAGE: none given, and .*bundle is a bundle; expected files'):
-    cli.main(['calibrate', f'--workdir={tmp_path}/bundle'])
+    cli.main(['calibrate', f'--bundle={tmp_path}/bundle'])
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--bundle={run}'], r'argument --bundle: got .*run, without a manifest\.json, expected a bundle \(--workdir'),
+    (['--bundle={bundle}', '--workdir={run}'], r'argument --workdir: not allowed with argument --bundle'),
+    ([], r'one of the arguments --workdir --bundle is required'),
+  ],
+)
+def test_a_bundle_is_what_it_says_and_one_network_is_named(workdir, tmp_path, capsys, flags, message):
+  (tmp_path / 'manifest.json').touch()
+  with pytest.raises(SystemExit):
+    cli.main(['predict', 'a.png', *(flag.format(run=workdir, bundle=tmp_path) for flag in flags)])
+  assert re.search(message, capsys.readouterr().err)
 
 
 def test_what_is_there_stays_unless_it_may_be_replaced(run, tmp_path):

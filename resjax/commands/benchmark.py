@@ -36,7 +36,7 @@ _COLUMNS = 120  # that the table needs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   which = parser.add_mutually_exclusive_group(required=True)
-  which.add_argument('--workdir', help='of the run that trained the network')
+  shared.add_network(which)
   which.add_argument('--config', help='a recipe: a name, such as rsnet_r18, or a file; --config.FIELD=VALUE besides')
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--budget', help='with --workdir: mean cost of an image, as for resjax predict (0.6)')

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'images', nargs='*', metavar='IMAGE', help=f"{shared.IMAGES}; default: images of the run's own data"
   )
-  shared.add_workdir(parser)
+  shared.add_workdir(parser, bundles=True)
   shared.add_data(parser)
 
 

@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
   if options.json:
     shared.check_writable(options.json)
   classifier, config = shared.load(options)
-  network, meta = classifier.network, checkpoint.load_meta(options.workdir, step=options.step)
+  network: Any = classifier.network
+  meta = checkpoint.load_meta(options.workdir, step=options.step)
   source, data = opened(options.data, config, options.workdir, network.class_names, imported=bool(meta.get('origin')))
   classes = labels_of(source.class_names, network.class_names, data)
   if options.resolution is not None:

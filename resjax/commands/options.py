@@ -36,15 +36,29 @@ def images(named: Sequence[str]) -> list[Item]:
   return [item for name in named for item in (listed(sys.stdin.buffer) if name == '-' else items(name))]
 
 
-def add_workdir(parser: argparse.ArgumentParser) -> None:
-  """Adds what says which network is meant and how it runs."""
-  parser.add_argument(
-    '--workdir', required=True, help='of the run that trained the network; for predictions also a bundle'
-  )
+def add_workdir(parser: argparse.ArgumentParser, *, bundles: bool = False) -> None:
+  """Adds what says which network is meant, and of which kind, and how it runs."""
+  add_network(parser.add_mutually_exclusive_group(required=True), bundles=bundles)
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
   parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (64)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
   add_runtime(parser)
+
+
+def add_network(which: Any, *, bundles: bool = False) -> None:
+  """Adds to a group what says which network is meant; a bundle that a command does not take is refused by `load`."""
+  which.add_argument('--workdir', help=f'of the run that trained the network{", or a bundle" if bundles else ""}')
+  about = 'the folder that resjax export wrote, in the place of --workdir' if bundles else argparse.SUPPRESS
+  which.add_argument('--bundle', dest='workdir', type=a_bundle, metavar='DIR', help=about)
+
+
+def a_bundle(text: str) -> str:
+  """Reads the folder of a bundle."""
+  from resjax.exporting import bundle
+
+  if not bundle.is_bundle(text):
+    raise argparse.ArgumentTypeError(f'got {text}, without a {bundle.MANIFEST}, expected a bundle (--workdir: a run)')
+  return text
 
 
 def missing(package: str) -> str | None:
@@ -99,7 +113,7 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   if bundle.is_bundle(options.workdir):
     if options.fields or not bundles:
       got = f'{options.workdir}, a bundle{"".join(f", and {field}" for field in options.fields)}'
-      raise ValueError(f'--workdir: got {got}, expected the workdir of a run')
+      raise ValueError(f'--workdir: got {got}, expected the workdir of a run; predict and calibrate take bundles')
     return Classifier.load(options.workdir, step=options.step, **options_of_engine), None
   found = trained.read(options.workdir, step=options.step)
   config = recipes.with_fields(found.config, options.fields)

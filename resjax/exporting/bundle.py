@@ -6,13 +6,13 @@ import importlib.metadata
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import jax
 
 from resjax import formats, preprocess
 from resjax.exporting.names import PREDICTOR, file_of
-from resjax.network import Network
+from resjax.network import Function, Network
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, sides, square
 from resjax.routing import Budget
@@ -72,24 +72,28 @@ class Bundle:
   predictor: Scorer | None
   knobs: Knobs
 
+  runtime: ClassVar[str] = 'onnx'
+
   @property
   def num_classes(self) -> int:
     """The length of the logits."""
     return len(self.class_names)
 
-  @property
-  def model(self) -> NoReturn:
-    """Refuses: a bundle has none."""
+  def function(self, resolution: Resolution) -> Function:
+    """Returns what is run at one resolution."""
+    return self._file(file_of(resolution))
+
+  def scoring(self) -> Function:
+    """Returns what is run of the predictor."""
+    return self._file(PREDICTOR)
+
+  def _file(self, name: str) -> Function:
+    """A file as what is run."""
+    return Function(OnnxFile(self.folder / name), {}, f'{name} of {self.digest}', 'float32')
+
+  def recalibrated(self, resolution: Resolution, inputs: Any) -> NoReturn:
+    """Refuses: files stay as they are."""
     raise ValueError(f'{self.folder}: a bundle, whose network stays as it is; expected the workdir of a run')
-
-  def file(self, resolution: Resolution) -> OnnxFile:
-    """Returns the network at one resolution."""
-    return OnnxFile(self.folder / file_of(resolution))
-
-  @property
-  def scorer(self) -> OnnxFile:
-    """Returns its predictor."""
-    return OnnxFile(self.folder / PREDICTOR)
 
   def at(self, resolution: Resolution, how: str = 'interpolate') -> tuple['Bundle', str]:
     """Returns this bundle at one of its resolutions alone, without its predictor; and nothing to tell of it.

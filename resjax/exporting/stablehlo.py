@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from resjax.exporting import functions
-from resjax.network import Network
+from resjax.network import Forward, Network
 from resjax.resolution import sides
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -34,7 +33,7 @@ def of_network(network: Network, *, softmax: bool = False) -> bytes:
     ValueError: flatbuffers is not installed.
   """
   branches = [
-    _closed(functions.at(network, resolution, softmax=softmax), network.view(resolution))
+    _closed(network.forward(resolution, softmax=softmax), network.view(resolution))
     for resolution in network.resolutions
   ]
   if len(branches) == 1:
@@ -49,7 +48,8 @@ def of_predictor(network: Network) -> bytes:
   Raises:
     ValueError: The network has none; or as of `of_network`.
   """
-  return _exported(network, _closed(functions.scores(network), network.predictor_variables))
+  scoring = network.scoring()
+  return _exported(network, _closed(scoring.forward, scoring.variables))
 
 
 def write(network: Network, out: pathlib.Path, *, softmax: bool = False) -> None:
@@ -72,7 +72,7 @@ def write(network: Network, out: pathlib.Path, *, softmax: bool = False) -> None
   (out / PREDICTOR).write_bytes(of_predictor(network))
 
 
-def _closed(function: functions.Forward, variables: Any) -> Callable[[jax.Array], jax.Array]:
+def _closed(function: Forward, variables: Any) -> Callable[[jax.Array], jax.Array]:
   """A function of crops alone."""
   return lambda crops: function(variables, crops)
 

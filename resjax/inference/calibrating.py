@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from resjax import formats
-from resjax.exporting.bundle import Bundle
 from resjax.inference.engines import Engines
-from resjax.network import Network
+from resjax.inference.programs import Servable
 from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
@@ -32,7 +31,7 @@ _OFF = 0.03
 class Calibration:
   """A network's calibration, read when it is first wanted, and the routers that were set by it."""
 
-  def __init__(self, network: Network | Bundle, workdir: pathlib.Path | None, note: Callable[[str], None]):
+  def __init__(self, network: Servable, workdir: pathlib.Path | None, note: Callable[[str], None]):
     """Reads nothing yet.
 
     Args:
@@ -77,16 +76,17 @@ class Calibration:
       ValueError: The calibration is of another network, or damaged.
     """
     kept = self._columns is not None or (self._workdir is not None and (self._workdir / FILE).is_file())
-    if kept or not isinstance(self._network, Bundle):
+    knobs = self._network.knobs
+    if kept or knobs is None:
       self.columns  # noqa: B018  raises
       return None
-    if (name, budget) not in self._network.knobs:
-      known = ', '.join(str(other) for router, other in self._network.knobs if router == name) or 'none'
+    if (name, budget) not in knobs:
+      known = ', '.join(str(other) for router, other in knobs if router == name) or 'none'
       raise FileNotFoundError(
         f'budget: got {budget} for router {name!r}, expected one that the bundle was set to, {known}, or calibrate it: '
         f'resjax calibrate IMAGE ... --workdir={self._workdir}'
       )
-    return self._network.knobs[name, budget]
+    return knobs[name, budget]
 
   def router(self, engines: Engines, name: str, budget: Budget) -> Dialled:
     """Returns a router set to a budget, made once; a note says so where the calibration's own images miss it.
@@ -112,7 +112,7 @@ class Calibration:
     return self._routers[name, budget]
 
 
-def made_with(network: Network | Bundle) -> dict[str, Any]:
+def made_with(network: Servable) -> dict[str, Any]:
   """Returns what a calibration depends on besides the weights, as JSON values.
 
   The dtype is left out: it rounds what is kept, and moves no mean.
@@ -126,7 +126,7 @@ def made_with(network: Network | Bundle) -> dict[str, Any]:
   return json.loads(json.dumps(found))  # tuples as the file has them
 
 
-def write(workdir: pathlib.Path, network: Network | Bundle, columns: Columns) -> None:
+def write(workdir: pathlib.Path, network: Servable, columns: Columns) -> None:
   """Keeps a calibration; the file is replaced at once.
 
   Args:
@@ -142,7 +142,7 @@ def write(workdir: pathlib.Path, network: Network | Bundle, columns: Columns) ->
   part.replace(path)
 
 
-def read(workdir: pathlib.Path, network: Network | Bundle) -> dict[str, np.ndarray]:
+def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
   """Returns the calibration of a network; arguments as of `write`.
 
   Raises:
@@ -173,7 +173,7 @@ def read(workdir: pathlib.Path, network: Network | Bundle) -> dict[str, np.ndarr
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
 
 
-def _checked(columns: Columns, network: Network | Bundle) -> dict[str, np.ndarray]:
+def _checked(columns: Columns, network: Servable) -> dict[str, np.ndarray]:
   """Those columns of `KEPT` that the network's routers read, and those that other routers have looked for.
 
   Raises:

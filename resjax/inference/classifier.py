@@ -11,15 +11,14 @@ import numpy as np
 
 from resjax import routing, unseen
 from resjax.data.crops import evaluation_crops
-from resjax.exporting.bundle import Bundle
 from resjax.inference.calibrating import Calibration
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, items
 from resjax.inference.opening import opened
 from resjax.inference.predictions import Asked, Prediction, predictions
+from resjax.inference.programs import Servable
 from resjax.inference.runtime import Makes
-from resjax.network import Network
 from resjax.preprocess import prepare
 from resjax.resolution import Resolution, square
 from resjax.routing import Budget, Dialled, Routed, Router
@@ -40,7 +39,7 @@ class Classifier:
 
   def __init__(
     self,
-    network: Network | Bundle,
+    network: Servable,
     *older: Any,
     workdir: str | pathlib.Path | None = None,
     runtime: Makes | str | None = None,
@@ -67,12 +66,12 @@ class Classifier:
       TypeError: It is no Network.
       ValueError: The network does not have such a dtype; or there are no threads.
     """
-    if older or not isinstance(network, Network | Bundle):
+    if older or not hasattr(network, 'function'):
       raise TypeError(
         f'network: got {type(network).__name__}, expected a Network: Classifier(resjax.Network(model, variables, '
         'resolutions, preprocessing, class_names))'
       )
-    self.network: Network = network.with_dtype(dtype)  # type: ignore[assignment]  # a bundle stands in for one
+    self.network = network.with_dtype(dtype)
     self.notes: list[str] = []
     self._workdir = None if workdir is None else pathlib.Path(workdir)
     self._threads = (os.cpu_count() or 1) if threads is None else threads
@@ -281,10 +280,9 @@ class Classifier:
     crops = np.concatenate(found or [np.zeros((0, 1, 1, 3), np.uint8)])
     parts = (crops[i : i + batch] for i in range(0, len(crops), batch))
     inputs = (prepare((part,), (resolution,), preprocessing.normalize)[0] for part in parts)
-    network, _ = self.network.at(resolution)
-    variables, note = unseen.recalibrate(network.model, network.variables, resolution, inputs)
+    network, note = self.network.recalibrated(resolution, inputs)
     self._note(note)
-    engines = self._engines(network.replace(variables=variables))
+    engines = self._engines(network)
     self._fixed |= {(resolution, how): engines for how in unseen.WAYS}
 
   def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from resjax import routing
-from resjax.exporting.bundle import Bundle
 from resjax.inference import programs, runtimes
 from resjax.inference.engine import Batch, Engine
+from resjax.inference.programs import Servable
 from resjax.inference.runtime import Makes
-from resjax.network import Network
 from resjax.routing import Columns, Dialled
 from resjax.routing.cascade import log_odds
 from resjax.routing.fixed import Fixed
@@ -27,19 +26,20 @@ class Engines:
     predictor_macs: Multiply-adds of the predictor for one image, 0 where there is none.
   """
 
-  def __init__(self, network: Network | Bundle, *, runtime: Makes | str | None = None, **options: Any):
+  def __init__(self, network: Servable, *, runtime: Makes | str | None = None, **options: Any):
     """Compiles every program.
 
     Args:
       network: What is run.
-      runtime: One of `runtimes.NAMES`, or makes what runs the programs; None: see `runtimes.named`.
+      runtime: One of `runtimes.NAMES`, or makes what runs the programs; None: the network's own, or see
+        `runtimes.named`.
       **options: Of the engine.
 
     Raises:
       ValueError: There is no such runtime, it is not installed, or can't run this network.
     """
     self.network = network
-    name = 'onnx' if runtime is None and isinstance(network, Bundle) else runtime
+    name = network.runtime if runtime is None else runtime
     make = runtimes.named(name) if name is None or isinstance(name, str) else name
     self.engine = Engine(make(programs.of_network(network)), **options)
     self.macs, self.scorer, self.predictor_macs = network.macs, None, 0

@@ -4,11 +4,10 @@ import pathlib
 
 from resjax import trained
 from resjax.exporting import bundle
-from resjax.exporting.bundle import Bundle
-from resjax.network import Network
+from resjax.inference.programs import Servable
 
 
-def opened(folder: str | pathlib.Path, step: int | None = None) -> Network | Bundle:
+def opened(folder: str | pathlib.Path, step: int | None = None) -> Servable:
   """Returns a bundle, or a run's network of a step; errors as of `bundle.read` and `trained.load`."""
   if not bundle.is_bundle(folder):
     return trained.load(folder, step=step)

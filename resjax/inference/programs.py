@@ -2,19 +2,80 @@
 
 import dataclasses
 import functools
-import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, Self
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from resjax.exporting import functions
-from resjax.exporting.bundle import Bundle, OnnxFile
-from resjax.network import Network, digest_of
+from resjax.network import Forward, Function, digest_of
+from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, sides
+from resjax.routing import Budget
 
-_ADDRESS = re.compile(r' at 0x[0-9a-f]+')
+
+class Scores(Protocol):
+  """What predicting takes of a predictor: the size that it looks at images in, pixels, and its multiply-adds."""
+
+  @property
+  def size(self) -> int:
+    """In pixels."""
+
+  @property
+  def macs(self) -> int:
+    """Of one image."""
+
+
+class Servable(Protocol):
+  """What predicting takes of a network, whether it is in memory (`Network`) or in files (`bundle.Bundle`)."""
+
+  @property
+  def resolutions(self) -> tuple[Resolution, ...]:
+    """As of `Network`."""
+
+  @property
+  def preprocessing(self) -> Preprocessing:
+    """As of `Network`."""
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """As of `Network`."""
+
+  @property
+  def num_classes(self) -> int:
+    """As of `Network`."""
+
+  @property
+  def macs(self) -> tuple[int, ...]:
+    """As of `Network`."""
+
+  @property
+  def digest(self) -> str:
+    """As of `Network`."""
+
+  @property
+  def predictor(self) -> Scores | None:
+    """As of `Network`."""
+
+  @property
+  def runtime(self) -> str | None:
+    """The one that runs it, of `runtimes.NAMES`; None: any."""
+
+  @property
+  def knobs(self) -> Mapping[tuple[str, Budget], float] | None:
+    """That routers were set to, by router and budget, where it comes with some; None: a calibration sets them."""
+
+  def function(self, resolution: Resolution) -> Function:
+    """As of `Network`."""
+
+  def scoring(self) -> Function:
+    """As of `Network`."""
+
+  def at(self, resolution: Resolution, how: str = ...) -> tuple[Self, str]:
+    """As of `Network`."""
+
+  def with_dtype(self, dtype: str | None) -> Self:
+    """As of `Network`."""
+
+  def recalibrated(self, resolution: Resolution, inputs: Iterable[Any]) -> tuple[Self, str]:
+    """As of `Network`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +93,7 @@ class Program:
     dtype: Of the computation.
   """
 
-  forward: functions.Forward
+  forward: Forward
   variables: Any
   resolution: Resolution
   shape: tuple[int, int, int]
@@ -46,32 +107,15 @@ class Program:
     return digest_of(self.variables, f'{self.description} {self.resolution} {self.shape}')
 
 
-def of_network(network: Network | Bundle) -> tuple[Program, ...]:
+def of_network(network: Servable) -> tuple[Program, ...]:
   """Returns the programs of a network, one for each of its resolutions, from crops of the first."""
-  if isinstance(network, Bundle):
-    shape = (*sides(network.resolutions[0]), 3)
-    return tuple(
-      _of_file(network.file(resolution), resolution, shape, network.num_classes, network.digest)
-      for resolution in network.resolutions
-    )
-  normalize, interpolation = network.preprocessing.normalize, network.preprocessing.interpolation
-  shape = (*sides(network.resolutions[0]), 3)
-  described = _description(network.model, network.view(network.resolutions[0]), network.apply, shape)
   return tuple(
-    Program(
-      forward=functions.at(network, resolution),
-      variables=network.view(resolution),
-      resolution=resolution,
-      shape=shape,
-      num_classes=network.num_classes,
-      description=f'{described}, {normalize}, {interpolation}',
-      dtype=str(getattr(network.model, 'dtype', 'float32')),
-    )
+    _program(network, network.function(resolution), resolution, network.num_classes)
     for resolution in network.resolutions
   )
 
 
-def of_predictor(network: Network | Bundle) -> tuple[Program]:
+def of_predictor(network: Servable) -> tuple[Program]:
   """Returns the program of a network's predictor, from the same crops: its logits are the scores `[b, R]`.
 
   Raises:
@@ -79,42 +123,11 @@ def of_predictor(network: Network | Bundle) -> tuple[Program]:
   """
   if network.predictor is None:
     raise ValueError('network: it has no predictor, expected one')
-  if isinstance(network, Bundle):
-    shape, size = (*sides(network.resolutions[0]), 3), network.predictor.size
-    return (_of_file(network.scorer, size, shape, len(network.resolutions), network.digest),)
-  predictor = network.predictor
-  normalize, model = network.preprocessing.normalize, predictor.model
+  return (_program(network, network.scoring(), network.predictor.size, len(network.resolutions)),)
+
+
+def _program(network: Servable, function: Function, resolution: Resolution, num_classes: int) -> Program:
+  """A function of a network with its shapes."""
+  forward, variables, description, dtype = function
   shape = (*sides(network.resolutions[0]), 3)
-
-  scores = functions.scores(network)
-  described = _description(model, network.predictor_variables, scores, shape)
-  program = Program(
-    forward=scores,
-    variables=network.predictor_variables,
-    resolution=predictor.size,
-    shape=shape,
-    num_classes=len(network.resolutions),
-    description=f'{described}, {normalize}, bilinear',
-    dtype=str(getattr(model, 'dtype', 'float32')),
-  )
-  return (program,)
-
-
-def _of_file(
-  file: OnnxFile, resolution: Resolution, shape: tuple[int, int, int], num_classes: int, digest: str
-) -> Program:
-  """A program that is a file."""
-  return Program(file, {}, resolution, shape, num_classes, f'{file.path.name} of {digest}', 'float32')
-
-
-def _description(model: Any, variables: Any, apply: functions.Forward, shape: tuple[int, ...]) -> str:
-  """What a model is, the same in every process: its attributes, and its number of parameters.
-
-  Where a function is among them, as in a model that is one, its name says too little, or an address that no other
-  process has; what is computed of an image of this shape is said too.
-  """
-  named = _ADDRESS.sub('', repr(model))
-  if named != repr(model) or '<lambda>' in named:
-    traced = jax.make_jaxpr(apply)(variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    named += f' {digest_of(traced.consts, _ADDRESS.sub("", str(traced.jaxpr)))[:16]}'
-  return f'{named} with {sum(map(np.size, jax.tree.leaves(variables))):,} values'
+  return Program(forward, variables, resolution, shape, num_classes, description, dtype)

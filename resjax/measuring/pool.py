@@ -9,7 +9,7 @@ from PIL import Image
 
 from resjax.data.crops import evaluation_crops
 from resjax.inference.images import Item, chunks
-from resjax.network import Network
+from resjax.inference.programs import Servable
 
 # Height and width of the photographs that are made, in units of the largest resolution: ImageNet's usual size at 224.
 _PHOTOGRAPH = (375 / 224, 500 / 224)
@@ -22,7 +22,7 @@ class Pool:
     crops: uint8 `[M, S, S, 3]`, of the largest resolution.
   """
 
-  def __init__(self, wanted: Sequence[Item], network: Network, *, threads: int):
+  def __init__(self, wanted: Sequence[Item], network: Servable, *, threads: int):
     """Reads the images.
 
     Args:

@@ -11,7 +11,6 @@ import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from resjax import resize
-from resjax.exporting import functions
 from resjax.exporting.names import PREDICTOR, WEIGHTS, file_of
 from resjax.exporting.onnx.fold import fold
 from resjax.exporting.onnx.graph import INPUT, IR_VERSION, OPSET, Graph, Takes, Tensor, Weights
@@ -58,7 +57,7 @@ def of_network(
   """
   graph, sizes = Graph(), [sides(network.resolutions[0]), sides(resolution)]
   pixels = _pixels(graph, sizes[0], sizes[1], network.preprocessing.interpolation)
-  result = trace(graph, functions.at(network, resolution, softmax=softmax), network.view(resolution), pixels)
+  result = trace(graph, network.forward(resolution, softmax=softmax), network.view(resolution), pixels)
   return _model(graph, result, [(*size, 3) for size in sizes], 'probabilities' if softmax else 'logits', weights)
 
 
@@ -68,9 +67,9 @@ def of_predictor(network: Network, *, weights: Takes | None = None) -> ModelProt
   Raises:
     ValueError: The network has none; or as of `of_network`.
   """
-  scores = functions.scores(network)
+  scoring = network.scoring()
   graph, size = Graph(), sides(network.resolutions[0])
-  result = trace(graph, scores, network.predictor_variables, graph.crops((*size, 3)))
+  result = trace(graph, scoring.forward, scoring.variables, graph.crops((*size, 3)))
   return _model(graph, result, [(*size, 3)], 'scores', weights)
 
 
