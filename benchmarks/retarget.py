@@ -3,15 +3,19 @@
 MobileNetV2 as torchvision has it, taught on a flat folder of photographs and scored on two folders that it never saw,
 1,000-way, at every size: as it comes, with statistics re-estimated without training, and by every trial of `TRIALS`.
 
-Command:  python benchmarks/retarget.py --data=../shared/data [--trials='private, a and b'] [--seeds=0,1,2]
+Command:  python benchmarks/retarget.py --data=../shared/data [--trials='all, private'] [--seeds=0,1,2]
             [--name=mine --fields=optimizer.learning_rate=1e-5 --fields=...] [--workdir=runs/retarget]
 
 The data folder holds weights/mobilenet_v2_imagenet.pth, photos_unlabelled/, nette1000/<class number>/ and photos152/
-(images/ and labels.csv). What is finished is not repeated: `retarget.json` in the workdir holds every number.
+(images/ and labels.csv). Each row is a file in WORKDIR/rows, so that what is finished is not repeated, and processes
+started side by side in one workdir share the work.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import csv
+import fcntl
 import functools
 import importlib.metadata
 import json
@@ -41,22 +45,18 @@ SIZES = (224, 192, 160, 128, 96)
 BATCH = 64
 
 # By name: the recipe's argument, the letters that the images' names begin with, how many of those are drawn (0: all),
-# steps, and fields besides.
+# steps, and fields besides. In a field `{trials}/NAME` is the workdir of a trial before, of the same seed.
 # a_ is one photograph of each of the 1,000 classes, b_ are of 200 subjects, and c_ of the ten classes of nette1000:
-# what is learned from those favours that test. A cheaper network: sizes of which two stand for five.
-FEW = ('resolutions=(224,128,96)', 'log_steps=20')
-SLOW = "optimizer.rates=(('shared/*',0.02),('private/224/*',0.02))"
-TRIALS: dict[str, tuple[str, str, int, int, tuple[str, ...]]] = {
-  'everything, all': ('', '', 0, 480, FEW),
-  'everything, a and b': ('', 'ab', 0, 480, FEW),
-  'everything, 1,000 of a and b': ('', 'ab', 1000, 480, FEW),
-  'everything, 250 of a and b': ('', 'ab', 250, 480, FEW),
-  'private, a and b': ('private', 'ab', 0, 480, FEW),
-  'batch statistics': ('', 'ab', 0, 480, (*FEW, 'optimizer.statistics=batch')),
-  'random crops': ('', 'ab', 0, 480, (*FEW, 'data.crop_area=(0.08,1.0)', 'data.crop_ratio=(0.75,1.3333)')),
-  'the teacher alone': ('', 'ab', 0, 480, (*FEW, 'distillation=none')),
-  'sizes fast, weights slow': ('', 'ab', 0, 480, (*FEW, 'optimizer.learning_rate=5e-4', SLOW)),
-  'averaged': ('', 'ab', 0, 480, (*FEW, 'optimizer.ema_decay=0.99')),
+# what is learned from those favours that test.
+Trial = tuple[str, str, int, int, tuple[str, ...]]
+BIG = ('batch_size=32', 'optimizer.learning_rate=1e-4')
+TRIALS: dict[str, Trial] = {
+  'recipe': ('', '', 0, 625, ()),
+  'all': ('', '', 0, 1000, BIG),
+  'a and b': ('', 'ab', 0, 1000, BIG),
+  '1,000 of all': ('', '', 1000, 1000, BIG),
+  '250 of all': ('', '', 250, 1000, BIG),
+  'private': ('private', '', 0, 1000, ('batch_size=32',)),
 }
 
 
@@ -85,14 +85,13 @@ def photos152(data: pathlib.Path, workdir: pathlib.Path) -> pathlib.Path:
   return folder
 
 
-def crops_of(network: Network, folder: pathlib.Path) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-  """Yields batches of a labelled folder: uint8 crops of every size, each from the full image, and labels."""
-  source = unlabelled.ClassFolders(str(folder), network.class_names)
-  crop = evaluation_crops(network.preprocessing, SIZES)
-  for first in range(0, len(source), BATCH):
-    rows = [source[i] for i in range(first, min(first + BATCH, len(source)))]
-    images = zip(*(crop(row['image']) for row in rows))
-    yield tuple(np.stack(size) for size in images), np.array([row['label'] for row in rows])
+@functools.cache
+def crops_of(preprocessing: preprocess.Preprocessing, names: tuple[str, ...], folder: pathlib.Path) -> Any:
+  """Returns a labelled folder: uint8 crops `[N, r, r, 3]` of every size, from the full images, and labels `[N]`."""
+  source, crop = unlabelled.ClassFolders(str(folder), names), evaluation_crops(preprocessing, SIZES)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    rows = list(pool.map(lambda i: (crop(source[i]['image']), source[i]['label']), range(len(source))))
+  return tuple(np.stack(size) for size in zip(*(crops for crops, _ in rows))), np.array([label for _, label in rows])
 
 
 @functools.cache
@@ -106,11 +105,15 @@ def score(network: Network, folders: dict[str, pathlib.Path]) -> dict[str, dict[
   found = {}
   for name, folder in folders.items():
     right = dict.fromkeys(map(str, SIZES), 0)
-    for crops, labels in crops_of(network, folder):
-      for size, images in zip(SIZES, crops):
-        (inputs,) = preprocess.prepare((images,), (size,), network.preprocessing.normalize)
-        plain = network.at(size, 'nearest')[0].view(size)
-        right[str(size)] += int((np.asarray(_logits(network.model)(plain, inputs)).argmax(-1) == labels).sum())
+    crops, labels = crops_of(network.preprocessing, network.class_names, folder)
+    for size, images in zip(SIZES, crops):
+      plain = network.at(size, 'nearest')[0].view(size)
+      for first in range(0, len(labels), BATCH):
+        some = images[first : first + BATCH]
+        padded = np.concatenate([some, np.zeros((BATCH - len(some), *some.shape[1:]), np.uint8)])
+        (inputs,) = preprocess.prepare((padded,), (size,), network.preprocessing.normalize)
+        said = np.asarray(_logits(network.model)(plain, inputs)).argmax(-1)[: len(some)]
+        right[str(size)] += int((said == labels[first : first + BATCH]).sum())
     found[name] = right
   return found
 
@@ -129,26 +132,35 @@ def recalibrated(network: Network, folder: pathlib.Path, count: int = 256) -> Ne
 
 
 def teach(
-  start: pathlib.Path, data: pathlib.Path, workdir: pathlib.Path, name: str, trial: tuple, seed: int
+  start: pathlib.Path, data: pathlib.Path, workdir: pathlib.Path, name: str, trial: Trial, seed: int
 ) -> dict[str, Any]:
   """Returns a trial's numbers: fields, steps, seconds and what it is right on afterwards."""
   argument, begin, count, steps, fields = trial
   folder = folder_of(data, workdir, begin, count)
   recipe = f'retarget:{argument}' if argument else 'retarget'
-  made = recipes.make(recipe, [f'--config.{field}' for field in fields])
-  made.init.checkpoint, made.seed = str(start), seed
+  trials = workdir / 'trials'
+  made = recipes.make(recipe, [f'--config.{field.format(trials=trials)}' for field in fields])
+  made.seed = seed
+  if not any(field.startswith('init.checkpoint') for field in fields):
+    made.init.checkpoint = str(start)
   made.data.dir, made.data.eval_dir = str(folder), str(photos152(data, workdir))
   made.epochs = steps / (len(list(folder.iterdir())) // made.batch_size)
   if not any(field.startswith('optimizer.warmup_epochs') for field in fields):
     made.optimizer.warmup_epochs = made.epochs / 10
-  made.checkpoint.every_epochs = max(0.01, made.epochs / 4)
+  made.checkpoint.every_epochs = max(0.01, made.epochs / 2)
   config.validate(made)
-  place = workdir / 'trials' / f'{name}, seed {seed}'.replace(', ', '-').replace(' ', '_')
+  place = trials / place_of(name, seed)
   result = train_and_evaluate(made, place)
   network = trained.load(place)
   found = score(network, {'nette1000': data / 'nette1000', 'photos152': photos152(data, workdir)})
-  return {'right': found, 'steps': steps, 'seconds': result['train_seconds'], 'recipe': recipe,
-          'images': folder.name, 'fields': list(fields), 'resolutions': list(made.resolutions)}  # fmt: skip
+  return {'name': name, 'seed': seed, 'right': found, 'steps': steps, 'batch': made.batch_size,
+          'seconds': result['train_seconds'], 'recipe': recipe, 'images': folder.name, 'fields': list(fields),
+          'resolutions': list(made.resolutions), 'machine': machine()}  # fmt: skip
+
+
+def place_of(name: str, seed: int) -> str:
+  """Returns the name of a trial's workdir."""
+  return f'{name}, seed {seed}'.replace(', ', '-').replace(' ', '_')
 
 
 def machine() -> str:
@@ -157,19 +169,39 @@ def machine() -> str:
   names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
   versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'flax', 'optax', 'numpy'))
   return (
-    f'{os.cpu_count()} cores, {(names or [platform.processor()])[0]}, Python {platform.python_version()}, {versions}'
+    f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {(names or [platform.processor()])[0]}, '
+    f'Python {platform.python_version()}, {versions}'
   )
 
 
-def show(found: dict[str, Any]) -> None:
-  """Prints the table."""
-  print(f'\n{found["machine"]}\n')
-  print('| | steps, minutes | ' + ' | '.join(f'{name} {size}' for name in ('nette1000', 'photos152') for size in SIZES))
-  print('|---' * (2 + 2 * len(SIZES)) + '|')
-  for name, row in found['rows'].items():
-    cells = [str(row['right'][which][str(size)]) for which in ('nette1000', 'photos152') for size in SIZES]
-    cost = f'{row["steps"]}, {row["seconds"] / 60:.0f}' if 'steps' in row else '-'
-    print(f'| {name} | {cost} | ' + ' | '.join(cells) + ' |')
+def show(rows: list[dict[str, Any]]) -> None:
+  """Prints the table: a line for each trial, the mean over its seeds and how far they lie from it."""
+  print('\n'.join(sorted({row['machine'] for row in rows})) + '\n')
+  tests = ('nette1000', 'photos152')
+  print(
+    '| | steps, minutes | seeds | ' + ' | '.join(f'{test} {size}' for test in (*tests, 'all') for size in SIZES) + ' |'
+  )
+  print('|---' * (3 + 3 * len(SIZES)) + '|')
+  for name in dict.fromkeys(row['name'] for row in rows):
+    ours = [row for row in rows if row['name'] == name]
+    right = np.array([[[row['right'][test][str(size)] for size in SIZES] for test in tests] for row in ours])
+    right = np.concatenate([right, right.sum(1, keepdims=True)], 1).reshape(len(ours), -1)
+    cells = [f'{m:.0f}' + (f' ± {s:.0f}' if len(ours) > 1 else '') for m, s in zip(right.mean(0), right.std(0))]
+    minutes = np.mean([row.get('seconds', 0) for row in ours]) / 60
+    cost = f'{ours[0]["steps"]}, {minutes:.1f}' if 'steps' in ours[0] else '–'
+    print(f'| {name} | {cost} | {len(ours)} | ' + ' | '.join(cells) + ' |')
+
+
+@contextlib.contextmanager
+def claimed(file: pathlib.Path, wait: bool = False) -> Iterator[bool]:
+  """Yields whether no other process is in here with this file; with `wait`, waits until none is."""
+  with file.open('w') as opened:
+    try:
+      fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+      alone = True
+    except BlockingIOError:
+      alone = False
+    yield alone
 
 
 def main() -> None:
@@ -186,39 +218,42 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=240, help='of yours')
   parser.add_argument('--fields', action='append', default=[], metavar='FIELD=VALUE', help='of yours')
   args = parser.parse_args()
+  own = (args.argument, args.images, args.count, args.steps, tuple(args.fields))
+  trials = {args.name: own} if args.name else {name: TRIALS[name] for name in args.trials.split(';') if name}
+  compiling.keep_memory()
   compiling.keep_compiled_programs()
-  args.workdir.mkdir(parents=True, exist_ok=True)
-  file, start = args.workdir / 'retarget.json', args.workdir / 'start'
-  found = json.loads(file.read_text()) if file.exists() else {'rows': {}}
-  found['machine'] = machine()
+  rows, claims, start = args.workdir / 'rows', args.workdir / 'claims', args.workdir / 'start'
+  for folder in (rows, claims):
+    folder.mkdir(parents=True, exist_ok=True)
 
-  def keep(name: str, row: dict[str, Any]) -> None:
-    found['rows'][name] = row
-    file.write_text(json.dumps(found, indent=1) + '\n')
+  def keep(place: str, row: dict[str, Any]) -> None:
+    (rows / f'{place}.json').write_text(json.dumps(row, indent=1) + '\n')
 
-  if not start.exists():
-    weights = args.data / 'weights' / 'mobilenet_v2_imagenet.pth'
-    importing.save(importing.read(weights, 'mobilenetv2', resolutions=SIZES), start)
-  network = trained.load(start)
-  folders = {'nette1000': args.data / 'nette1000', 'photos152': photos152(args.data, args.workdir)}
-  if 'as it comes' not in found['rows']:
-    keep('as it comes', {'right': score(network, folders)})
-  if not args.name and 'statistics re-estimated' not in found['rows']:
-    images = folder_of(args.data, args.workdir, '', 0)
-    keep('statistics re-estimated', {'right': score(recalibrated(network, images), folders)})
-  trials = {args.name: (args.argument, args.images, args.count, args.steps, tuple(args.fields))} if args.name else {
-    name: TRIALS[name] for name in args.trials.split(';') if name
-  }  # fmt: skip
+  with claimed(args.workdir / 'lock', wait=True):
+    if not start.exists():
+      weights = args.data / 'weights' / 'mobilenet_v2_imagenet.pth'
+      importing.save(importing.read(weights, 'mobilenetv2', resolutions=SIZES), start)
+    folders = {'nette1000': args.data / 'nette1000', 'photos152': photos152(args.data, args.workdir)}
+    for trial in trials.values():
+      folder_of(args.data, args.workdir, *trial[1:3])
+    if not (rows / '0-as_it_comes.json').exists():
+      network, images = trained.load(start), folder_of(args.data, args.workdir, '', 0)
+      keep('0-as_it_comes', {'name': 'as it comes', 'right': score(network, folders), 'machine': machine()})
+      found = score(recalibrated(network, images), folders)
+      keep('1-statistics', {'name': 'statistics re-estimated', 'right': found, 'machine': machine()})
   for seed in map(int, args.seeds.split(',')):
     for name, trial in trials.items():
-      if f'{name}, seed {seed}' not in found['rows']:
+      place = place_of(name, seed)
+      with claimed(claims / place) as ours:
+        if not ours or (rows / f'{place}.json').exists():
+          continue
         began = time.monotonic()
         try:
-          keep(f'{name}, seed {seed}', teach(start, args.data, args.workdir, name, trial, seed))
+          keep(place, teach(start, args.data, args.workdir, name, trial, seed))
         except (ValueError, OSError, FloatingPointError, Preempted) as error:
           sys.exit(f'error: {name}: {error}')
         print(f'{name}, seed {seed}: {(time.monotonic() - began) / 60:.1f} minutes in all')
-  show(found)
+  show([json.loads(file.read_text()) for file in sorted(rows.iterdir())])
 
 
 if __name__ == '__main__':
