@@ -5,14 +5,17 @@ import operator
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from resjax import formats
 from resjax.inference.engines import Engines
+from resjax.inference.images import Chunk
 from resjax.inference.programs import Servable
+from resjax.preprocess import prepare
+from resjax.resolution import Resolution
 from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
@@ -110,6 +113,48 @@ class Calibration:
       if len(self._routers) > _ROUTERS:
         del self._routers[next(iter(self._routers))]
     return self._routers[name, budget]
+
+
+def table(
+  chunks: Iterable[Chunk], engines: Callable[[], Engines], seen: Callable[[int], None]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """Returns the columns of all images that could be read, and which these are, bool `[N]`; see `Classifier.columns`.
+
+  Args:
+    chunks: Images, cropped at the largest resolution.
+    engines: Gives what runs them; not called where no image could be read.
+    seen: Called with the number of images of each chunk.
+  """
+  parts: list[dict[str, np.ndarray]] = []
+  readable: list[bool] = []
+  for chunk in chunks:
+    readable.extend(error is None for error in chunk.errors)
+    seen(len(chunk.names))
+    if len(chunk.crops):
+      parts.append(engines().columns(chunk.crops))
+  columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+  return columns, np.array(readable, bool)
+
+
+def recalibrated(
+  network: Servable, resolution: Resolution, chunks: Iterable[Chunk], batch: int
+) -> tuple[Servable, str]:
+  """Returns a network at one resolution with BatchNorm statistics of these images, and what is to be told of it.
+
+  Args:
+    network: Any.
+    resolution: In pixels, of a square, or (height, width).
+    chunks: Images, cropped at the resolution.
+    batch: Images that are normalised together.
+
+  Raises:
+    ValueError: No image could be read, or the network stays as it is.
+  """
+  found = [chunk.crops for chunk in chunks if len(chunk.crops)]
+  crops = np.concatenate(found or [np.zeros((0, 1, 1, 3), np.uint8)])
+  parts = (crops[i : i + batch] for i in range(0, len(crops), batch))
+  inputs = (prepare((part,), (resolution,), network.preprocessing.normalize)[0] for part in parts)
+  return network.recalibrated(resolution, inputs)
 
 
 def made_with(network: Servable) -> dict[str, Any]:

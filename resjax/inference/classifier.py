@@ -4,23 +4,23 @@ import functools
 import logging
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Unpack
 
 import numpy as np
 
-from resjax import routing, unseen
+from resjax import routing, shapes, unseen
 from resjax.data.crops import evaluation_crops
-from resjax.inference.calibrating import Calibration
+from resjax.inference.calibrating import Calibration, recalibrated, table
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
-from resjax.inference.images import Chunk, Item, chunks, items
+from resjax.inference.images import Chunk, Item, chunks, cut, items
 from resjax.inference.opening import opened
-from resjax.inference.predictions import Asked, Prediction, predictions
+from resjax.inference.predictions import Asked, Prediction, Way, check, predictions
 from resjax.inference.programs import Servable
 from resjax.inference.runtime import Makes
-from resjax.preprocess import prepare
-from resjax.resolution import Resolution, square
+from resjax.resolution import Resolution, sides, square
 from resjax.routing import Budget, Dialled, Routed, Router
 from resjax.routing.dial import Follower
 from resjax.routing.fixed import Fixed
@@ -31,6 +31,8 @@ _TOGETHER = 4
 
 class Classifier:
   """A trained network, and programs that run each image at its resolution: compiled when first wanted, and kept.
+
+  Several threads may predict at once.
 
   Attributes:
     network: What classifies.
@@ -83,7 +85,9 @@ class Classifier:
     )
     self._chunk = _TOGETHER * max_batch
     self._draws = np.random.default_rng(0)
+    self._own: Engines | None = None
     self._fixed: dict[Any, Engines] = {}
+    self._lock = threading.RLock()  # of what is made once and kept
     self._calibration = Calibration(self.network, self._workdir, self._note)
 
   @classmethod
@@ -112,95 +116,103 @@ class Classifier:
     """Refused: a network has no config."""
     raise AttributeError('config: a Classifier has none since 0.2; type resjax.trained.read(workdir).config')
 
-  @functools.cached_property
+  @property
   def engines(self) -> Engines:
     """The programs at all trained resolutions, from crops of the largest, and the predictor's."""
-    return self._engines(self.network)
+    with self._lock:
+      if self._own is None:
+        self._own = self._engines(self.network)
+      return self._own
 
   @property
   def counts(self) -> Counts:
     """What the engine of all trained resolutions has done so far: promotions, padding, batches at one resolution."""
-    return self.engines.engine.counts if 'engines' in self.__dict__ else Counts()
+    return Counts() if self._own is None else self._own.engine.counts
 
-  def predict(self, images: Any, **options: Unpack[Asked]) -> list[Prediction]:
+  def predict(self, images: Any, **asked: Unpack[Asked]) -> list[Prediction]:
     """Returns a prediction for each image, in their order.
 
     Args:
       images: Files, folders, encoded images as bytes, arrays uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of
-        these.
-      **options: `resolution`, `budget`, `router`, `follow`, `unseen_by` and `top_k`, see `stream`.
+        these. All are cropped, arrays too; what is cropped already is for `predict_crops`.
+      **asked: See `stream`.
     """
-    return list(self.stream(items(images), **options))
+    return list(self.stream(items(images), **asked))
 
-  def stream(
+  def stream(self, wanted: Sequence[Item], **asked: Unpack[Asked]) -> Iterator[Prediction]:
+    """Yields a prediction for each image as from `images.items`, in their order; what may be asked, see `Asked`.
+
+    Raises:
+      ValueError: An option is not what was expected, or contradicts another; or the budget can't be met.
+      FileNotFoundError: The budget needs a calibration, and there is none.
+    """
+    way = self._way(**asked)
+    return predictions(self.cropped(wanted, way.resolutions[0]), *way, self.class_names, asked.get('top_k', 1))
+
+  def crop(self, image: bytes | np.ndarray, resolution: Resolution | None = None) -> np.ndarray:
+    """Returns an image as evaluation crops it, for `predict_crops`: uint8 `[H, W, 3]`.
+
+    Args:
+      image: An encoded file, or pixels uint8 `[H, W, 3]`.
+      resolution: That it will run at, in pixels; None: the largest, from which routers and budgets go on.
+
+    Raises:
+      BadImage: It can't be read, or is too large.
+    """
+    size = self.resolutions[0] if resolution is None else square(resolution)
+    return evaluation_crops(self.network.preprocessing, (size,))(image)[0]
+
+  def predict_crops(self, crops: np.ndarray, **asked: Unpack[Asked]) -> list[Prediction]:
+    """Returns a prediction for each crop, in their order: what `predict` says of the images that they are of.
+
+    Args:
+      crops: uint8 `[N, H, W, 3]`, of `crop` with the same `resolution`.
+      **asked: See `stream`, also for the errors.
+
+    Raises:
+      ValueError: The crops have another shape or type.
+    """
+    way = self._way(**asked)
+    shapes.check('crops', crops, ('N', *sides(way.resolutions[0]), 3), 'uint8')
+    return list(predictions(cut(crops, self._chunk), *way, self.class_names, asked.get('top_k', 1)))
+
+  def _way(
     self,
-    wanted: Sequence[Item],
-    *,
     resolution: Resolution | None = None,
     budget: Budget | float | str | None = None,
     router: str | Router | None = None,
     follow: bool = False,
     unseen_by: str = 'interpolate',
     top_k: int = 1,
-  ) -> Iterator[Prediction]:
-    """Yields a prediction for each image, in their order.
-
-    Without `resolution`, `budget` and `router`, DRNet's predictor chooses as it was trained to, and a network without
-    one runs at its largest resolution.
-
-    Args:
-      wanted: As from `images.items`.
-      resolution: One for all images, in pixels: of a square, or (height, width). The image is cropped at that size, as
-        in evaluation; a size that was not trained is served as `notes` then says.
-      budget: Mean cost of an image, the router's included, see `Budget.parse`; it needs a calibration. Images are
-        promoted under a budget of milliseconds alone: it makes them faster and costs multiply-adds. The crops of lower
-        resolutions are made from those of the largest.
-      router: One of `engines.routers`, None: the first; or a router as it is, such as `router` returned, and no budget.
-      follow: Keep the mean of these images on the budget, also where they are unlike the calibration's: the knob
-        follows what was spent, so an image's resolution depends on those before it.
-      unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
-      top_k: How many classes are named for each image, the likeliest first.
-
-    Raises:
-      ValueError: An option is not what was expected, or contradicts another; or the budget can't be met.
-      FileNotFoundError: The budget needs a calibration, and there is none.
-    """
-    name, made = (router, None) if isinstance(router, str | None) else (None, router)
-    if made is not None and budget is not None:
-      raise ValueError(f'budget: got {budget} with a router that is made, expected one or the other')
-    if resolution is not None and (budget is not None or router is not None):
-      raise ValueError(f'resolution: got {resolution} with a budget or router, expected one or the other')
-    if follow and budget is None:
-      raise ValueError('follow: got True without a budget, expected a budget to follow')
-    if unseen_by not in unseen.WAYS:
-      raise ValueError(f'unseen_by: got {unseen_by!r}, expected one of {", ".join(unseen.WAYS)}')
+  ) -> Way:
+    """How crops of the first of some resolutions are run at these; arguments as of `Asked`."""
+    check(resolution, budget, router, follow, unseen_by)
     if resolution is None and budget is None and router is None and self.network.predictor is None:
       resolution = self.resolutions[0]
     if resolution is not None:
-      return self._at_one(wanted, square(resolution), unseen_by, top_k)
+      return self._at_one(square(resolution), unseen_by)
     allowed = None if budget is None else Budget.parse(budget)
-    runner: Router | Follower = made or (rule := self.router(name, allowed))
+    runner: Any = self.router(router, allowed) if isinstance(router, str | None) else router
     if follow and allowed is not None:
-      runner = Follower(rule, rule.read(self.calibrated), allowed.target(max(self.network.macs)))
+      runner = Follower(runner, runner.read(self.calibrated), allowed.target(max(self.network.macs)))
     promote = None if allowed is not None and allowed.timed else False
 
     def run(crops: np.ndarray) -> Routed:
       images = self.engines.images(crops, promote=promote, draw=lambda count: self._draws.uniform(size=count))
       return runner.run(images)
 
-    return predictions(self.cropped(wanted, self.resolutions[0]), self.resolutions, run, self.class_names, top_k)
+    return Way(self.resolutions, run)
 
-  def _at_one(self, wanted: Sequence[Item], resolution: Resolution, how: str, top_k: int) -> Iterator[Prediction]:
-    """Predictions of images that are all cropped and run at one resolution."""
-    if (resolution, how) not in self._fixed:
-      network, note = self.network.at(resolution, how)
-      if resolution not in self.resolutions:
-        self._note(note)
-      self._fixed[resolution, how] = self._engines(network)
-    engines = self._fixed[resolution, how]
+  def _at_one(self, resolution: Resolution, how: str) -> Way:
+    """How crops are all run at their own resolution."""
+    with self._lock:
+      if (engines := self._fixed.get((resolution, how))) is None:
+        network, note = self.network.at(resolution, how)
+        if resolution not in self.resolutions:
+          self._note(note)
+        engines = self._fixed[resolution, how] = self._engines(network)
     rule = Fixed(tuple(map(float, engines.macs)))
-    run = lambda crops: rule.run(engines.images(crops))  # noqa: E731
-    return predictions(self.cropped(wanted, resolution), (resolution,), run, self.class_names, top_k)
+    return Way((resolution,), lambda crops: rule.run(engines.images(crops)))
 
   def router(self, name: str | None = None, budget: Budget | float | str | None = None) -> Dialled:
     """Returns a router with its knob set to a budget, or as it was trained; made once for each name and budget.
@@ -215,13 +227,15 @@ class Classifier:
       return self.engines.router(name or self.engines.routers[0])
     allowed = Budget.parse(budget)
     name = name or routing.names_for(self.network.predictor is not None)[0]
-    self._calibration.knob(name, allowed)  # raises before anything is compiled
-    return self._calibration.router(self.engines, name, allowed)
+    with self._lock:
+      self._calibration.knob(name, allowed)  # raises before anything is compiled
+      return self._calibration.router(self.engines, name, allowed)
 
   @property
   def calibrated(self) -> routing.Columns:
     """What routers read of the calibration images; see `Calibration.columns`, also for the errors."""
-    return self._calibration.columns
+    with self._lock:
+      return self._calibration.columns
 
   def calibrate(self, images: Any, seen: Callable[[int], None] = lambda count: None) -> int:
     """Runs images at every resolution and keeps what routers read of them, in the workdir where there is one.
@@ -239,7 +253,8 @@ class Classifier:
     columns, readable = self.columns(images, seen)
     if not readable.any():
       raise ValueError('images: none could be read, expected images to calibrate on')
-    self._calibration.keep(columns)
+    with self._lock:
+      self._calibration.keep(columns)
     return int(readable.sum())
 
   def columns(
@@ -247,22 +262,10 @@ class Classifier:
   ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns what routers and network say of images at every trained resolution, from crops of the largest.
 
-    Args:
-      images: As of `predict`.
-      seen: As of `calibrate`.
-
-    Returns:
-      The columns of `Engines.columns` for the images that could be read; and which those are, bool `[N]`.
+    Arguments as of `calibrate`. Comes out: the columns of `Engines.columns` for the images that could be read, and
+    which those are, bool `[N]`.
     """
-    parts: list[dict[str, np.ndarray]] = []
-    readable: list[bool] = []
-    for chunk in self.cropped(items(images), self.resolutions[0]):
-      readable.extend(error is None for error in chunk.errors)
-      seen(len(chunk.names))
-      if len(chunk.crops):
-        parts.append(self.engines.columns(chunk.crops))
-    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    return table, np.array(readable, bool)
+    return table(self.cropped(items(images), self.resolutions[0]), lambda: self.engines, seen)
 
   def recalibrate(self, resolution: Resolution, images: Any, batch: int = 64) -> None:
     """Serves a resolution from now on with BatchNorm statistics of these images, see `resjax.unseen.recalibrate`.
@@ -275,15 +278,12 @@ class Classifier:
     Raises:
       ValueError: No image could be read.
     """
-    resolution, preprocessing = square(resolution), self.network.preprocessing
-    found = [chunk.crops for chunk in self.cropped(items(images), resolution) if len(chunk.crops)]
-    crops = np.concatenate(found or [np.zeros((0, 1, 1, 3), np.uint8)])
-    parts = (crops[i : i + batch] for i in range(0, len(crops), batch))
-    inputs = (prepare((part,), (resolution,), preprocessing.normalize)[0] for part in parts)
-    network, note = self.network.recalibrated(resolution, inputs)
+    resolution = square(resolution)
+    network, note = recalibrated(self.network, resolution, self.cropped(items(images), resolution), batch)
     self._note(note)
     engines = self._engines(network)
-    self._fixed |= {(resolution, how): engines for how in unseen.WAYS}
+    with self._lock:
+      self._fixed |= {(resolution, how): engines for how in unseen.WAYS}
 
   def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
     """Yields images in chunks, cropped at a size in pixels as evaluation crops them."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,6 +84,7 @@ class Engine:
     self.promote = promote
     self._planner = Planner(self.costs.seconds, self.buckets)
     self.counts = Counts()
+    self._counting = threading.Lock()
 
   def put(self, images: np.ndarray | jax.Array) -> Batch:
     """Returns crops where the programs take them from; `run` does it itself for images that were not put.
@@ -154,16 +156,16 @@ class Engine:
 
   def _count(self, plan: Plan, choice: np.ndarray) -> None:
     """Adds a batch to the counts; the first that falls back to one resolution is logged."""
-    counts = self.counts
-    counts.batches += 1
-    counts.images += len(choice)
-    counts.promoted += int((plan.ran != choice).sum())
-    counts.padding += sum(g.bucket - len(g.rows) for g in plan.groups)
-    if len(set(choice)) > 1 and len(set(plan.ran)) == 1:
-      counts.fixed += 1
-      if counts.fixed == 1:
-        resolution = self.resolutions[plan.ran[0]]
-        _log.info('%d images of several resolutions run at %d: faster than in groups', len(choice), resolution)
+    counts, at_one = self.counts, len(set(choice)) > 1 and len(set(plan.ran)) == 1
+    with self._counting:  # threads may run batches at once
+      counts.batches += 1
+      counts.images += len(choice)
+      counts.promoted += int((plan.ran != choice).sum())
+      counts.padding += sum(g.bucket - len(g.rows) for g in plan.groups)
+      counts.fixed += at_one
+    if at_one and counts.fixed == 1:
+      resolution = self.resolutions[plan.ran[0]]
+      _log.info('%d images of several resolutions run at %s: faster than in groups', len(choice), resolution)
 
   def _no_compilation_since(self, compiled: int) -> None:
     compiled = self.runtime.compiled - compiled

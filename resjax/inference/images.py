@@ -155,6 +155,13 @@ def chunks(wanted: Iterable[Item], crop: Crop, *, size: int, threads: int) -> It
       yield _chunk(*last)
 
 
+def cut(crops: np.ndarray, size: int) -> Iterator[Chunk]:
+  """Yields crops uint8 `[N, H, W, 3]` in chunks of a size; they are named by their numbers."""
+  for start in range(0, len(crops), size):
+    part = crops[start : start + size]
+    yield Chunk([str(start + i) for i in range(len(part))], [None] * len(part), part)
+
+
 def _chunk(part: list[Item], futures: list[Future[np.ndarray | str]]) -> Chunk:
   """The images of a chunk when all are read."""
   found = [future.result() for future in futures]

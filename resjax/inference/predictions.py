@@ -6,13 +6,31 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from resjax import unseen
 from resjax.inference.images import Chunk
 from resjax.resolution import Resolution
 from resjax.routing import Budget, Routed, Router
 
 
 class Asked(TypedDict, total=False):
-  """What may be asked for images, see `Classifier.stream`."""
+  """What may be asked for images.
+
+  Without `resolution`, `budget` and `router`, DRNet's predictor chooses as it was trained to, and a network without one
+  runs at its largest resolution.
+
+  Attributes:
+    resolution: One for all images, in pixels: of a square, or (height, width). The image is cropped at that size, as in
+      evaluation; a size that was not trained is served as `Classifier.notes` then says.
+    budget: Mean cost of an image, the router's included, see `Budget.parse`; it needs a calibration. Images are
+      promoted under a budget of milliseconds alone: it makes them faster and costs multiply-adds. The crops of lower
+      resolutions are made from those of the largest.
+    router: One of `engines.routers`, None: the first; or a router as it is, such as `Classifier.router` returned, and
+      no budget.
+    follow: Keep the mean of these images on the budget, also where they are unlike the calibration's: the knob follows
+      what was spent, so an image's resolution depends on those before it.
+    unseen_by: 'interpolate' or 'nearest', see `resjax.unseen.add`.
+    top_k: How many classes are named for each image, the likeliest first.
+  """
 
   resolution: Resolution | None
   budget: Budget | float | str | None
@@ -42,6 +60,31 @@ class Prediction:
   macs: float | None = None  # multiply-adds of all that was run for it, the router included
   error: str | None = None
   top: tuple[Guess, ...] = ()  # the likeliest classes, as many as were asked for
+
+
+class Way(NamedTuple):
+  """How images are run."""
+
+  resolutions: Sequence[Resolution]  # that `run` chooses from, in the order of its places; crops are of the first
+  run: Callable[[np.ndarray], Routed]  # of crops uint8 [N, H, W, 3]
+
+
+def check(
+  resolution: Resolution | None,
+  budget: Budget | float | str | None,
+  router: str | Router | None,
+  follow: bool,
+  unseen_by: str,
+) -> None:
+  """Raises ValueError where what is asked, see `Asked`, contradicts itself."""
+  if not isinstance(router, str | None) and budget is not None:
+    raise ValueError(f'budget: got {budget} with a router that is made, expected one or the other')
+  if resolution is not None and (budget is not None or router is not None):
+    raise ValueError(f'resolution: got {resolution} with a budget or router, expected one or the other')
+  if follow and budget is None:
+    raise ValueError('follow: got True without a budget, expected a budget to follow')
+  if unseen_by not in unseen.WAYS:
+    raise ValueError(f'unseen_by: got {unseen_by!r}, expected one of {", ".join(unseen.WAYS)}')
 
 
 def predictions(
