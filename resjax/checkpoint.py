@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from resjax import formats, logs, moved, paths
+from resjax import checksums, formats, logs, moved, paths
 from resjax.switchable import Variables
 
 with logs.untouched():  # it logs while it is imported
@@ -59,6 +59,7 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
+  whole(lambda: checksums.verify(path, 'meta/'), path)
   meta = whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta']
   return checked(meta, path) | {'step': int(path.name)}
 
@@ -86,6 +87,7 @@ def load(
     OSError: The disk does not let it be read.
   """
   path = _path(workdir, step)
+  whole(lambda: checksums.verify(path), path)
   sharding = sharding or _here()
   shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
@@ -150,10 +152,12 @@ def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any
   root.mkdir(parents=True)
   state = variables | {'step': np.zeros((), np.int32), 'opt_state': (), 'ema': None}
   ocp.save_checkpointables(root / '0', {'state': state, 'meta': meta})
+  checksums.seal(root / '0')
 
 
 def read_all(path: pathlib.Path) -> None:
-  """Reads every array in the folder of a step, and forgets it; errors as of `whole`."""
+  """Reads every file and every array in the folder of a step, and forgets it; errors as of `whole`."""
+  whole(lambda: checksums.verify(path), path)
   _read(path, _shapes(path), _here())
 
 

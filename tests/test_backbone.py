@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import default
 from resjax import config as configuration
-from resjax import drnet
+from resjax import drnet, report
 from resjax.rsnet import Start
 from resjax.training import backbone, loop, run
 from resjax.training.checkpoints import Checkpoints
@@ -93,7 +93,7 @@ def test_a_frozen_network_is_the_checkpoints_bit_for_bit_after_training(network,
 
 def test_the_result_judges_the_predictor(frozen):
   workdir, _, results = frozen
-  assert json.loads((workdir / 'results.json').read_text()) == json.loads(json.dumps(results))
+  assert report.read(workdir) == json.loads(json.dumps(results))
   assert list(results['routers']) == ['predictor', 'random', 'cascade', 'oracle']
   assert {'macs', 'top1', 'share'} <= set(results['routers']['predictor'])
   budget = 0.6 * results['resolutions']['16']['macs']  # of all that is run, the predictor too

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import resjax
+from resjax import checksums
 from resjax.exporting import bundle
 from resjax.inference import Classifier
 from resjax.routing import Budget
@@ -127,7 +128,7 @@ def test_a_cost_table_that_was_kept_in_the_bundle_is_not_measured_again(copy, mo
 def changed(**fields):
   def change(folder):
     path = folder / 'manifest.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    path.write_bytes(checksums.to_json(checksums.of_json(path.read_bytes()) | fields))
 
   return change
 
@@ -138,7 +139,13 @@ def flipped(folder):
   (folder / '8.onnx').write_bytes(content)
 
 
+def edited(folder):
+  path = folder / 'manifest.json'
+  path.write_text(path.read_text().replace('"crop_fraction": 0.875', '"crop_fraction": 0.775'))
+
+
 DAMAGE = {
+  r'manifest\.json: damaged \(ValueError: got checksum \w{8}, expected \w{8}\)': edited,
   r'8\.onnx: got sha256 \w{12}, expected \w{12}; copy the bundle again$': flipped,
   r'16\.onnx: missing, and manifest\.json lists it; copy the': lambda folder: (folder / '16.onnx').unlink(),
   r'manifest\.json: damaged \(JSONDecodeError': lambda folder: (folder / 'manifest.json').write_text('{"kind":'),

@@ -80,6 +80,8 @@ def save(workdir, *steps):
   with Checkpoints(workdir) as checkpoints:
     for step in steps:
       checkpoints.save(make(devices, step), {'config': {'resolutions': [8, 4]}, 'finished': False}, None)
+  for sums in workdir.glob('checkpoints/*/checksums.json'):
+    sums.unlink()  # as older versions left a step; what is checked otherwise: test_checksums.py
   return devices
 
 

@@ -45,7 +45,7 @@ def test_the_room_is_known_while_another_run_writes(tmp_path):
   cache = FolderCache(Counting(), str(tmp_path), 'photos')
   cache[7]
   (next(tmp_path.glob('*/0')) / '8.123.456').symlink_to('gone')
-  kept = len(b'image 7') + 4
+  kept = len(b'image 7') + 4 + 12
   assert cache.room() == pytest.approx(shutil.disk_usage(tmp_path).free + kept, rel=0.01)
 
 
@@ -91,13 +91,29 @@ def test_a_folder_serves_other_processes_and_later_runs(tmp_path):
   assert len(files) == 50 + 1 + 2  # one of the other split, and what each folder holds
 
 
-def test_a_file_that_was_cut_short_is_read_again(tmp_path):
+def empty(content):
+  return b''
+
+
+def cut(content):
+  return content[:7]
+
+
+def flipped(content):
+  return bytes([content[0] ^ 1]) + content[1:]  # the label
+
+
+@pytest.mark.parametrize('damage', [empty, cut, flipped])
+def test_a_damaged_file_is_named_and_read_again(tmp_path, damage, caplog):
   source = Counting()
   cache = FolderCache(source, str(tmp_path), 'train')
   cache[5]
   (file,) = tmp_path.glob('*/0/5')
-  file.write_bytes(b'')
-  assert cache[5] == {'image': b'image 5', 'label': 2} and source.reads == [5, 5]
+  file.write_bytes(damage(file.read_bytes()))
+  for _ in range(2):
+    assert cache[5] == {'image': b'image 5', 'label': 2} and source.reads == [5, 5]
+  (line,) = [record.getMessage() for record in caplog.records]
+  assert line.startswith(f'config.data.cache: {file}: damaged (')
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_part(tmp_path, monkeypatch):
@@ -126,7 +142,7 @@ def test_what_is_kept_already_needs_no_more_room(tmp_path, monkeypatch):
   for i in range(100):
     cache[i]
   monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(0, 0, 5000))
-  assert cache.room() == 5000 + sum(4 + len(f'image {i}') for i in range(100))
+  assert cache.room() == 5000 + sum(16 + len(f'image {i}') for i in range(100))
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path):

@@ -83,7 +83,7 @@ def test_the_result_before_stays_with_its_network(first, extended):
   assert {path.name for path in (workdir / 'checkpoints').iterdir()} >= {'6', '11'}  # of which one is the latest
   before, there = trained.read(first[0]), trained.read(workdir, step=6)
   assert before.network.digest == there.network.digest and trained.read(workdir).network.digest != there.network.digest
-  assert json.loads((workdir / 'results.json').read_text()) == json.loads(json.dumps(results))
+  assert report.read(workdir) == json.loads(json.dumps(results))
   (past,) = results['history']
   assert past == {'step': 6, 'images': 96, 'epochs': 1.5, 'finished': True, 'config': first[1]['config']}
   assert results['config']['batch_size'] == 24 and report.read(workdir)['history'] == [past]

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from resjax import formats
+from resjax import checksums, formats
 from resjax.inference import timing
 from resjax.inference.runtime import Identity
 
@@ -73,7 +73,7 @@ def test_late_calls_do_not_count(clocked):
 
 
 def test_a_second_start_measures_nothing(clocked, tmp_path):
-  path = tmp_path / 'new' / 'costs.json'
+  path = tmp_path / 'costs.json'
   first = timing.costs(clocked(), BUCKETS, path)
   runtime = clocked()
   second = timing.costs(runtime, BUCKETS, path)
@@ -127,9 +127,9 @@ def test_a_damaged_file_is_refused_in_one_line(clocked, tmp_path, text):
 def test_a_table_of_another_shape_is_refused(clocked, tmp_path):
   path = tmp_path / 'costs.json'
   timing.costs(clocked(), BUCKETS, path)
-  stored = json.loads(path.read_text())
+  stored = checksums.of_json(path.read_bytes())
   stored['tables'][0]['seconds'] = stored['tables'][0]['seconds'][:1]
-  path.write_text(json.dumps(stored))
+  path.write_bytes(checksums.to_json(stored))
   with pytest.raises(ValueError, match=r'not a file of cost tables \(ValueError: a table of another shape\)'):
     timing.costs(clocked(), BUCKETS, path)
 

@@ -53,7 +53,7 @@ def final_state(workdir):
 
 def test_a_run_ends_with_its_result(finished, capsys):
   workdir, results = finished
-  assert json.loads((workdir / 'results.json').read_text()) == json.loads(json.dumps(results))
+  assert report.read(workdir) == json.loads(json.dumps(results))
   assert {'method', 'resolutions', 'ensemble', 'params', 'train_seconds', 'versions', 'config'} <= set(results)
   assert list(results['resolutions']) == ['16', '8'] and results['method'] == 'rsnet'
   for row in results['resolutions'].values():

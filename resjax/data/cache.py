@@ -6,12 +6,12 @@ import os
 import pathlib
 import shutil
 import struct
-import threading
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from resjax import checksums
 from resjax.data.decode import BadImage
 
 __all__ = ['FolderCache', 'MemoryCache', 'cached']
@@ -93,8 +93,8 @@ class MemoryCache(_Cache):
 class FolderCache(_Cache):
   """Keeps every example that was read in a local folder, one file each; threads, processes and runs share it.
 
-  A file is the label, int32, and the image as it was encoded. It is written under another name and renamed, so it is
-  whole or not there. The folder is never emptied: remove it when the data behind it change.
+  A file is the label, int32, the image as it was encoded, and their checksum: one that is damaged is named in the log
+  and read anew. It is written under another name and renamed. The folder is never emptied.
   """
 
   def __init__(self, source: Any, folder: str, identity: str):
@@ -120,14 +120,15 @@ class FolderCache(_Cache):
   def __getitem__(self, index: int) -> dict[str, Any]:
     path = self._folder / str(index // 1000) / str(index)
     try:
-      data = path.read_bytes()
-    except FileNotFoundError:
-      data = b''
-    if len(data) > _LABEL.size:
+      data = checksums.opened(path.read_bytes())
       label = _LABEL.unpack_from(data)[0]
       return {'image': data[_LABEL.size :]} | ({} if label == _NONE else {'label': label})
+    except FileNotFoundError:
+      pass
+    except ValueError as error:
+      logging.warning('config.data.cache: %s: damaged (%s), read anew', path, error)
     example = self._source[index]
-    self._write(path, _LABEL.pack(example.get('label', _NONE)) + example['image'])
+    self._write(path, checksums.sealed(_LABEL.pack(example.get('label', _NONE)) + example['image']))
     return example
 
   def room(self) -> int:
@@ -140,13 +141,10 @@ class FolderCache(_Cache):
 
   def _write(self, path: pathlib.Path, data: bytes) -> None:
     """Writes a file at once; a full disk ends the run rather than count as a bad image."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}.{threading.get_ident()}')
     try:
       path.parent.mkdir(exist_ok=True)
-      partial.write_bytes(data)
-      partial.replace(path)
+      checksums.write(path, data)
     except OSError as error:
-      partial.unlink(missing_ok=True)
       raise ValueError(f'config.data.cache: {path}: {error.strerror}, expected room and leave to write') from error
 
 

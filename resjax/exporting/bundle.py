@@ -3,14 +3,13 @@
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import jax
 
-from resjax import formats, preprocess
+from resjax import checksums, formats, preprocess
 from resjax.exporting.names import PREDICTOR, file_of
 from resjax.network import Function, Network
 from resjax.preprocess import Preprocessing
@@ -166,7 +165,7 @@ def write(
     'versions': {'resjax': formats.VERSION, 'jax': jax.__version__, 'onnx': importlib.metadata.version('onnx')},
     'files': {file: {'bytes': len(content), 'sha256': _sha256(content)} for file, content in files.items()},
   }
-  (out / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+  checksums.write(out / MANIFEST, checksums.to_json(manifest, indent=1, ensure_ascii=False))
 
 
 def read(folder: str | pathlib.Path) -> Bundle:
@@ -182,7 +181,7 @@ def read(folder: str | pathlib.Path) -> Bundle:
   if not path.is_file():
     raise FileNotFoundError(f'{path}: not there, expected the folder of a bundle')
   try:
-    manifest = json.loads(path.read_text(encoding='utf-8'))
+    manifest = checksums.of_json(path.read_bytes())
     kind, number, files = manifest['kind'], manifest['format'], dict(manifest['files'])
   except (LookupError, TypeError, ValueError) as error:
     raise _damaged(path, error) from None

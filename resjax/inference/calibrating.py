@@ -1,5 +1,7 @@
 """What routers read of calibration images, kept in the workdir: from it any budget's knob follows."""
 
+import contextlib
+import io
 import json
 import operator
 import pathlib
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax import formats
+from resjax import checksums, formats
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk
 from resjax.inference.programs import Servable
@@ -20,6 +22,8 @@ from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
 FILE = 'dial.npz'
+
+_END_OF_ZIP = b'PK\x05\x06'
 
 # What is kept of a calibration's columns, beside what other routers look for; the last where there is a predictor.
 KEPT = ('energy', 'odds', 'scores')
@@ -39,10 +43,14 @@ class Calibration:
 
     Args:
       network: What was, or will be, calibrated; of a bundle, the knobs that it came with serve until it is.
-      workdir: Where the calibration is kept; None: nowhere.
+      workdir: Where the calibration is kept, made if it is missing: now, so that one that is moved away later is not
+        made again; None: nowhere.
       note: Gets a line that the user should read.
     """
     self._network, self._workdir, self._note = network, workdir, note
+    if workdir is not None:
+      with contextlib.suppress(OSError):  # what is to be written there later tells
+        workdir.mkdir(parents=True, exist_ok=True)
     self._columns: Columns | None = None
     self._routers: dict[tuple[str, Budget], Dialled] = {}
 
@@ -180,11 +188,10 @@ def write(workdir: pathlib.Path, network: Servable, columns: Columns) -> None:
     columns: Those of `KEPT`.
   """
   path = workdir / FILE
-  part = path.with_suffix('.part')
   entries = {'network': network.digest, 'with': json.dumps(made_with(network)), 'format': formats.FORMAT}
-  with part.open('wb') as file:
-    np.savez_compressed(file, **{name: np.array(entry) for name, entry in (entries | dict(columns)).items()})  # type: ignore[arg-type]
-  part.replace(path)
+  file = io.BytesIO()
+  np.savez_compressed(file, **{name: np.array(entry) for name, entry in (entries | dict(columns)).items()})  # type: ignore[arg-type]
+  checksums.write(path, checksums.sealed(file.getvalue()))
 
 
 def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
@@ -200,11 +207,14 @@ def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise FileNotFoundError(f'{path}: not there, and a budget needs it; {advice}')
   try:
-    with path.open('rb') as opened, np.load(opened) as file:
+    content = path.read_bytes()
+    if content[-22:-18] != _END_OF_ZIP:  # which older versions wrote nothing behind
+      content = checksums.opened(content)
+    with np.load(io.BytesIO(content)) as file:
       entries = dict(file)
     digest, number = str(entries.pop('network', '')), operator.index(entries.pop('format', np.array(0)).item())
     there = dict(json.loads(str(entries.pop('with', '{}'))))  # version 0.1 did not say
-  except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+  except (ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f'{path}: damaged ({error}); {advice}') from None
   formats.check(number, path)
   if digest != network.digest:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resjax import formats
+from resjax import checksums, formats
 from resjax.inference.runtime import Runtime
 
 REPEATS = 3
@@ -112,9 +112,9 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
   except OSError:
     return []
   try:
-    stored = json.loads(content)
-    if isinstance(stored, list):  # of version 0.1, whose tables say less of what they are of
+    if content.startswith(b'['):  # of version 0.1, whose tables say less of what they are of
       return []
+    stored = checksums.of_json(content)
     number, tables = stored['format'], stored['tables']
     for table in tables if number == formats.FORMAT else ():
       shape = (len(table['of']['resolutions']), len(table['of']['buckets']))
@@ -135,9 +135,6 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
 def _write(path: pathlib.Path, tables: list[dict[str, Any]]) -> None:
   """Replaces the file at once, so that no reader sees half of it; where that fails, the next start measures again."""
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(json.dumps({'format': formats.FORMAT, 'tables': tables}, indent=1))
-    part.replace(path)
+    checksums.write(path, checksums.to_json({'format': formats.FORMAT, 'tables': tables}, indent=1))
   except OSError as error:
     logging.getLogger(__name__).warning('cost table not kept: %s', error)

@@ -10,11 +10,11 @@
 `format` is that of `resjax.formats`; where it is missing, 0. Resolutions stand highest first. `macs` are multiply-adds
 of one image, top-1 and top-5 fractions of 0..1. There may be more: `unreadable`, images that could not be scored;
 `groups` {group of images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}; `history`, of a run that was
-extended, what came before: a list of {'step', 'images', 'epochs', 'finished', 'config'}.
+extended, what came before: a list of {'step', 'images', 'epochs', 'finished', 'config'}. In the file there is also the
+`checksum` of all that, see `resjax.checksums`.
 """
 
 import importlib.metadata
-import json
 import numbers
 import os
 import pathlib
@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from resjax import formats
+from resjax import checksums, formats
 
 NAME = 'results.json'
 
@@ -57,13 +57,11 @@ def write(results: dict[str, Any], workdir: str | os.PathLike[str]) -> pathlib.P
   _check(results)
   path = pathlib.Path(workdir) / NAME
   try:
-    text = json.dumps(results, indent=2, allow_nan=False, default=_plain)
+    content = checksums.to_json(results, indent=2, allow_nan=False, default=_plain)
   except (TypeError, ValueError) as error:
     raise ValueError(f'results: expected what JSON can hold: {error}') from None
   path.parent.mkdir(parents=True, exist_ok=True)
-  written = path.with_suffix('.json.tmp')
-  written.write_text(text + '\n', encoding='utf-8')
-  os.replace(written, path)
+  checksums.write(path, content)
   return path
 
 
@@ -77,7 +75,7 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    results = json.loads(path.read_text(encoding='utf-8'))
+    results = checksums.of_json(path.read_bytes())
     number = results.get('format', 0)
     if not isinstance(number, int) or number <= formats.FORMAT:
       _check(results)

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 import pathlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from resjax import checkpoint
+from resjax import checkpoint, checksums
 from resjax.checkpoint import ocp
 
 _saves = ocp.training.save_decision_policies
@@ -42,6 +43,8 @@ class Checkpoints:
     """
     self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._named: set[int] = set()
+    self._unsealed: int | None = None  # a step that is being saved
+    self._sealing = threading.Lock()
     best = _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False)
     with _writing(self._root):
       self._orbax = ocp.training.Checkpointer(
@@ -58,6 +61,7 @@ class Checkpoints:
     if kind is None or jax.process_count() == 1:  # after an error the other hosts may never come to the end of a save
       with _writing(self._root):
         self._orbax.close()
+        self._seal()
 
   def preserve(self, step: int) -> None:
     """Keeps a step as long as this object saves, whatever comes after it."""
@@ -130,7 +134,11 @@ class Checkpoints:
     if step == self.latest:
       return
     with _writing(self._root):
-      self._orbax.save_checkpointables_async(step, {'state': state, 'meta': meta}, metrics=metrics)
+      saving = self._orbax.save_checkpointables_async(step, {'state': state, 'meta': meta}, metrics=metrics)
+      self._seal()  # the one before, which is on disk by now
+    if saving is not None and jax.process_index() == 0:
+      self._unsealed = step
+      saving.on_complete(self._sealed_soon)
 
   def wait(self) -> None:
     """Returns when the last save is on disk.
@@ -140,6 +148,7 @@ class Checkpoints:
     """
     with _writing(self._root):
       self._orbax.wait()
+      self._seal()
 
   def meta(self, step: int | None = None) -> dict[str, Any]:
     """Returns what was saved beside the state, of the latest or the given step; errors as of `checkpoint.checked`."""
@@ -161,6 +170,18 @@ class Checkpoints:
     state = self._load(step, {'state': dataclasses.replace(abstract, ema=abstract.ema['params'])})['state']
     statistics = jax.tree.map(jnp.array, state.batch_stats)
     return dataclasses.replace(state, ema={'params': state.ema, 'batch_stats': statistics})
+
+  def _seal(self) -> None:
+    """Writes the checksums of the last save beside it, if it is on disk and has none."""
+    with self._sealing:
+      if self._unsealed is not None and (folder := self._root / str(self._unsealed)).is_dir():
+        checksums.seal(folder)
+        self._unsealed = None
+
+  def _sealed_soon(self, _: bool) -> None:
+    """The same, in the background; what fails there is told of when the save is waited for."""
+    with contextlib.suppress(OSError):
+      self._seal()
 
   def _load(self, step: int | None, what: dict[str, Any]) -> dict[str, Any]:
     """What Orbax reads of a step, by default of the latest."""
