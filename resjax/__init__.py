@@ -24,12 +24,13 @@ from resjax.switchable import extract, forward, share, view
 
 if TYPE_CHECKING:
   from resjax import interop, trained
-  from resjax.inference import Classifier, Prediction
+  from resjax.inference import BatchPredictor, Classifier, Prediction
   from resjax.training.loop import train_and_evaluate
 
 __version__ = formats.VERSION
 
 __all__ = [
+  'BatchPredictor',
   'Budget',
   'Classifier',
   'Network',
@@ -56,6 +57,7 @@ __all__ = [
 
 # What is imported only where it is used, and the data libraries with it.
 _LATER = {
+  'BatchPredictor': 'resjax.inference.bulk',
   'Classifier': 'resjax.inference.classifier',
   'Prediction': 'resjax.inference.predictions',
   'train_and_evaluate': 'resjax.training.loop',
