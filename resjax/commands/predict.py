@@ -5,6 +5,7 @@ resjax predict photos/ --workdir=runs/drnet_quickstart --budget=0.6 --top-k=5 --
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections import Counter
@@ -34,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--unseen-by', choices=('interpolate', 'nearest'), default='interpolate', help='BatchNorm of sizes not trained'
   )
   parser.add_argument('--top-k', type=shared.positive, default=1, metavar='K', help='name so many classes (1)')
-  parser.add_argument('--output', metavar='FILE', help='write the predictions to this file: .csv, .jsonl or .parquet')
+  parser.add_argument(
+    '--output',
+    metavar='FILE',
+    help='write the predictions to this file: .csv, .jsonl or .parquet; with --format a folder/, for a file of each '
+    'shard',
+  )
   parser.add_argument(
     '--format',
     choices=('csv', 'jsonl', 'parquet'),
@@ -120,7 +126,24 @@ def place(options: argparse.Namespace) -> tuple[str | None, str | None]:
   if path:
     shared.check_writable(path)
   kind = 'csv' if options.csv else options.format
-  return path, writing.format_of(path, kind) if path or kind else None
+  if path is None and kind is None:
+    return None, None
+  kind = writing.format_of(path, kind)
+  return (part_of(path, kind, *options.shard) if path and (path.endswith('/') or os.path.isdir(path)) else path), kind
+
+
+def part_of(folder: str, kind: str, index: int, count: int) -> str:
+  """Returns the file of a shard in a folder, which is made where it is not there.
+
+  Raises:
+    ValueError: The folder has files of other shards than these.
+    OSError: It can't be made.
+  """
+  os.makedirs(folder, exist_ok=True)
+  ending = f'-of-{count:05}.{kind}'
+  if others := [name for name in sorted(os.listdir(folder)) if name.startswith('part-') and not name.endswith(ending)]:
+    raise ValueError(f'--output: got {folder}, which has {others[0]}; expected a folder of files named part-*{ending}')
+  return os.path.join(folder, f'part-{index:05}{ending}')
 
 
 def summary(found: list[Any], classifier: Any, seconds: float) -> None:
