@@ -41,6 +41,7 @@ _META: dict[str, tuple[type, ...]] = {
   'images': (int,),
   'epochs': (float, int),
   'history': (list, tuple),
+  'data': (dict,),
 }
 
 

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="go on with the workdir's run under this config; epochs: of the whole run",
   )
   parser.add_argument(
+    '--other-data', action='store_true', help="go on also where the data are not those that the workdir's run had"
+  )
+  parser.add_argument(
     '--dry-run', action='store_true', help='print the config as it will be, and what the workdir holds; nothing is run'
   )
   parser.add_argument('--coordinator', help='several hosts: HOST:PORT of process 0')
@@ -66,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
   compiling.keep_memory()
   try:
     hosts.join(options.coordinator, options.processes, options.process_id)
-    train_and_evaluate(config, workdir, extend=options.extend)
+    train_and_evaluate(config, workdir, extend=options.extend, other_data=options.other_data)
   except (ValueError, OSError, FloatingPointError) as error:
     hosts.leave(f'error: {error}')
   except preemption.Preempted:

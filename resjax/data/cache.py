@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from absl import logging
 
 from resjax import checksums
 from resjax.data.decode import BadImage
+from resjax.data.identity import of as identity_of
 
 __all__ = ['FolderCache', 'MemoryCache', 'cached']
 
@@ -27,7 +29,7 @@ def cached(source: Any, where: str, identity: str, workers: int = 0) -> Any:
   Args:
     source: As `resjax.data.sources.create` makes them, of encoded images.
     where: '' (keeps nothing: the source itself), 'memory', or a local folder.
-    identity: What tells the source from others in the same folder.
+    identity: What tells the source from others in the same folder: their place, and a digest of what they are.
     workers: Of the loader: each process would have a memory of its own.
 
   Raises:
@@ -66,6 +68,10 @@ class _Cache:
   def name_of(self, index: int) -> str:
     """Returns what messages call an example."""
     return self._source.name_of(index)
+
+  def entries(self) -> Sequence[str]:
+    """Returns what tells these images from others."""
+    return identity_of(self._source).entries
 
 
 class MemoryCache(_Cache):

@@ -82,6 +82,10 @@ class ScaledDigits:
     """Returns what messages call an example."""
     return f'scaled_digits/{self.split} {index}'
 
+  def entries(self) -> tuple[str]:
+    """Returns what they are made by."""
+    return (f'scaled_digits/{self.split}, {len(self)} images',)
+
 
 def _stamp(ink: np.ndarray, height: np.ndarray, width: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
   """Draws ink `[n, 8, 8]` at a size and place of each canvas: `[n, 32, 32]`, bilinear."""

@@ -3,16 +3,18 @@
 A new source is a file with a class like the others', and an entry in `SOURCES`.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from resjax.data import identity
 from resjax.data.cache import cached
 from resjax.data.folders import classes_in, images_in
-from resjax.paths import path_of
+from resjax.paths import is_remote, path_of
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
 
@@ -42,6 +44,9 @@ class Source(Protocol):
   def name_of(self, index: int) -> str:
     """What messages call the example."""
 
+  def entries(self) -> Sequence[str]:
+    """What tells these images from others, see `identity.Identity`."""
+
 
 def create(config: ConfigDict, split: str) -> Source:
   """Opens one split of the data that a config names.
@@ -55,13 +60,25 @@ def create(config: ConfigDict, split: str) -> Source:
     ValueError: The data do not fit `config.model.num_classes` or are not as they should be.
     FileNotFoundError: The data are not there.
   """
-  data, classes = config.data, config.model.num_classes
+  data = config.data
   if data.source not in SOURCES:
     raise ValueError(f'config.data.source: got {data.source!r}, expected one of {", ".join(SOURCES)}')
   if data.cache and data.source in IN_MEMORY:
     raise ValueError(
       f"config.data.cache: got {data.cache!r}, expected '' with data.source={data.source!r}, made in memory"
     )
+  source = opened(config, split)
+  if not data.cache:
+    return source
+  # Two projects may have the same names and sizes.
+  place = os.path.realpath(os.path.expanduser(data.dir)) if data.dir and not is_remote(data.dir) else data.dir
+  name = f'{data.source} {place} {data.name} {split} {identity.of(source).digest}'
+  return cached(source, data.cache, name, max(0, data.workers))
+
+
+def opened(config: ConfigDict, split: str) -> Source:
+  """Returns what `create` does, without `config.data.cache`; arguments and errors as there."""
+  data, classes = config.data, config.model.num_classes
   source = SOURCES[data.source](config, split)
   fits = source.num_classes <= classes if data.source == 'tfds' else source.num_classes == classes
   if not fits:
@@ -69,7 +86,7 @@ def create(config: ConfigDict, split: str) -> Source:
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '
       f'the classes of {data.source} {data.dir if data.source in ("folder", "images") else data.name}'
     )
-  return cached(source, data.cache, f'{data.source} {data.dir} {data.name} {split}', max(0, data.workers))
+  return source
 
 
 def _tfds(config: ConfigDict, split: str) -> Source:
@@ -161,6 +178,11 @@ class FolderSource:
     """Returns the path of an example's file."""
     return str(self.folder / self.class_names[self.labels[index]] / self.files[index])
 
+  def entries(self) -> list[str]:
+    """Returns a line for each file."""
+    names = [f'{self.class_names[label]}/{file}' for label, file in zip(self.labels.tolist(), self.files)]
+    return identity.listed(self.folder, names)
+
 
 class FakeSource:
   """Random pixels, made when they are read: the label is the number modulo the classes.
@@ -199,6 +221,10 @@ class FakeSource:
   def name_of(self, index: int) -> str:
     """Returns what messages call an example."""
     return f'fake/{self.split} {index}'
+
+  def entries(self) -> tuple[str]:
+    """Returns what they are made by."""
+    return (f'fake/{self.split}, {self.size} images, {self.resolution} px',)
 
 
 def _split_folder(root: str, split: str) -> epath.Path:

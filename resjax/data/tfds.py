@@ -73,6 +73,10 @@ class TfdsSource:
     where = f' ({self._records.name_of(index)})' if isinstance(self._records, TFRecords) else ''
     return f'{self.name} {self.split} {index}{where}'
 
+  def entries(self) -> tuple[str]:
+    """Returns which data set it is, of which version, which split, and how many records."""
+    return (f'{self.name} {self.split}, {len(self)} images',)
+
 
 def _builder(name: str, data_dir: str) -> Any:
   """The builder of a data set that is prepared."""

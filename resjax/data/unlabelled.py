@@ -8,6 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from resjax import checkpoint
+from resjax.data import identity
 from resjax.data.classes import labels_of
 from resjax.data.folders import classes_in, images_in
 from resjax.paths import path_of
@@ -96,6 +97,10 @@ class FlatFolder:
     """Returns the path of an example's file."""
     return str(self.folder / self.files[index])
 
+  def entries(self) -> list[str]:
+    """Returns a line for each file."""
+    return identity.listed(self.folder, self.files)
+
 
 class ClassFolders:
   """Image files in `folder/class/`, where the classes are some of a network's.
@@ -138,6 +143,10 @@ class ClassFolders:
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""
     return str(self.folder / self.files[index])
+
+  def entries(self) -> list[str]:
+    """Returns a line for each file."""
+    return identity.listed(self.folder, self.files)
 
 
 def _folder(folder: str, field: str, wanted: str) -> epath.Path:

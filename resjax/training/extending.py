@@ -25,7 +25,13 @@ _RESULT = ('results.json', 'accuracy.png', 'gallery.png')
 
 
 def extend(
-  run: Run, checkpoints: Checkpoints, step: int, meta: dict[str, Any], workdir: pathlib.Path
+  run: Run,
+  checkpoints: Checkpoints,
+  step: int,
+  meta: dict[str, Any],
+  workdir: pathlib.Path,
+  *,
+  other_classes: bool = False,
 ) -> tuple[Run, TrainState]:
   """Returns the run under its new config, and the state to go on from; says what changes and puts the result aside.
 
@@ -35,6 +41,7 @@ def extend(
     step: The newest whole one.
     meta: What was saved with it.
     workdir: The run's folder.
+    other_classes: The classes may be called otherwise.
 
   Raises:
     ValueError: The network is another one, its classes are, or `config.epochs` are over.
@@ -44,7 +51,7 @@ def extend(
   changed = configuration.changed(configuration.to_json(old), run.config)
   configuration.check_extension(changed, where)
   names, here = meta.get('class_names') or [], list(run.train_source.class_names)
-  if names and names != here:
+  if names and names != here and not other_classes:
     raise ValueError(f'config.data: the classes {", ".join(here)}, expected those of {where}: {", ".join(names)}')
   last = entry(run, old, step, meta)
   run = continued(run, (*meta.get('history', ()), last))

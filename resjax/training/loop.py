@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from resjax import config as configuration
 from resjax import formats, macs, report
-from resjax.data import loader
+from resjax.data import identity, loader
 from resjax.paths import local
-from resjax.training import backbone, evaluate, extending, judge, optimizer, teaching, tracking
+from resjax.training import backbone, evaluate, extending, judge, optimizer, same_data, teaching, tracking
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
 from resjax.training.preemption import Notice, Preempted
@@ -20,7 +20,9 @@ from resjax.training.state import TrainState
 from resjax.training.window import Stopwatch, Window
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, extend: bool = False) -> dict[str, Any]:
+def train_and_evaluate(
+  config: ConfigDict, workdir: str | pathlib.Path, *, extend: bool = False, other_data: bool = False
+) -> dict[str, Any]:
   """Trains to the end, from the latest checkpoint in `workdir` where there is one, and returns the result.
 
   Writes `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `accuracy.png` and `results.json` to `workdir` and prints the
@@ -33,12 +35,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, exten
     workdir: The run's folder, made if it is missing.
     extend: Go on with a run that has another config, finished or not, see `extending`. `config.epochs` are those of the
       whole run. Where the workdir's run has this config already, it goes on as ever.
+    other_data: Go on also where the data are not those that the workdir's run had until now: other images, sizes of
+      files or names of classes; its result is kept beside.
 
   Returns:
     What results.json holds.
 
   Raises:
-    ValueError: The config is wrong, or the workdir holds a run with another one; with `extend`, of another network.
+    ValueError: The config is wrong, or the workdir holds a run with another one, or on other data; with `extend`, of
+      another network.
     FileNotFoundError: The data are not there.
     OSError: A file can't be read or written; checkpoints saved before are good.
     FloatingPointError: A loss is not finite.
@@ -48,20 +53,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, exten
   workdir = local(workdir, 'workdir')
   if jax.process_index() == 0:
     tracking.check(config)
-  if (results := finished(config, workdir, extend)) is not None:
+  if (results := finished(config, workdir, extend, other_data)) is not None:
     return results
   with Notice() as notice:
     run, method = build(config), METHODS[config.method]
+    identity.agree(run.data)
     if (note := optimizer.average_note(config, run.total_steps)) and jax.process_index() == 0:
       print(note)
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
       step = checkpoints.newest_whole()
       if step is None:
         before, folder = method.pretraining(config), workdir / 'pretraining'
-        seconds = train_and_evaluate(before, folder)['train_seconds'] if before else 0.0
+        seconds = train_and_evaluate(before, folder, other_data=other_data)['train_seconds'] if before else 0.0
         state = backbone.start(run.fresh_state, config, method.backbone(config, folder), run.devices)
       else:
-        run, state, seconds = resume(run, checkpoints, step, workdir, extend)
+        run, state, seconds = resume(run, checkpoints, step, workdir, extend, other_data)
+      if jax.process_index() == 0:
+        identity.write(workdir, run.data)
       if int(state.step) < run.total_steps:
         state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
       else:
@@ -69,11 +77,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, exten
     return conclude(run, state, seconds, summary, table, workdir)
 
 
-def finished(config: ConfigDict, workdir: pathlib.Path, extend: bool = False) -> dict[str, Any] | None:
+def finished(
+  config: ConfigDict, workdir: pathlib.Path, extend: bool = False, other_data: bool = False
+) -> dict[str, Any] | None:
   """Returns the result of this run where it is in the workdir, and shows it; None where the run is to go on.
 
   Raises:
-    ValueError: The workdir holds the result of another config, or there is no run to extend.
+    ValueError: The workdir holds the result of another config or other data, or there is no run to extend.
   """
   where = f'workdir {workdir}'
   if extend and not (workdir / 'checkpoints').is_dir():
@@ -87,7 +97,9 @@ def finished(config: ConfigDict, workdir: pathlib.Path, extend: bool = False) ->
     configuration.check_extension(changed, where)
     return None
   configuration.check_same(results, config, where)
-  if configuration.changed(before, config, free=()):
+  if configuration.changed(before, config, free=()) or same_data.differs_from_result(
+    results, config, workdir, other_data
+  ):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:
     print(f'{workdir} holds this run, finished. Its result:')
@@ -96,12 +108,17 @@ def finished(config: ConfigDict, workdir: pathlib.Path, extend: bool = False) ->
 
 
 def resume(
-  run: Run, checkpoints: Checkpoints, step: int, workdir: pathlib.Path, extend: bool = False
+  run: Run,
+  checkpoints: Checkpoints,
+  step: int,
+  workdir: pathlib.Path,
+  extend: bool = False,
+  other_data: bool = False,
 ) -> tuple[Run, TrainState, float]:
   """Returns the run as it goes on, the state of a saved step and the seconds of training before it.
 
   Raises:
-    ValueError: It was made with another config; with `extend`, of another network.
+    ValueError: It was made with another config, or on other data; with `extend`, of another network.
   """
   meta = checkpoints.meta(step)
   if meta.get('origin'):
@@ -111,10 +128,16 @@ def resume(
     )
   where = f'workdir {workdir}'
   teaching.check_same(meta, run.config, run.teacher, where)
-  if extend and configuration.changed(configuration.to_json(configuration.complete(meta, where)), run.config):
-    run, state = extending.extend(run, checkpoints, step, meta, workdir)
-  else:
+  changed = configuration.changed(configuration.to_json(configuration.complete(meta, where)), run.config)
+  if not extend:
     configuration.check_same(meta, run.config, where)
+  meant = other_data or (extend and any(field.startswith('data.') for field in changed))
+  lines = same_data.differences(run, meta, workdir, meant)
+  if extend and changed:
+    run, state = extending.extend(run, checkpoints, step, meta, workdir, other_classes=other_data)
+  else:
+    if lines and jax.process_index() == 0 and (kept := extending.set_aside(workdir, step)):
+      print(f'kept: {", ".join(kept)}')
     run = continued(run, tuple(meta.get('history', ())))
     state = checkpoints.restore(run.state_shapes(), step)
     if jax.process_index() == 0:
@@ -163,6 +186,7 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
     'train_seconds': seconds,
     'versions': report.versions(),
     **({'truth': 'teacher'} if teaching.is_judge(run.config) else {}),
+    'data': identity.stored(run.data),
     'config': configuration.to_json(run.config),
   } | ({'history': list(run.history)} if run.history else {})
 
@@ -253,5 +277,6 @@ def _meta(run: Run, seconds: float, step: int) -> dict[str, Any]:
     'images': reached.images,
     'epochs': reached.epochs,
     'history': list(run.history),
+    'data': identity.stored(run.data),
     'teacher': run.teacher and run.teacher.digest,
   }

@@ -1,7 +1,7 @@
 """The parts of a run, made from its config: what is trained, on what, where."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from resjax import drnet, models, rsnet
-from resjax.data import labels, loader, sources
+from resjax.data import identity, labels, loader, sources
 from resjax.training import freezing, optimizer, state, step, teaching, two_pass
 from resjax.training.devices import Devices
 
@@ -43,6 +43,7 @@ class Run:
     total_steps: Batches in the run; those after `begin` are a multiple of `config.optimizer.accumulate`.
     history: What came before where the run was extended, oldest first, see `extending.entry`.
     teacher: The frozen network whose answers are learned, or None.
+    data: What the splits 'train' and 'eval' are.
   """
 
   config: ConfigDict
@@ -58,6 +59,7 @@ class Run:
   total_steps: int
   history: tuple[dict[str, Any], ...] = ()
   teacher: teaching.Teacher | None = None
+  data: Mapping[str, identity.Identity] = dataclasses.field(default_factory=dict)
 
   @property
   def begin(self) -> Begin:
@@ -101,6 +103,7 @@ def build(config: ConfigDict) -> Run:
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     teacher=teacher,
+    data={'train': identity.of(train_source), 'eval': identity.of(eval_source)},
   )
 
 
