@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import formats, macs, report
+from resjax import formats, lock, macs, report
 from resjax.data import identity, loader
 from resjax.paths import local
 from resjax.training import backbone, evaluate, extending, judge, optimizer, same_data, teaching, tracking
@@ -43,7 +43,7 @@ def train_and_evaluate(
 
   Raises:
     ValueError: The config is wrong, or the workdir holds a run with another one, or on other data; with `extend`, of
-      another network.
+      another network; or another process trains in it.
     FileNotFoundError: The data are not there.
     OSError: A file can't be read or written; checkpoints saved before are good.
     FloatingPointError: A loss is not finite.
@@ -60,21 +60,22 @@ def train_and_evaluate(
     identity.agree(run.data)
     if (note := optimizer.average_note(config, run.total_steps)) and jax.process_index() == 0:
       print(note)
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
-      step = checkpoints.newest_whole()
-      if step is None:
-        before, folder = method.pretraining(config), workdir / 'pretraining'
-        seconds = train_and_evaluate(before, folder, other_data=other_data)['train_seconds'] if before else 0.0
-        state = backbone.start(run.fresh_state, config, method.backbone(config, folder), run.devices)
-      else:
-        run, state, seconds = resume(run, checkpoints, step, workdir, extend, other_data)
-      if jax.process_index() == 0:
-        identity.write(workdir, run.data)
-      if int(state.step) < run.total_steps:
-        state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
-      else:
-        summary, table = evaluate.evaluate(run, state.variables, workdir)
-    return conclude(run, state, seconds, summary, table, workdir)
+    with lock.alone(workdir, wanted=jax.process_index() == 0):
+      with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+        step = checkpoints.newest_whole()
+        if step is None:
+          before, folder = method.pretraining(config), workdir / 'pretraining'
+          seconds = train_and_evaluate(before, folder, other_data=other_data)['train_seconds'] if before else 0.0
+          state = backbone.start(run.fresh_state, config, method.backbone(config, folder), run.devices)
+        else:
+          run, state, seconds = resume(run, checkpoints, step, workdir, extend, other_data)
+        if jax.process_index() == 0:
+          identity.write(workdir, run.data)
+        if int(state.step) < run.total_steps:
+          state, seconds, (summary, table) = train(run, state, seconds, checkpoints, workdir, notice)
+        else:
+          summary, table = evaluate.evaluate(run, state.variables, workdir)
+      return conclude(run, state, seconds, summary, table, workdir)
 
 
 def finished(
