@@ -61,7 +61,7 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
   """
   path = _path(workdir, step)
   whole(lambda: checksums.verify(path, 'meta/'), path)
-  meta = whole(lambda: ocp.load_checkpointables(path, {'meta': None}), path)['meta']
+  meta = whole(lambda: ocp.load_checkpointables(paths.literal(path), {'meta': None}), path)['meta']
   return checked(meta, path) | {'step': int(path.name)}
 
 
@@ -152,7 +152,7 @@ def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any
     raise FileExistsError(f'workdir: {workdir} holds a run already, expected a new folder')
   root.mkdir(parents=True)
   state = variables | {'step': np.zeros((), np.int32), 'opt_state': (), 'ema': None}
-  ocp.save_checkpointables(root / '0', {'state': state, 'meta': meta})
+  ocp.save_checkpointables(paths.literal(root / '0'), {'state': state, 'meta': meta})
   checksums.seal(root / '0')
 
 
@@ -217,7 +217,7 @@ def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
 
 def _shapes(path: pathlib.Path) -> Any:
   """The state of a step as shapes and types."""
-  shapes = whole(lambda: ocp.metadata(path, 'state'), path).metadata
+  shapes = whole(lambda: ocp.metadata(paths.literal(path), 'state'), path).metadata
   if shapes is None:  # Orbax only logs why: reading says it
     _read(path, {'step': jax.ShapeDtypeStruct((), np.int32)}, _here())
     raise ValueError(f'{path}: no arrays; expected a whole checkpoint')
@@ -230,7 +230,7 @@ def _read(path: pathlib.Path, shapes: Any, sharding: jax.sharding.Sharding) -> A
   context = ocp.Context()
   context.pytree_options.loading.partial_load = True
   with context:
-    return whole(lambda: ocp.load_checkpointables(path, {'state': wanted, 'meta': None}), path)
+    return whole(lambda: ocp.load_checkpointables(paths.literal(path), {'state': wanted, 'meta': None}), path)
 
 
 def _here() -> jax.sharding.Sharding:

@@ -1,12 +1,29 @@
-"""Folders, on a local disk or in a bucket of Google Cloud Storage."""
+"""Folders, on a local disk or in a bucket of Google Cloud Storage; the name of a local one is never a pattern."""
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import fsspec
 from etils import epath
 
-__all__ = ['is_remote', 'local', 'path_of']
+__all__ = ['is_remote', 'literal', 'local', 'path_of']
+
+_BUCKETS = ('gs', 's3', 'az', 'hf')  # what etils and Orbax take for a bucket's name
+_LONGEST = 3_800  # bytes: what is written below it is some 200 longer, and systems stop at 4,096
+
+
+class _Literal(type(epath.Path('/'))):  # type: ignore[misc]  # what etils makes of local paths
+  """A local path that is no pattern: etils' own `glob` reads `[ ]`, `*` and `?` in all of a path."""
+
+  def glob(self, pattern: str) -> Iterator['_Literal']:
+    """Yields what matches below."""
+    return map(type(self), pathlib.Path(self).glob(pattern))
+
+
+def literal(path: str | os.PathLike[str]) -> epath.Path:
+  """Returns a local path for libraries that glob by etils (Orbax, TFDS): its characters stand for themselves."""
+  return _Literal(path)
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -22,11 +39,14 @@ def path_of(path: str | os.PathLike[str], field: str) -> epath.Path:
     field: What messages call it, such as 'config.data.dir'.
 
   Raises:
-    ValueError: It lies in another kind of storage, or what reads buckets is not installed.
+    ValueError: It lies in another kind of storage, or what reads buckets is not installed; or libraries take its name
+      for a bucket's.
   """
   path = os.fspath(path)
   if not is_remote(path):
-    return epath.Path(path).expanduser()
+    found = literal(path).expanduser()
+    _check_no_bucket(found, field)
+    return found
   if not path.startswith('gs://'):
     raise ValueError(f'{field}: got {path!r}, expected a local folder or gs://BUCKET/FOLDER')
   try:
@@ -39,15 +59,39 @@ def path_of(path: str | os.PathLike[str], field: str) -> epath.Path:
 
 
 def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
-  """Returns the path of a local folder, as it is.
+  """Returns the path of a local folder that checkpoints may stand in, as it is.
 
   Args:
     path: What should be one.
     field: What messages call it, such as 'workdir'.
 
   Raises:
-    ValueError: It names a bucket, where files can't be appended to or renamed.
+    ValueError: It is empty, or names a bucket, where files can't be appended to or renamed; or checkpoints written below
+      it could not be read.
   """
+  text = os.fspath(path)
+  if not text:
+    raise ValueError(f'{field}: empty, expected a folder')
   if is_remote(path):
-    raise ValueError(f'{field}: got {os.fspath(path)!r}, expected a local folder, or a bucket mounted as one')
+    raise ValueError(f'{field}: got {text!r}, expected a local folder, or a bucket mounted as one')
+  whole = os.path.abspath(text)
+  _check_no_bucket(whole, field)
+  try:
+    whole.encode()
+  except UnicodeEncodeError:
+    raise ValueError(f'{field}: got {whole!r}, expected a path in UTF-8: checkpoints need one') from None
+  for unfit in ('\\', 'gs:/'):
+    if unfit in f'{whole}/':
+      raise ValueError(f'{field}: got {whole!r}, expected a path without {unfit!r}: checkpoints could not be read there')
+  if len(whole.encode()) > _LONGEST:
+    raise ValueError(
+      f'{field}: got a path of {len(whole.encode())} bytes, expected at most {_LONGEST}: {whole[:60]}...{whole[-60:]}'
+    )
   return pathlib.Path(path)
+
+
+def _check_no_bucket(path: str | os.PathLike[str], field: str) -> None:
+  """Refuses a folder at the root of the disk that libraries take for a bucket."""
+  first = os.path.abspath(path).lstrip('/').partition('/')[0]
+  if first in _BUCKETS:
+    raise ValueError(f'{field}: got {os.fspath(path)!r}, expected a folder elsewhere: libraries read /{first} as {first}://')

@@ -6,7 +6,7 @@ import itertools
 import logging
 import pathlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from resjax import checkpoint, checksums
+from resjax import checkpoint, checksums, paths
 from resjax.checkpoint import ocp
 
 _saves = ocp.training.save_decision_policies
@@ -43,16 +43,18 @@ class Checkpoints:
     """
     self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._named: set[int] = set()
+    self._unread = False
     self._unsealed: int | None = None  # a step that is being saved
     self._sealing = threading.Lock()
     best = _keeps.BestN(get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False)
     with _writing(self._root):
       self._orbax = ocp.training.Checkpointer(
-        self._root,
+        paths.literal(self._root),
         cleanup_tmp_directories=True,
         save_decision_policy=_saves.FixedIntervalPolicy(1),
         preservation_policy=_keeps.AnyPreservationPolicy([_keeps.LatestN(keep), best, _Named(self._named)]),
       )
+      self._unread = self.latest is None
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -101,7 +103,7 @@ class Checkpoints:
 
   def _settle(self) -> int | None:
     """The first host's part of `newest_whole`."""
-    damaged, read = {}, checkpoint.read_all if jax.process_count() == 1 else checkpoint.read_apart
+    damaged, read = {}, _reader()
     for step in reversed(self.steps):
       try:
         read(self._root / str(step))
@@ -127,8 +129,10 @@ class Checkpoints:
       meta: JSON values: the config, the seconds spent in training, whether this is the last step.
       metrics: With `eval/top1_mean`, if the network was just evaluated.
 
+    The first save of a workdir is waited for and read back.
+
     Raises:
-      OSError: This save, or the one before it, could not be written.
+      OSError: This save, or the one before it, could not be written; or the first one can't be read.
     """
     step = int(state.step)
     if step == self.latest:
@@ -139,6 +143,19 @@ class Checkpoints:
     if saving is not None and jax.process_index() == 0:
       self._unsealed = step
       saving.on_complete(self._sealed_soon)
+    if self._unread:
+      self._unread = False
+      self._read_back(step)
+
+  def _read_back(self, step: int) -> None:
+    """Waits for a run's first save and reads it: a run that could not go on from its saves ends here."""
+    self.wait()
+    if jax.process_index() > 0:
+      return
+    try:
+      _reader()(self._root / str(step))
+    except (ValueError, OSError) as error:
+      raise OSError(f'the first save can not be read back, so the run ends: {error}') from error
 
   def wait(self) -> None:
     """Returns when the last save is on disk.
@@ -198,6 +215,11 @@ class _Named:
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
     """Returns whether to keep each checkpoint."""
     return [checkpoint.step in self.steps for checkpoint in checkpoints]
+
+
+def _reader() -> Callable[[pathlib.Path], None]:
+  """What reads a step whole: of several hosts the first, in a process of its own."""
+  return checkpoint.read_all if jax.process_count() == 1 else checkpoint.read_apart
 
 
 def free(path: pathlib.Path) -> pathlib.Path:
