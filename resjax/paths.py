@@ -44,9 +44,8 @@ def path_of(path: str | os.PathLike[str], field: str) -> epath.Path:
   """
   path = os.fspath(path)
   if not is_remote(path):
-    found = literal(path).expanduser()
-    _check_no_bucket(found, field)
-    return found
+    _check_no_bucket(path, field)
+    return literal(path).expanduser()
   if not path.startswith('gs://'):
     raise ValueError(f'{field}: got {path!r}, expected a local folder or gs://BUCKET/FOLDER')
   try:
