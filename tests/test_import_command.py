@@ -92,6 +92,49 @@ def test_names_that_are_no_text_are_told(weights, tmp_path):
     cli.main(['import', str(weights[0]), f'--labels={tmp_path}/labels', f'--workdir={tmp_path}/run'])
 
 
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('\ufeffa\r\nb\r\n\r\nd\x1b[2J\r\ne\tx\r\n f \r\ng\u2028h\r\n\r\n\n', ('a', 'b', '2', 'd?[2J', 'e x', 'f', 'g?h')),
+    ('a\nb\n', None),
+    (json.dumps(list('abcdefg')), None),
+  ],
+)
+def test_a_file_of_names_is_read_however_it_was_written(weights, tmp_path, text, expected):
+  (tmp_path / 'labels').write_text(text, encoding='utf-8', newline='')
+  command = ['import', str(weights[0]), f'--labels={tmp_path}/labels', f'--workdir={tmp_path}/run', '--resolutions=32']
+  if expected is None:
+    with pytest.raises(SystemExit, match=r'^error: class_names: got [12], expected 7, one for each class$'):
+      cli.main(command)
+  else:
+    cli.main(command)
+    assert trained.load(tmp_path / 'run').class_names == expected
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (['data.normalize=signed'], r"config\.data\.normalize: got 'signed', expected 'imagenet', which the source or an"),
+    (
+      ['model.num_classes=9', 'model.width=0.5'],
+      r'config\.model\.num_classes: got 9, expected 7; config\.model\.width: got 0\.5, expected 0\.35, which',
+    ),
+    (['eval.interpolation=bilinear', 'method=drnet'], r"config\.method: got 'drnet', expected 'rsnet', which"),
+    (['shared_batch_norm=True'], r'config\.shared_batch_norm: got True, expected False, which'),
+  ],
+)
+def test_fields_do_not_contradict_the_source_in_silence(weights, fields, message):
+  with pytest.raises(ValueError, match='^' + message):
+    interop.read(weights[0], resolutions=(80, 64), fields=[f'--config.{field}' for field in fields])
+
+
+def test_fields_that_say_something_else_are_kept(weights):
+  fields = ['--config.data.dir=photos', '--config.model.dtype=bfloat16', '--config.eval.crop_fraction=0.9']
+  config = interop.read(weights[0], fields=[*fields, '--config.resolutions=(40,)', '--config.model.width=0.35']).config
+  assert (config.data.dir, config.model.dtype, config.eval.crop_fraction) == ('photos', 'bfloat16', 0.9)
+  assert config.resolutions == (40,)
+
+
 def test_training_does_not_go_on_with_an_imported_network(weights, tmp_path):
   path, _ = weights
   fields = ['--config.data.source=fake', '--config.data.size=8', '--config.batch_size=8', '--config.epochs=1']
@@ -116,6 +159,11 @@ def test_training_does_not_go_on_with_an_imported_network(weights, tmp_path):
       {'mean': (0, 0), 'std': (1, 1)},
       r'^config\.data\.normalize: got \(\(0, 0\), \(1, 1\)\), expected one of',
     ),
+    (
+      {'mean': (127, 127, 127), 'std': (58, 58, 58)},
+      r'^mean: got \(127, 127, 127\), expected those of values from 0 to 1: divide them by 255$',
+    ),
+    ({'mean': (0, 0, 0), 'std': (0.2, 0.2, 58)}, r'^std: got \(0\.2, 0\.2, 58\), expected those'),
     ({'crop_fraction': 0.0}, r'^config\.eval\.crop_fraction: got 0\.0, expected more than 0, at most 1$'),
     ({'interpolation': ''}, r"^config\.eval\.interpolation: got '', expected one of bilinear, bicubic$"),
     ({'crop_fraction': 1.5}, r'^config\.eval\.crop_fraction: got 1\.5, expected more than 0, at most 1$'),

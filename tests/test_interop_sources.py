@@ -190,6 +190,45 @@ def test_names_by_number_are_the_classes_too(tmp_path, state):
   assert interop.read(path).network.class_names == ('x', 'y', 'z?[31m')
 
 
+@pytest.mark.parametrize(
+  ('head', 'expected'),
+  [
+    ('license: MIT', 'MIT'),
+    ("license: 'mit'", 'mit'),
+    ('license:\n- mit\n- apache-2.0', 'mit, apache-2.0'),
+    ('license: [mit, bsd]', 'mit, bsd'),
+    ('license: other\nlicense_name: own-1.0\nlicense_link: LICENSE', 'own-1.0'),
+    ('license: other', 'other'),
+    ('license:\ntags:\n- x', None),
+  ],
+)
+def test_a_cards_license_is_read_however_it_is_written(tmp_path, state, head, expected):
+  path = folder(tmp_path, state, license=None)
+  (path / 'README.md').write_text(f'---\ntags:\n- timm\n{head}\n---\n# Card\nlicense: wrong\n')
+  assert sources.read(path, 224).license == expected
+
+
+def test_a_card_that_says_another_license_is_heard(tmp_path, state):
+  path = folder(tmp_path, state, license='apache-2.0')
+  (path / 'README.md').write_text('---\nlicense: cc-by-nc-4.0\n---\n')
+  assert sources.read(path, 224).license == 'apache-2.0; its model card says cc-by-nc-4.0'
+  (path / 'README.md').write_text('---\nlicense: Apache-2.0\n---\n')
+  assert sources.read(path, 224).license == 'apache-2.0'
+
+
+@pytest.mark.parametrize(
+  ('name', 'way'),
+  [
+    ('https://a.org/b.pth', r'a file of this machine: download it first \(curl -LO https://a\.org/b\.pth\)'),
+    ('timm/resnet18.a1_in1k', r'a file, a folder, or hf-hub:timm/resnet18\.a1_in1k'),
+    ('/no/such.pth', r'a file, a folder, or hf-hub:OWNER/NAME'),
+  ],
+)
+def test_what_is_not_there_is_said_with_what_to_type(name, way):
+  with pytest.raises(FileNotFoundError, match=f'^{name}: not there, expected {way}$'):
+    sources.read(name, 224)
+
+
 # --- the hub ---
 
 
@@ -232,7 +271,8 @@ def test_where_the_hub_is_out_of_reach_its_cache_serves_at_once(cache, state, mo
   assert sources.read('hf-hub:owner/name', 224).architecture == 'mobilenetv2_035'
   begin = time.monotonic()
   with pytest.raises(
-    ValueError, match=r'^hf-hub:owner/other: .*refused.*; expected a repository that the hub, or its c'
+    ValueError,
+    match=r'^hf-hub:owner/other: the hub can not be reached \(.*refused.*; expected a repository that the hub, or',
   ):
     sources.read('hf-hub:owner/other', 224)
   assert time.monotonic() - begin < 15 and capfd.readouterr() == ('', '')  # the client's own way: 23 s, and 12 lines
@@ -240,8 +280,6 @@ def test_where_the_hub_is_out_of_reach_its_cache_serves_at_once(cache, state, mo
 
 @pytest.mark.parametrize('name', ['owner/other', 'no such name', 'a/b/c', '', 'owner/other@v1'])
 def test_what_the_hub_does_not_have_is_told_in_one_line(cache, name):
-  with pytest.raises(
-    ValueError, match=r'^hf-hub:.*; expected a repository that the hub, or its cache on this'
-  ) as error:
+  with pytest.raises(ValueError, match=r'^hf-hub:.*; expected a repository that the hub, orache on this') as error:
     sources.read(f'hf-hub:{name}', 224)
   assert '\n' not in str(error.value)

@@ -79,12 +79,18 @@ def _numbers(options: argparse.Namespace, name: str, kind: type) -> Sequence | N
 
 
 def _lines(path: str | None) -> list[str] | None:
-  """The lines of a file, or None where none was named.
+  """The names in a file, a line each, printable; an empty line is its class's number. None where no file was named.
 
   Raises:
     ValueError: They are no text.
   """
+  from resjax.interop.telling import printable
+
+  if path is None:
+    return None
   try:
-    return None if path is None else pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+    text = pathlib.Path(path).read_text(encoding='utf-8-sig')
   except UnicodeDecodeError as error:
     raise ValueError(f"--labels: {path}: {error}; expected UTF-8, a class's name a line") from None
+  lines = (printable(line.replace('\t', ' ').strip()) for line in text.rstrip().split('\n'))
+  return [line or str(number) for number, line in enumerate(lines)]

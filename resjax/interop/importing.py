@@ -110,6 +110,7 @@ def read(
   config.model.name, config.model.num_classes = name, len(head) if head is not None and head.ndim == 2 else 1000
   _preprocessing(config, found, layout, mean, std, crop_fraction, interpolation)
   configuration.validate(config)
+  _check_fields(config, fields)
   network = models.from_config(config)
   variables = torch_layout.variables_of(found.tensors, network, config.resolutions, found.name)
   names, note = _class_names(found, class_names, config.model.num_classes)
@@ -166,6 +167,18 @@ def _plain(name: str) -> str:
   return functools.reduce(lambda text, part: re.sub(part, '', text), _OLDER, name)
 
 
+def _check_fields(config: ConfigDict, fields: Sequence[str]) -> None:
+  """Refuses fields that say of the network what its source, or an option, says otherwise; all are named."""
+  usual, made = (configuration.flatten(each) for each in (recipes.make('default'), config))
+  asked = configuration.flatten(recipes.make('default', fields))
+  expected = {field: made[field] for field in made if field != 'resolutions'}
+  expected |= {field: usual[field] for field in ('method', 'shared_batch_norm')}
+  wrong = [field for field in expected if asked[field] not in (usual[field], expected[field])]
+  if wrong:
+    said = '; '.join(f'config.{field}: got {asked[field]!r}, expected {expected[field]!r}' for field in wrong)
+    raise ValueError(f'{said}, which the source or an option of resjax import says')
+
+
 def _preprocessing(
   config: ConfigDict,
   found: sources.Source,
@@ -181,6 +194,9 @@ def _preprocessing(
   default = preprocess.NORMALIZATIONS['unit' if layout == 'rsnets' else 'imagenet']
   if mean is None or std is None:
     mean, std = found.mean or default[0], found.std or default[1]
+  for what, values in (('mean', mean), ('std', std)):
+    if any(not value <= 1 for value in values):
+      raise ValueError(f'{what}: got {tuple(values)}, expected those of values from 0 to 1: divide them by 255')
   pair = tuple(mean), tuple(std)
   key = next((key for key, known in preprocess.NORMALIZATIONS.items() if known == pair), None)
   with config.ignore_type():

@@ -61,6 +61,8 @@ def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> So
   if name.startswith(HUB):
     return _of_folder(_from_hub(name), name, largest, averaged)
   path = pathlib.Path(source).expanduser()
+  if not path.exists():
+    raise FileNotFoundError(f'{name}: not there, expected {_way(name)}')
   if path.is_dir():
     return _of_folder({file: path / file for file in (*_WEIGHTS, 'config.json', 'README.md')}, name, largest, averaged)
   weights = files.read(path, averaged)
@@ -70,6 +72,14 @@ def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> So
     architecture=found.architecture or _same_keys(path.name),
     crop_fraction=_OF_232 if second else found.crop_fraction,
   )
+
+
+def _way(name: str) -> str:
+  """What to type instead of a source that is not there."""
+  if re.match(r'https?://', name, re.IGNORECASE):
+    return f'a file of this machine: download it first (curl -LO {name})'
+  hub = f', or {HUB}{name}' if re.fullmatch(r'[\w-]+/[\w.-]+', name) else f', or {HUB}OWNER/NAME'
+  return f'a file, a folder{hub}'
 
 
 def _same_keys(name: str) -> str | None:
@@ -90,8 +100,10 @@ def _from_hub(name: str) -> dict[str, pathlib.Path]:
   reason = ''
   try:
     huggingface_hub.HfApi().model_info(repository, revision=revision or None, timeout=_SECONDS)
-  except Exception as error:  # of the hub's client and of those below it; the reason is the first line
+  except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError) as error:
     reason = one_line(error)
+  except Exception as error:  # of the hub's client and of those below it; the reason is the first line
+    reason = f'the hub can not be reached ({one_line(error)})'
   cached = bool(reason)  # alone: asking again for every file would take minutes
   for file in ('config.json', *_WEIGHTS, 'README.md'):
     if file == _WEIGHTS[1] and _WEIGHTS[0] in found:
@@ -123,8 +135,11 @@ def _of_folder(found: Mapping[str, pathlib.Path], name: str, largest: int, avera
   where = f'{name}/config.json'
   _check_function(facts, where)
   source = _source(name, files.read(path, averaged), facts, where, largest)
-  licensed = source.license or (_license_of(card) if card is not None and card.is_file() else None)
-  return source._replace(license=licensed)
+  carded = _license_of(card) if card is not None and card.is_file() else None
+  both = (source.license or '').lower() != (carded or '').lower() and source.license and carded
+  return source._replace(
+    license=f'{source.license}; its model card says {carded}' if both else source.license or carded
+  )
 
 
 def _source(name: str, weights: files.Weights, facts: Mapping[str, Any], where: str, largest: int) -> Source:
@@ -227,8 +242,15 @@ def _class_names(facts: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _license_of(card: pathlib.Path) -> str | None:
-  """The licence in the head of a model card."""
+  """The licence in the head of a model card: of `other` its name, of a list all."""
   with card.open(encoding='utf-8', errors='replace') as file:
     head = file.read(_LARGEST_CONFIG).split('\n---', 1)[0]
-  found = re.search(r'^license:[ \t]*(\S.*)$', head, re.MULTILINE) if head.startswith('---') else None
-  return printable(found[1].strip()[:200]) if found else None
+  if not head.startswith('---'):
+    return None
+  said = {}
+  for field in ('license', 'license_name'):
+    found = re.search(rf'^{field}:[ \t]*(\S.*)?((?:\n[ \t]*-[ \t].*)*)$', head, re.MULTILINE)
+    words = [found[1] or '', *found[2].split('\n')] if found else []
+    said[field] = ', '.join(filter(None, (word.strip(' \t-[]"\'') for word in words)))
+  other = said['license'].lower() == 'other' and said['license_name']
+  return printable((other or said['license'])[:200]) or None
