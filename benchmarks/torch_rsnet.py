@@ -1,10 +1,10 @@
-"""RS-Net's training step in plain PyTorch, written from the paper's formulas for comparison; imported by train_step.py.
+"""RS-Net's training step in plain PyTorch, written from the paper's formulas for comparison, on a CPU or a GPU.
 
 A network of tests/torch_models.py whose every BatchNorm is a list of them, one for each resolution (Wang et al.,
 "Resolution Switchable Networks for Runtime Efficient Image Recognition", ECCV 2020).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -65,30 +65,57 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor, alpha: torch.Tensor) -> 
 
 
 def stepper(
-  network: nn.Module, batch: dict, *, rate: float, channels_last: bool, compiled: bool
-) -> Callable[[], float]:
-  """Returns a function that takes a training step and returns its loss.
+  network: nn.Module,
+  batch: dict,
+  *,
+  rate: float,
+  channels_last: bool,
+  compiled: bool,
+  resolutions: Sequence[int] = (),
+  device: str = 'cpu',
+  half: bool = False,
+  flip: bool = False,
+) -> Callable[[], torch.Tensor]:
+  """Returns a function that takes a training step and returns its loss, which need not be there yet on a GPU.
 
   Args:
     network: Is changed.
-    batch: `images`, uint8 `[B, r, r, 3]` for each resolution, and `label`; images are divided by 255 in the step.
+    batch: `images`, uint8 `[B, r, r, 3]` for each resolution, or the largest alone, from which the step makes the
+      others; and `label`. Images are divided by 255 in the step.
     rate: Learning rate of SGD with momentum 0.9 and weight decay 1e-4 on everything.
     channels_last: The layout of weights and images.
     compiled: By torch.compile.
+    resolutions: Where the images are the largest alone.
+    device: Where it runs.
+    half: Autocast to bfloat16.
+    flip: Each image left to right or not, drawn in the step.
   """
   layout = torch.channels_last if channels_last else torch.contiguous_format
-  model = RSNet(network, len(batch['images'])).to(memory_format=layout).train()
-  optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=1e-4)
-  labels = torch.from_numpy(np.asarray(batch['label'])).long()
-  images = [torch.from_numpy(np.array(x)).permute(0, 3, 1, 2).contiguous(memory_format=layout) for x in batch['images']]
+  model = RSNet(network, len(resolutions or batch['images'])).to(device, memory_format=layout).train()
+  fused = {'fused': True} if device == 'cuda' else {}
+  optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=1e-4, **fused)
+  labels = torch.from_numpy(np.asarray(batch['label'])).long().to(device)
+  images = [torch.from_numpy(np.array(x)).to(device).permute(0, 3, 1, 2) for x in batch['images']]
+  images = [x.contiguous(memory_format=layout) for x in images]
   forward = torch.compile(model) if compiled else model
 
-  def take() -> float:
+  def inputs() -> list[torch.Tensor]:
+    found = [x.float() / 255 for x in images]
+    if resolutions:
+      whole = found[0]
+      found = [whole] + [F.interpolate(whole, (r, r), mode='bilinear', antialias=True) for r in resolutions[1:]]
+    if flip:
+      flips = (torch.rand(len(labels), device=device) < 0.5)[:, None, None, None]
+      found = [torch.where(flips, x.flip(-1), x) for x in found]
+    return [x.contiguous(memory_format=layout) for x in found]
+
+  def take() -> torch.Tensor:
     optimizer.zero_grad(set_to_none=True)
-    logits = forward([x.float() / 255 for x in images])
-    loss = loss_of(logits, labels, model.alpha)
+    with torch.autocast(device, torch.bfloat16, enabled=half):
+      logits = forward(inputs())
+    loss = loss_of(logits.float(), labels, model.alpha)
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return loss.detach()
 
   return take

@@ -145,7 +145,8 @@ def way(options, name: str) -> Callable[[], float]:
     return resjax_step(options, name.removeprefix(f'{OWN} without ') if name != OWN else '')
   import torch_rsnet
 
-  return torch_rsnet.stepper(network(options), batch_of(options), rate=RATE, **TORCH[name])
+  take = torch_rsnet.stepper(network(options), batch_of(options), rate=RATE, **TORCH[name])
+  return lambda: take().item()
 
 
 def serve(options, name: str) -> None:

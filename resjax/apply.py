@@ -35,6 +35,36 @@ def linen(model: nn.Module) -> Apply:
   return apply
 
 
+# What a network's forward pass keeps for its backward pass: the outputs of these, or nothing but its inputs.
+KEPT: dict[str, tuple[str, ...]] = {'convolutions': ('conv_general_dilated', 'dot_general'), 'all': ()}
+REMAT = ('none', *KEPT)
+
+
+def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
+  """Returns a network that in training computes anew on its way back what it does not keep: the same numbers.
+
+  Args:
+    model: A linen module, or a function.
+    what: 'none': the model itself; 'convolutions': all but the outputs of convolutions and matrix products is computed
+      anew; 'all': they too.
+  """
+  if what == 'none':
+    return model
+  whole: Any = linen(model) if hasattr(model, 'apply') else model  # type: ignore[arg-type]
+
+  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Any, Any]:
+    if not train:
+      return whole(variables, images, train, **options)
+
+    def forward(variables: Any, images: Array, options: dict[str, Any]) -> tuple[Any, Any]:
+      return whole(variables, images, True, **options)
+
+    kept = jax.checkpoint(forward, policy=lambda operation, *_, **__: operation.name in KEPT[what])
+    return kept(variables, images, options)
+
+  return apply
+
+
 def run(
   model: nn.Module | Apply, variables: Any, images: Array, train: bool, mask: Array | None = None
 ) -> tuple[Array, Any]:

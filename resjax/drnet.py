@@ -16,6 +16,7 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from resjax import estimators, gumbel, losses, macs, models, moved, preprocess, rsnet, switchable
+from resjax.apply import rematerialised
 from resjax.models.predictor import from_config as predictor_of
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import log_odds
@@ -135,7 +136,7 @@ def make_loss_fn(
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `label_smoothing`, `class_weights`, `sync_batch_norm`, `drnet`, and what
+    config: Reads `resolutions`, `label_smoothing`, `class_weights`, `sync_batch_norm`, `drnet`, `remat`, and what
       `rsnet.train_images` does.
     total_steps: Of the run.
     axis_name: The named axis of the devices, or None for one device.
@@ -183,15 +184,16 @@ def _make_class_loss(
 ) -> Callable[..., Any]:
   """Returns `learn(variables, images, labels, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
   options, resolutions, weights = config.drnet, tuple(config.resolutions), rsnet.class_weights(config)
+  network = rematerialised(model, config.remat)
 
   def learn(variables: Any, images: Any, labels: losses.Labels, choice: Array) -> Any:
     train, overflow = not options.frozen, jnp.zeros(())
     if options.estimator == 'dense':
-      logits, batch_stats = estimators.dense(model, variables, images, resolutions, choice, train=train)
+      logits, batch_stats = estimators.dense(network, variables, images, resolutions, choice, train=train)
       ran = choice.argmax(-1)
     else:
       room = estimators.capacities(choice.shape[0], costs, budget, options.margin)
-      logits, batch_stats, ran = estimators.routed(model, variables, images, resolutions, choice, room, train=train)
+      logits, batch_stats, ran = estimators.routed(network, variables, images, resolutions, choice, room, train=train)
       overflow = (ran != choice.argmax(-1)).mean()
     counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
     batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)

@@ -17,11 +17,12 @@ from jax import Array
 from jax.lax import stop_gradient
 
 from resjax import switchable
+from resjax.apply import Apply
 from resjax.routing.random import mix
 
 
 def dense(
-  model: nn.Module,
+  model: nn.Module | Apply,
   variables: switchable.Variables,
   images: Sequence[Array],
   resolutions: Sequence[int],
@@ -45,7 +46,7 @@ def dense(
 
 
 def routed(
-  model: nn.Module,
+  model: nn.Module | Apply,
   variables: switchable.Variables,
   images: Sequence[Array],
   resolutions: Sequence[int],

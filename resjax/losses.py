@@ -102,7 +102,8 @@ def ensemble_logits(logits: Array, alpha: Array) -> Array:
   """
   _check_stacked(logits)
   _check_alpha(alpha, logits)
-  return jnp.einsum('r,rbk->bk', jax.nn.softmax(alpha), stop_gradient(logits))
+  exact = jax.lax.Precision.HIGHEST  # accelerators round the factors of a product otherwise
+  return jnp.einsum('r,rbk->bk', jax.nn.softmax(alpha), stop_gradient(logits), precision=exact)
 
 
 def kl_divergence(teacher: Array, student: Array) -> Array:

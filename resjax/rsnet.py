@@ -15,7 +15,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from resjax import losses, mixing, preprocess, switchable
-from resjax.apply import Apply
+from resjax.apply import Apply, rematerialised
 from resjax.routing.cascade import log_odds
 
 Batch = dict[str, Any]
@@ -110,14 +110,15 @@ def train_logits(
 
   Args:
     model: A plain network.
-    config: Reads what `train_images` does.
+    config: Reads what `train_images` does, and `remat`.
     variables: Of the switchable network.
     batch: `images`, one size for each resolution or the largest alone, and `index`.
     key: The step's typed PRNG key.
     places: The resolutions to run, as a slice of `config.resolutions`; all see what they see when all are run.
   """
   images = train_images(config, batch, key, places)
-  return switchable.forward(model, variables, images, tuple(config.resolutions)[places], train=True)
+  network = rematerialised(model, config.remat)
+  return switchable.forward(network, variables, images, tuple(config.resolutions)[places], train=True)
 
 
 def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = slice(None)) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resjax import losses, models, preprocess, resize
+from resjax.apply import REMAT
 from resjax.config.stored import flatten
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
@@ -32,6 +33,7 @@ _CHOICES = {
   'optimizer.statistics': ('batch', 'kept'),
   'parallel': ('shard_map', 'pmap'),
   'memory': ('joint', 'two_pass'),
+  'remat': REMAT,
 }
 
 _Check = tuple[Callable[[Any], bool], str]

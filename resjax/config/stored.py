@@ -27,6 +27,7 @@ FREE = (
   'checkpoint',
   'parallel',
   'memory',
+  'remat',
 )
 
 # Each brings the fields of a stored config, by dotted name, from one format to the next: where fields were renamed or
