@@ -8,7 +8,8 @@ Command:  python benchmarks/retarget.py --data=../shared/data [--trials='all, pr
 
 The data folder holds weights/mobilenet_v2_imagenet.pth, photos_unlabelled/, nette1000/<class number>/ and photos152/
 (images/ and labels.csv). Each row is a file in WORKDIR/rows, so that what is finished is not repeated, and processes
-started side by side in one workdir share the work.
+started side by side in one workdir share the work. A seed draws the photographs, their order, crops and flips, through
+the numbers that they get; `config.seed` stays, so that the program that one seed compiles serves the others.
 """
 
 import argparse
@@ -45,30 +46,36 @@ SIZES = (224, 192, 160, 128, 96)
 BATCH = 64
 
 # By name: the recipe's argument, the letters that the images' names begin with, how many of those are drawn (0: all),
-# steps, and fields besides. In a field `{trials}/NAME` is the workdir of a trial before, of the same seed.
+# steps, and fields besides.
 # a_ is one photograph of each of the 1,000 classes, b_ are of 200 subjects, and c_ of the ten classes of nette1000:
 # what is learned from those favours that test.
 Trial = tuple[str, str, int, int, tuple[str, ...]]
-BIG = ('batch_size=32', 'optimizer.learning_rate=1e-4')
+QUICK = ('resolutions=(224,128,96)', 'batch_size=8', 'log_steps=20')
+FAST = (*QUICK, 'optimizer.learning_rate=5e-5')
 TRIALS: dict[str, Trial] = {
+  'all': ('', '', 0, 240, FAST),
+  'all, the teacher alone': ('', '', 0, 240, (*FAST, 'distillation=none')),
+  '1,000 of all': ('', '', 1000, 240, FAST),
+  '250 of all': ('', '', 250, 240, FAST),
+  'a and b': ('', 'ab', 0, 240, FAST),
+  'all, private': ('private', '', 0, 240, QUICK),
+  'all, batch statistics': ('', '', 0, 240, (*FAST, 'optimizer.statistics=batch')),
+  'all, averaged': ('', '', 0, 240, (*FAST, 'optimizer.ema_decay=0.99')),
+  'all, random crops': ('', '', 0, 240, (*FAST, 'data.crop_area=(0.08,1.0)', 'data.crop_ratio=(0.75,1.3333)')),
+  'all, three times as long': ('', '', 0, 720, FAST),
   'recipe': ('', '', 0, 625, ()),
-  'all': ('', '', 0, 1000, BIG),
-  'a and b': ('', 'ab', 0, 1000, BIG),
-  '1,000 of all': ('', '', 1000, 1000, BIG),
-  '250 of all': ('', '', 250, 1000, BIG),
-  'private': ('private', '', 0, 1000, ('batch_size=32',)),
 }
 
 
-def folder_of(data: pathlib.Path, workdir: pathlib.Path, begin: str, count: int) -> pathlib.Path:
-  """Returns a folder of links to some of the photographs without labels."""
-  folder = workdir / 'images' / f'{begin or "all"}-{count or "all"}'
+def folder_of(data: pathlib.Path, workdir: pathlib.Path, begin: str, count: int, seed: int = 0) -> pathlib.Path:
+  """Returns a folder of links to some of the photographs without labels; the seed draws which, and their order."""
+  folder = workdir / 'images' / f'{begin or "all"}-{count or "all"}-{seed}'
   if not folder.is_dir():
     files = sorted(p for p in (data / 'photos_unlabelled').iterdir() if p.name[0] in (begin or p.name[0]))
-    chosen = np.random.default_rng(0).permutation(len(files))[: count or None]
+    chosen = np.random.default_rng(seed).permutation(len(files))[: count or None]
     folder.mkdir(parents=True)
-    for place in chosen.tolist():
-      os.symlink(files[place].resolve(), folder / files[place].name)
+    for number, place in enumerate(chosen.tolist()):
+      os.symlink(files[place].resolve(), folder / f'{number:05d}-{files[place].name}')
   return folder
 
 
@@ -136,20 +143,17 @@ def teach(
 ) -> dict[str, Any]:
   """Returns a trial's numbers: fields, steps, seconds and what it is right on afterwards."""
   argument, begin, count, steps, fields = trial
-  folder = folder_of(data, workdir, begin, count)
+  folder = folder_of(data, workdir, begin, count, seed)
   recipe = f'retarget:{argument}' if argument else 'retarget'
-  trials = workdir / 'trials'
-  made = recipes.make(recipe, [f'--config.{field.format(trials=trials)}' for field in fields])
-  made.seed = seed
-  if not any(field.startswith('init.checkpoint') for field in fields):
-    made.init.checkpoint = str(start)
+  made = recipes.make(recipe, [f'--config.{field}' for field in fields])
+  made.init.checkpoint = str(start)
   made.data.dir, made.data.eval_dir = str(folder), str(photos152(data, workdir))
   made.epochs = steps / (len(list(folder.iterdir())) // made.batch_size)
   if not any(field.startswith('optimizer.warmup_epochs') for field in fields):
     made.optimizer.warmup_epochs = made.epochs / 10
   made.checkpoint.every_epochs = max(0.01, made.epochs / 2)
   config.validate(made)
-  place = trials / place_of(name, seed)
+  place = workdir / 'trials' / place_of(name, seed)
   result = train_and_evaluate(made, place)
   network = trained.load(place)
   found = score(network, {'nette1000': data / 'nette1000', 'photos152': photos152(data, workdir)})
@@ -234,15 +238,17 @@ def main() -> None:
       weights = args.data / 'weights' / 'mobilenet_v2_imagenet.pth'
       importing.save(importing.read(weights, 'mobilenetv2', resolutions=SIZES), start)
     folders = {'nette1000': args.data / 'nette1000', 'photos152': photos152(args.data, args.workdir)}
-    for images in {('', 0), *(trial[1:3] for trial in trials.values())}:
-      folder_of(args.data, args.workdir, *images)
+    seeds = [int(seed) for seed in args.seeds.split(',')]
+    for seed in seeds:
+      for images in {('', 0), *(trial[1:3] for trial in trials.values())}:
+        folder_of(args.data, args.workdir, *images, seed)
   with claimed(claims / 'untrained') as ours:
     if ours and not (rows / '1-re-estimated.json').exists():
-      network, images = trained.load(start), folder_of(args.data, args.workdir, '', 0)
+      network, images = trained.load(start), folder_of(args.data, args.workdir, '', 0, seeds[0])
       keep('0-as_it_comes', {'name': 'as it comes', 'right': score(network, folders), 'machine': machine()})
       found = score(recalibrated(network, images), folders)
       keep('1-re-estimated', {'name': 'statistics re-estimated', 'right': found, 'machine': machine()})
-  for seed in map(int, args.seeds.split(',')):
+  for seed in seeds:
     for name, trial in trials.items():
       place = place_of(name, seed)
       with claimed(claims / place) as ours:
