@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from resjax import resize
 from resjax.exporting.names import PREDICTOR, WEIGHTS, file_of
 from resjax.exporting.onnx.fold import fold
-from resjax.exporting.onnx.graph import INPUT, IR_VERSION, OPSET, Graph, Takes, Tensor, Weights
+from resjax.exporting.onnx.graph import INPUT, IR_VERSION, OPSET, Graph, Takes, Tensor, Weights, refuse
 from resjax.exporting.onnx.trace import trace
 from resjax.network import Network
 from resjax.resolution import Resolution, sides
@@ -137,6 +137,8 @@ def _model(
   graph: Graph, result: Tensor, shapes: Sequence[tuple[int, ...]], output: str = 'logits', weights: Takes | None = None
 ) -> ModelProto:
   """A graph as a model, checked."""
+  if result.dtype != np.float32:
+    refuse(f'a result of type {result.dtype}')
   fold(graph, result.name, into_weights=weights is None)
   graph.rename(result.name, output)
   crop: list[Any] = [sizes[0] if len(set(sizes)) == 1 else name for name, sizes in zip('hwc', zip(*shapes))]
@@ -146,6 +148,10 @@ def _model(
   model = helper.make_model(
     proto, opset_imports=[helper.make_opsetid('', OPSET)], ir_version=IR_VERSION, producer_name='resjax'
   )
-  if weights is None:
-    onnx.checker.check_model(model, full_check=True)
+  try:
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    if weights is None:
+      onnx.checker.check_model(model)
+  except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    refuse(f'what is no model of ONNX ({str(error).splitlines()[0]})')
   return model

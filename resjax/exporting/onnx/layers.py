@@ -40,6 +40,8 @@ def window(op: str, **attributes: Any) -> Callable[..., Sequence[Value]]:
     dilated = any(d != 1 for d in (*p['base_dilation'], *p['window_dilation']))
     if len(size) < 3 or len(still) < 2 or dilated or min(map(min, padding)) < 0:
       refuse(f'{eqn.primitive.name} over more than the positions of images')
+    if any(max(pair) >= n for pair, n in zip(padding, size) if max(pair)):
+      refuse(f'{eqn.primitive.name} padded by whole windows')
     moving = [i for i in range(len(size)) if i not in (still[0], still[-1])]
     order = [still[0], still[-1], *moving]  # of [B, H, W, C], and of any other, the outer axes
     name = graph.node(

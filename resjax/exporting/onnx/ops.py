@@ -102,8 +102,8 @@ def _cast(graph: Graph, eqn: Any, x: Tensor) -> Sequence[Value]:
 
 
 def _select(graph: Graph, eqn: Any, which: Value, *cases: Value) -> Sequence[Value]:
-  if len(cases) != 2 or which.dtype != bool:
-    refuse(f'select_n of {len(cases)} cases')
+  if len(cases) != 2 or which.dtype != bool or cases[0].dtype == bool:
+    refuse(f'select_n of {len(cases)} cases of type {cases[0].dtype}')
   return _simple('Where')(graph, eqn, which, cases[1], cases[0])
 
 
@@ -164,6 +164,8 @@ def _reduce(op: str) -> Operation:
   def operation(graph: Graph, eqn: Any, x: Tensor) -> Sequence[Value]:
     axes = eqn.params['axes']
     whole = graph.tensor(graph.full(x, _shape(eqn.invars[0])))
+    if not axes:  # ONNX takes none for all
+      return [whole]
     name = graph.node(op, whole.name, graph.integers(sorted(whole.axes[axis] for axis in axes)), keepdims=0)
     return [_without(whole, axes, name)]
 

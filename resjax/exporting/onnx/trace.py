@@ -23,6 +23,13 @@ _INSIDE = {
   'remat2': 'jaxpr',
 }
 
+# The kinds of numbers that ONNX has an operation for, where it is not for all that is known here.
+_KINDS = {
+  **dict.fromkeys(('and', 'or', 'not'), 'b'),
+  **dict.fromkeys(('conv_general_dilated', 'reduce_window_max', 'reduce_window_sum'), 'f'),
+  **dict.fromkeys(('reduce_max', 'reduce_min', 'lt', 'gt', 'le', 'ge'), 'fiu'),
+}
+
 # Operations that take constants as they are kept.
 _OF_CONSTANTS = ('broadcast_in_dim',)
 
@@ -49,8 +56,11 @@ def trace(graph: Graph, function: Callable[..., Any], variables: Any, batch: Ten
   except Exception as error:  # whatever its author's code does with a size that is no number
     refuse(f'what depends on the number of images ({str(error).splitlines()[0]})')
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
-  with jax.default_device(jax.local_devices(backend='cpu')[0]):
-    (result,) = _run(graph, closed, [*leaves, batch])
+  try:
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      (result,) = _run(graph, closed, [*leaves, batch])
+  except jax.errors.InconclusiveDimensionOperation as error:
+    refuse(f'what depends on the number of images ({str(error).splitlines()[0]})')
   shape = tuple(closed.jaxpr.outvars[0].aval.shape)
   whole = graph.tensor(graph.full(result, shape))
   return Tensor(graph.laid(whole, range(len(shape))), tuple(range(len(shape))), shape, whole.dtype)
@@ -79,7 +89,12 @@ def _results(graph: Graph, eqn: Any, args: list[Value]) -> Sequence[Value]:
     return [np.array(_default(params['platforms']), np.int32)]
   if name == 'cond' and isinstance(args[0], np.ndarray):
     return _run(graph, params['branches'][int(args[0])], args[1:])
-  constant = all(isinstance(arg, np.ndarray) for arg in args)
+  if name == 'dim_as_value':
+    refuse('what depends on the number of images')
+  if any(jax.dtypes.issubdtype(atom.aval.dtype, jax.dtypes.prng_key) for atom in eqn.outvars):
+    refuse(f'random numbers ({name})')
+  known = all(isinstance(size, int) for atom in eqn.outvars for size in atom.aval.shape)
+  constant = all(isinstance(arg, np.ndarray) for arg in args) and (known or name in _OF_CONSTANTS)
   if constant and name not in _OF_CONSTANTS:
     whole = [graph.full(arg, tuple(atom.aval.shape)) for arg, atom in zip(args, eqn.invars)]
     if all(isinstance(arg, np.ndarray) for arg in whole):
@@ -88,8 +103,9 @@ def _results(graph: Graph, eqn: Any, args: list[Value]) -> Sequence[Value]:
     args = whole
   if name not in OPERATIONS:
     refuse(f'the operation {name}')
-  types = {_dtype(atom) for atom in (*eqn.invars, *eqn.outvars)}
-  if unknown := [str(dtype) for dtype in types if dtype.kind not in 'fiub']:
+  kinds = _KINDS.get(name, 'fiub')
+  types = [_dtype(eqn.invars[0])] if name in _KINDS else [_dtype(atom) for atom in (*eqn.invars, *eqn.outvars)]
+  if unknown := [str(dtype) for dtype in types if dtype.kind not in kinds or dtype == np.float16]:
     refuse(f'numbers of type {unknown[0]} in {name}')
   return OPERATIONS[name](graph, eqn, *args)
 

@@ -70,7 +70,7 @@ class OnnxRuntime:
     """Makes a session for each resolution, which takes every bucket.
 
     Raises:
-      ValueError: A program has an operation that ONNX's writer does not know.
+      ValueError: A program has an operation that ONNX's writer, or ONNX Runtime, does not know.
     """
     if not self._sessions:
       self._sessions = [self._session(program) for program in self._programs]
@@ -96,7 +96,11 @@ class OnnxRuntime:
     if self._share:
       options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
       options.add_session_config_entry('session.disable_prepacking', '1')
-    return onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
+    try:
+      return onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # of classes that it does not name in public
+      reason = str(error).splitlines()[0]
+      raise ValueError(f'runtime: got onnx, which does not run {program.description} ({reason})') from error
 
 
 class _Shared:
