@@ -81,7 +81,9 @@ def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
     raise ValueError(f'{field}: got {whole!r}, expected a path in UTF-8: checkpoints need one') from None
   for unfit in ('\\', 'gs:/'):
     if unfit in f'{whole}/':
-      raise ValueError(f'{field}: got {whole!r}, expected a path without {unfit!r}: checkpoints could not be read there')
+      raise ValueError(
+        f'{field}: got {whole!r}, expected a path without {unfit!r}: checkpoints could not be read there'
+      )
   if len(whole.encode()) > _LONGEST:
     raise ValueError(
       f'{field}: got a path of {len(whole.encode())} bytes, expected at most {_LONGEST}: {whole[:60]}...{whole[-60:]}'
@@ -93,4 +95,6 @@ def _check_no_bucket(path: str | os.PathLike[str], field: str) -> None:
   """Refuses a folder at the root of the disk that libraries take for a bucket."""
   first = os.path.abspath(path).lstrip('/').partition('/')[0]
   if first in _BUCKETS:
-    raise ValueError(f'{field}: got {os.fspath(path)!r}, expected a folder elsewhere: libraries read /{first} as {first}://')
+    raise ValueError(
+      f'{field}: got {os.fspath(path)!r}, expected a folder elsewhere: libraries read /{first} as {first}://'
+    )

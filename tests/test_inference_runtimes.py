@@ -216,13 +216,20 @@ def test_on_one_cpu_onnx_runtime_is_the_default_where_it_is_installed(network, o
   assert type(runtimes.named(None)(made)) is XlaRuntime
 
 
-def test_xla_runs_what_onnx_runtime_does_not(network, one_device, caplog):
+def test_xla_runs_what_onnx_runtime_does_not(network, one_device, caplog, monkeypatch):
   made = programs.of_network(network)
   half = [dataclasses.replace(program, dtype='bfloat16') for program in made]
   assert type(runtimes.named(None)(half)) is XlaRuntime and not caplog.records
   odd = [dataclasses.replace(p, forward=lambda v, x, p=p: jnp.cumsum(p.forward(v, x), 1)) for p in made]
   assert type(runtimes.named(None)(odd)) is XlaRuntime
   assert 'runs by XLA, which is slower here than ONNX Runtime: model: has the operation cumsum' in caplog.text
+
+  def refused(*args, **options):
+    raise onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented('no such kernel\nat line 1')
+
+  monkeypatch.setattr(onnxruntime, 'InferenceSession', refused)
+  assert type(runtimes.named(None)(made)) is XlaRuntime
+  assert caplog.messages[-1].endswith(' (no such kernel)') and 'got onnx, which does not run' in caplog.messages[-1]
 
 
 def test_xla_runs_on_several_devices(network):

@@ -54,7 +54,13 @@ def test_a_workdir_in_a_bucket_is_refused_and_makes_no_folder(tmp_path, monkeypa
 
 
 # Everything that may stand in a name, but for what `local` refuses.
-ODD = ['lr[0.1]', 'proj [2026]/*?{a}', ''.join(chr(c) for c in range(1, 128) if chr(c) not in '/\\'), '-é😀\u2028', 'd' * 250]
+ODD = [
+  'lr[0.1]',
+  'proj [2026]/*?{a}',
+  ''.join(chr(c) for c in range(1, 128) if chr(c) not in '/\\'),
+  '-é😀\u2028',
+  'd' * 250,
+]
 
 
 @pytest.mark.parametrize('name', ODD)
@@ -67,7 +73,9 @@ def test_checkpoints_are_read_where_they_were_written_whatever_the_folder_is_cal
     assert checkpoints.newest_whole() == 0
     np.testing.assert_array_equal(checkpoints.restore(one.create(tiny_state)).params['w'], np.arange(3.0))
   assert checkpoint.load(workdir).meta['class_names'] == ['a']
-  checkpoint.write(tmp_path / name / 'made', {'params': {'w': jnp.ones(2)}, 'batch_stats': {'m': jnp.ones(2)}}, {'x': 1})
+  checkpoint.write(
+    tmp_path / name / 'made', {'params': {'w': jnp.ones(2)}, 'batch_stats': {'m': jnp.ones(2)}}, {'x': 1}
+  )
   assert checkpoint.load(tmp_path / name / 'made').variables['params']['w'].tolist() == [1, 1]
 
 
@@ -107,7 +115,9 @@ def test_a_first_save_that_can_not_be_read_ends_the_run_and_later_ones_are_not_w
 
 
 def test_a_data_folder_at_the_root_that_libraries_take_for_a_bucket_is_refused():
-  with pytest.raises(ValueError, match='config.data.dir: got .*, expected a folder elsewhere: libraries read /gs as gs'):
+  with pytest.raises(
+    ValueError, match='config.data.dir: got .*, expected a folder elsewhere: libraries read /gs as gs'
+  ):
     path_of('/gs/photos', 'config.data.dir')
 
 
