@@ -1,0 +1,128 @@
+"""The dial's steps, the dearest first: a router at falling budgets, or, without a calibration, falling resolutions."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resjax import routing
+from resjax.inference import Classifier
+from resjax.inference.engines import milliseconds
+from resjax.resolution import Resolution, name
+from resjax.routing import Columns, Dialled, Images, Routed
+from resjax.routing.dial import dialled, reachable
+from resjax.routing.fixed import Fixed
+
+# Budgets between the dearest and the cheapest that are tried, and how much cheaper than the last a step must be.
+_BUDGETS, _CHEAPER = 8, 0.93
+
+# Columns that have a value for each resolution.
+_EACH = ('odds', 'guess', 'scores')
+
+
+class Step(NamedTuple):
+  """A step of the dial."""
+
+  name: str
+  router: Any  # what `Classifier.predict_crops` takes
+  seconds: float  # that an image takes, in a batch of the largest size
+
+
+class Highest:
+  """A router that sends images to the highest few resolutions alone."""
+
+  def __init__(self, router: Dialled):
+    """Takes a router that was made and dialled for so many resolutions as it has costs."""
+    self._router, self._count = router, len(router.costs)
+
+  def run(self, images: Images) -> Routed:
+    """See `Router`."""
+    return self._router.run(_Seen(images, self._count))
+
+
+class _Seen:
+  """Images whose columns end at a resolution."""
+
+  def __init__(self, images: Images, count: int):
+    self._images, self._count = images, count
+    self.run, self.spent = images.run, images.spent  # an array, which `run` adds to
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __contains__(self, column: object) -> bool:
+    return column in self._images
+
+  def __getitem__(self, column: str) -> np.ndarray:
+    return _cut({column: self._images[column]}, self._count)[column]
+
+
+def ladder(classifier: Classifier, router: str | None = None, lowest: Resolution | None = None) -> list[Step]:
+  """Returns the steps of a dial, each cheaper than the one before it.
+
+  The first runs every image at the largest resolution, the last at the lowest that is allowed. Between them, after a
+  calibration, the router at falling budgets; else the resolutions.
+
+  Args:
+    classifier: Compiled where it is not yet.
+    router: One of those that the network has; None: the first.
+    lowest: Resolution that an image may run at, in pixels; None: the lowest that was trained.
+
+  Raises:
+    ValueError: There is no such resolution or router; a router is named, and there is no calibration; or the
+      calibration is of another network.
+  """
+  resolutions = classifier.resolutions
+  lowest = resolutions[-1] if lowest is None else lowest
+  if lowest not in resolutions:
+    raise ValueError(f'min-resolution: got {name(lowest)}, expected one of {", ".join(map(name, resolutions))}')
+  count = resolutions.index(lowest) + 1
+  try:
+    columns: Columns | None = classifier.calibrated
+  except FileNotFoundError as error:
+    if router is not None:
+      raise ValueError(f'router: got {router!r} without a calibration, expected none: {error}') from None
+    columns = None
+  costs = tuple(map(float, classifier.engines.macs))
+  times = [each / 1e3 for each in milliseconds(classifier.engines.engine)]
+  steps = [Step(f'{name(resolutions[place])} px', Fixed(costs, place), times[place]) for place in range(count)]
+  between = steps[1:-1] if columns is None else _routed(classifier, router, columns, count)
+  return _falling([steps[0], *between, *steps[1:][-1:]])
+
+
+def _routed(classifier: Classifier, router: str | None, columns: Columns, count: int) -> list[Step]:
+  """Steps of a router at falling budgets, that sends images to the highest `count` resolutions."""
+  engines = classifier.engines
+  chosen = router or engines.routers[0]
+  if chosen not in engines.routers:
+    raise ValueError(f'router: got {chosen!r}, expected one of {", ".join(engines.routers)} with this network')
+  seen = _cut(columns, count)
+  kind, costs = routing.kind_of(chosen), tuple(map(float, engines.macs[:count]))
+  own = milliseconds(engines.scorer)[0] if engines.scorer else 0.0
+  made = kind.of(costs, float(engines.predictor_macs), seen)
+  timed = kind.of(milliseconds(engines.engine)[:count], own, seen)
+  column = made.read(seen)
+  low, high = reachable(made, column)
+  steps = []
+  for target in np.geomspace(min(high, costs[0]), low, _BUDGETS):
+    rule = dialled(made, column, float(target))
+    seconds = timed.charged[rule.choose(column)].mean() / 1e3
+    steps.append(Step(f'{chosen} {target / costs[0]:.2f}', Highest(rule), float(seconds)))
+  return steps
+
+
+def _falling(steps: list[Step]) -> list[Step]:
+  """Those that are cheaper than the ones before them; the last always."""
+  kept = [steps[0]]
+  for step in steps[1:-1]:
+    if step.seconds < _CHEAPER * kept[-1].seconds:
+      kept.append(step)
+  if len(steps) > 1:
+    while len(kept) > 1 and kept[-1].seconds * _CHEAPER <= steps[-1].seconds:
+      kept.pop()
+    kept.append(steps[-1])
+  return kept
+
+
+def _cut(columns: Columns, count: int) -> dict[str, np.ndarray]:
+  """Columns whose values for each resolution end after the highest few."""
+  return {name: values[:, :count] if name in _EACH else values for name, values in columns.items()}
