@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from resjax import macs, preprocess, switchable, unseen
+from resjax import finite, macs, preprocess, switchable, unseen
 from resjax.apply import Apply, run
 from resjax.models.predictor import Predictor
 from resjax.preprocess import Preprocessing
@@ -73,8 +73,8 @@ class Network:
 
     Raises:
       ValueError: Resolutions are not the highest first, or have no normalisers; the model gives no logits of images;
-        there are more names than classes; the predictor's variables are missing, or it scores another number of
-        resolutions.
+        there are more names than classes; the predictor's variables are missing, or it or `alpha` is of another number
+        of resolutions.
     """
     for field in ('resolutions', 'class_names'):
       value = getattr(self, field)
@@ -96,6 +96,12 @@ class Network:
     object.__setattr__(self, 'class_names', names + tuple(map(str, range(len(names), classes))))
     if self.predictor is not None:
       self._check_predictor(self.predictor)
+    alpha, count = (
+      np.shape(self.variables.get('params', {}).get('alpha', [0.0] * len(self.resolutions))),
+      len(self.resolutions),
+    )
+    if count > 1 and alpha != (count,):
+      raise ValueError(f'variables: alpha {alpha}, expected {(count,)}: one weight of the ensemble a resolution')
 
   def _classes(self, resolution: Resolution) -> int:
     """The length of the logits at a resolution; ValueError where the model gives none."""
@@ -133,6 +139,12 @@ class Network:
     """A digest of all weights and statistics: what belongs to this network belongs to no other."""
     return digest_of(self.variables)
 
+  def check_finite(self, where: str = 'variables') -> None:
+    """Raises ValueError where an array holds what is no finite number, and names it; what runs a network asks this."""
+    if 'is_finite' not in self.__dict__:
+      finite.check(self.variables, where)
+      self.__dict__['is_finite'] = True  # arrays do not change
+
   @property
   def predictor_variables(self) -> Variables:
     """The predictor's ordinary variables."""
@@ -143,7 +155,12 @@ class Network:
     return switchable.view(self.variables, resolution)
 
   def forward(self, resolution: Resolution, *, softmax: bool = False) -> Forward:
-    """Returns what is run at one resolution, see `Function`; with `softmax` it gives probabilities, not logits."""
+    """Returns what is run at one resolution, see `Function`; with `softmax` it gives probabilities, not logits.
+
+    Raises:
+      ValueError: The weights are not finite.
+    """
+    self.check_finite()
     preprocessing = self.preprocessing
 
     def forward(variables: Any, crops: jax.Array) -> jax.Array:
@@ -166,8 +183,9 @@ class Network:
     """Returns what is run of the predictor, which gives a score for each resolution.
 
     Raises:
-      ValueError: The network has none.
+      ValueError: The network has none, or its weights are not finite.
     """
+    self.check_finite()
     predictor, normalize = self.predictor, self.preprocessing.normalize
     if predictor is None:
       raise ValueError('network: it has no predictor, expected one')

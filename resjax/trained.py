@@ -47,12 +47,13 @@ def read(
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
-    ValueError: It is damaged, or a newer version wrote it.
+    ValueError: It is damaged, its weights are not finite, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
   variables, meta = checkpoint.load(workdir, step=step, sharding=sharding)
   config = configuration.complete(meta, workdir)
   network = of_config(config, variables, meta.get('class_names') or ())
+  network.check_finite(f'{workdir}, step {meta["step"]}')
   return Trained(network, config, meta['step'], meta.get('finished', False), meta.get('origin'))
 
 

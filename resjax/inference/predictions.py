@@ -126,11 +126,13 @@ def _each(
       if error is not None or found is None:
         yield Prediction(name, error=error)
         continue
-      top = likeliest(found.logits[row], class_names, top_k)
-      yield Prediction(
-        name, *top[0], resolution=resolutions[found.places[row]], macs=float(found.macs[row]), top=tuple(top)
-      )
+      resolution, macs, logits = resolutions[found.places[row]], float(found.macs[row]), found.logits[row]
       row += 1
+      if not np.isfinite(logits.max()):
+        yield Prediction(name, error=f'the network answers {logits.max()} at {resolution} px, expected numbers')
+        continue
+      top = likeliest(logits, class_names, top_k)
+      yield Prediction(name, *top[0], resolution=resolution, macs=macs, top=tuple(top))
 
 
 def likeliest(logits: np.ndarray, class_names: Sequence[str], count: int) -> list[Guess]:

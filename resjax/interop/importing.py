@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import models, preprocess, recipes, trained
+from resjax import finite, models, preprocess, recipes, trained
 from resjax.interop import layouts, sources
 from resjax.interop import torch as torch_layout
 from resjax.network import Network
@@ -95,7 +95,8 @@ def read(
 
   Raises:
     FileNotFoundError: The source is not there.
-    ValueError: It is damaged, its keys are not those of the model (all are named), or an option does not fit.
+    ValueError: It is damaged, its keys are not those of the model (all are named), a tensor is not finite, or an option
+      does not fit.
     OSError: It can't be read.
   """
   config = recipes.make('default', fields)
@@ -104,6 +105,7 @@ def read(
   configuration.validate(config)
   found = sources.read(source, config.resolutions[0], averaged)
   torch_layout.check_layout(found.tensors, found.name)
+  finite.check(found.tensors, found.name)
   (name, config.model.width), *notes = _architecture(found, model)
   layout = layouts.layout_of(found.tensors)
   head = found.tensors.get(layouts.head_of(name, layout))

@@ -201,6 +201,7 @@ def _plain(tensors: Mapping[str, np.ndarray], placed: Sequence[layouts.Place]) -
 def _named(network: Network, resolution: Resolution, layout: str, number: int = 0) -> dict[str, np.ndarray]:
   """A plain network at one resolution by torch's names, with the counters that torch expects."""
   shapes_of(network.model)  # type: ignore[arg-type]  # refuses what is no network of ours
+  network.check_finite()
   plain = network.view(resolution)
   flat = flatten_dict(plain)
   found: dict[str, np.ndarray] = {}

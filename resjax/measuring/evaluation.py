@@ -41,7 +41,7 @@ class Evaluation:
     guesses: int `[N, C]`, the likeliest class.
     ranks: int `[N, C]`, the place of the true class, 0 for right.
     odds: float `[N, C]`, log-odds of the likeliest class.
-    unreadable: Name and reason of each other image.
+    unreadable: Name and reason of each other image; also of those that the network gives no numbers for.
     predictor: What the choice of DRNet's predictor comes to, see `routing.score`; None where there is none.
   """
 
@@ -113,7 +113,7 @@ def evaluate(
     seen: Called with the number of images that were run, as the work goes on.
 
   Raises:
-    ValueError: No image can be read, or a label is no class of the network.
+    ValueError: No image can be read, the network gives no numbers, or a label is no class of the network.
   """
   wanted, labels = _items(source)
   sizes = network.resolutions
@@ -136,6 +136,7 @@ def evaluate(
   if not parts:
     raise ValueError(f'images: none of {len(source)} could be read, expected some to score')
   table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+  table = _answered(table, errors)
   scores = table.pop('scores', None)
   return Evaluation(
     ways=runners.ways,
@@ -147,6 +148,16 @@ def evaluate(
     predictor=None if scores is None else _of_predictor(network, scores, table['ranks']),
     **table,
   )
+
+
+def _answered(table: dict[str, np.ndarray], errors: list[str | None]) -> dict[str, np.ndarray]:
+  """The rows in which all logits are numbers; the other images get an error."""
+  answered = np.isfinite(table['odds']).all(1)
+  for number in np.flatnonzero([error is None for error in errors])[~answered].tolist():
+    errors[number] = 'the network gives no numbers for it'
+  if not answered.any():
+    raise ValueError(f'images: the network gives no numbers for any of {len(errors)}, expected some to score')
+  return {name: column[answered] for name, column in table.items()}
 
 
 def summary(found: Evaluation) -> dict[str, Any]:
