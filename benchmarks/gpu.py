@@ -6,8 +6,8 @@
   python benchmarks/gpu.py --json=docs/measured/gpu.json --only=routing,layers # these again; others stay in the file
   python benchmarks/gpu.py --json=gpu.json --small                             # in small form, on any machine
 
-Parts, in this order: what the device can do at most (ceiling), layers, the training step of RS-Net (train), DRNet
-(drnet), the same step in PyTorch (torch), routing, memory in two passes and with rematerialisation, other batch sizes.
+Parts, about in this order: what the device can do at most (ceiling), the training step of RS-Net (train) and the same
+in PyTorch (torch), DRNet (drnet), layers, routing, memory in two passes and with rematerialisation, other batch sizes.
 Each is a process of its own with a limit of time. One that fails is told as an error, one without time is left out, and
 the others go on; the file is written after each. torch.compile works beside the first parts; it is timed alone.
 """
@@ -61,11 +61,11 @@ def full(data: str) -> list[Part]:
   parts = [
     Part('ceiling', 'ceiling', {**common, 'size': 8192, 'copy_mib': 1024}, 60, 10),
     Part('torch resnet18', 'torch', {**r18, 'compiled': True}, 400, 60, beside=True),
-    Part('layers', 'layers', {**common, 'batch': 128, 'size': 112, 'round_s': 0.1}, 60, 15),
     Part('train resnet18', 'train', {**r18, **loaded}, 240, 60),
-    Part('drnet', 'drnet', {'steps': 4, 'quickstart': True}, 150, 50),
-    Part('train resnet50', 'train', {**r50, 'profile': True}, 300, 90, alone=True),
+    Part('train resnet50', 'train', {**r50, 'profile': True}, 300, 130, alone=True),
     Part('torch resnet50', 'torch', {**r50, 'compiled': False}, 90, 25, alone=True),
+    Part('drnet', 'drnet', {'steps': 4, 'quickstart': True}, 150, 50),
+    Part('layers', 'layers', {**common, 'batch': 128, 'size': 112, 'round_s': 0.1}, 60, 15),
     Part('routing resnet50', 'routing', {**r50, **routed, 'batches': [512, 2048]}, 240, 60, alone=True),
     *(
       Part(f'{way} resnet50', 'train', {**r50, 'way': way}, 240, 60, alone=True)
@@ -110,7 +110,8 @@ class Child:
       env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
       text=True, start_new_session=True,
     )  # fmt: skip
-    threading.Thread(target=self._listen, daemon=True).start()
+    self.listener = threading.Thread(target=self._listen, daemon=True)
+    self.listener.start()
 
   def _listen(self) -> None:
     for line in self.process.stdout:
@@ -145,13 +146,19 @@ class Child:
     except ProcessLookupError:
       pass
     self.process.wait()
-    self.ready.wait(5)
+    self.listener.join(5)
+    for file in (self.process.stdin, self.process.stdout, self.errors):
+      file.close()
 
 
 def measure(parts: list[Part], file: pathlib.Path, seconds: float, environment: dict[str, str]) -> dict[str, Any]:
   """Runs the parts that there is time for, and returns and writes what the file holds then."""
-  found = json.loads(file.read_text()) if file.exists() else {'parts': {}}
-  found['machine'], begin = machine(), time.monotonic()
+  begin, here = time.monotonic(), machine()
+  found = json.loads(file.read_text()) if file.exists() else {'machine': here, 'parts': {}}
+  if found['machine']['gpu'] != here['gpu']:
+    say(f'{file} is of {found["machine"]["gpu"]}: its figures are dropped')
+    found['parts'] = {}
+  found['machine'] = here
   beside = [Child(part, environment) for part in parts if part.beside]
 
   def left() -> float:
@@ -159,8 +166,8 @@ def measure(parts: list[Part], file: pathlib.Path, seconds: float, environment: 
 
   def keep(part: Part, result: dict[str, Any]) -> None:
     say(f'{part.name}: {result.get("error") or result.get("skipped") or "done"}, {left():.0f} s left')
-    if part.name not in found['parts'] or 'skipped' not in result:
-      found['parts'][part.name] = result
+    if result.get('figures') or not found['parts'].get(part.name, {}).get('figures'):
+      found['parts'][part.name] = result  # what was found before is not lost to a failure
     file.write_text(json.dumps(found, indent=1) + '\n')
 
   def turn(wait: bool) -> None:
@@ -169,8 +176,12 @@ def measure(parts: list[Part], file: pathlib.Path, seconds: float, environment: 
         beside.remove(child)
         keep(child.part, child.end(min(child.part.most, left())))
 
+  queue = [part for part in parts if not part.beside]
   try:
-    for part in (part for part in parts if not part.beside):
+    while queue:
+      turn(wait=False)
+      part = next((part for part in queue if not (part.alone and beside)), queue[0])
+      queue.remove(part)
       turn(wait=part.alone)
       if left() < part.least:
         keep(part, {'skipped': f'no time: {left():.0f} s left'})

@@ -96,6 +96,7 @@ def routing(options: dict) -> None:
 
   from resjax import models, rsnet, trained
   from resjax.inference.engines import Engines
+  from resjax.inference.runtimes.xla import XlaRuntime
   from resjax.measuring import benchmark
 
   config = gpu_train.config_of(options)
@@ -104,7 +105,8 @@ def routing(options: dict) -> None:
   begin = time.perf_counter()
   sizes = tuple(options['buckets'])
   with mock.patch('resjax.inference.engine.closed_sizes', lambda most, multiple: sizes):
-    engines = Engines(network, runtime='xla', max_batch=sizes[-1])
+    one = functools.partial(XlaRuntime, devices=jax.local_devices()[:1])
+    engines = Engines(network, runtime=one, max_batch=sizes[-1])
   tell(what='ready', start_s=time.perf_counter() - begin, buckets=sizes, costs=engines.engine.costs.seconds.tolist())
   side = options['resolutions'][0]
   crops = np.random.default_rng(0).integers(0, 256, (sizes[-1], side, side, 3), np.uint8)

@@ -144,14 +144,14 @@ def through_loader(step: Step, resident: float, options: dict) -> dict:
     config.data.update({'source': 'folder', 'dir': options['data'], 'crop': 'random_resized', 'cache': 'memory'})
   config.data.threads = min(16, os.cpu_count() or 1)
   source = sources.create(config, 'train')
-  with contextlib.closing(loader.train_batches(source, config)) as batches:
+  with contextlib.closing(loader.train_batches(source, config, local_devices=1)) as batches:
     next(batches)
     begin = time.perf_counter()
     for _ in range(steps):
       next(batches)
     alone = (time.perf_counter() - begin) / steps
   window = Window(Silent(), Silent(), 50)
-  with contextlib.closing(loader.train_batches(source, config)) as batches:
+  with contextlib.closing(loader.train_batches(source, config, local_devices=1)) as batches:
     for number in range(-steps // 4, steps):  # as training.loop does; the first do not count
       if number == 0:
         step.wait()
