@@ -100,7 +100,7 @@ def test_other_data_are_refused_before_anything_is_done(root, words, finished, m
   workdir = root / 'made' / 'run'
   if not finished:
     (workdir / 'results.json').unlink()
-  before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
+  before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file() and path.name != '.lock'}
   monkeypatch.setattr(loop, 'train', None)
   with pytest.raises(ValueError, match=rf'^workdir \S+/run holds a run on other data \({words}') as error:
     loop.train_and_evaluate(config(root / 'other'), workdir)
@@ -284,3 +284,16 @@ def test_hosts_that_see_other_data_say_so(monkeypatch):
   identity.agree({'train': one})
   with pytest.raises(ValueError, match=r'^config.data.dir: host 1 sees other data \(train\) than host 0; expected'):
     identity.agree({'train': other})
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'calibrate'])
+def test_other_images_than_the_run_was_scored_on_are_told_of_and_its_result_stays(root, command, capsys):
+  workdir = root / 'made' / 'run'
+  before = (workdir / 'results.json').read_bytes()
+  cli.main([command, f'--workdir={workdir}', '--max-batch=4'])
+  assert 'scored on' not in capsys.readouterr().err
+  exchanged(root / 'other')
+  cli.main([command, f'--workdir={workdir}', '--max-batch=4', f'--config.data.dir={root / "other"}'])
+  line = f'{workdir}: these are not the images that the run was scored on; eval: 1 changed of 16 images'
+  assert line in capsys.readouterr().err.splitlines()
+  assert (workdir / 'results.json').read_bytes() == before

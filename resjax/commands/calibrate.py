@@ -66,6 +66,7 @@ def of_run(config: Any, workdir: str) -> list[Any]:
     return images.of_source(sources.create(config, split))
   split, why = split_of(config.data.train_split, config.data.eval_split)
   source = sources.create(config, split)
+  shared.tell_other_data(workdir, config, split, source)
   numbers = study.sample(len(source), _IMAGES)
   print(f'calibrating on {len(numbers):,} images of {split}, {why}')
   return images.of_source(source, numbers)

@@ -94,9 +94,11 @@ def opened(
     raise ValueError(f'--data: got {got}, and {workdir} holds an imported network; expected a folder of class folders')
   split = data or config.data.eval_split
   try:
-    return sources.create(config, split), f'the split {split}'
+    source = sources.create(config, split)
   except FileNotFoundError as error:
     raise FileNotFoundError(f'--data: got {split!r}, no folder, and as a split: {error}') from None
+  shared.tell_other_data(workdir, config, split, source)
+  return source, f'the split {split}'
 
 
 def show(result: Any, title: str) -> None:

@@ -207,7 +207,9 @@ def whole(out: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
   """
   if out.exists() and not overwrite:
     raise FileExistsError(f'--out: {out} is there already, expected another, or --overwrite')
-  shared.check_writable(str(out))
+  if any(out.glob('**/checkpoints')):
+    raise FileExistsError(f'--out: {out} holds a run, expected another folder')
+  shared.check_folder(out)
   part, old = (out.with_name(f'{out.name}.{os.getpid()}.{kind}') for kind in ('part', 'old'))
   try:
     yield part

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from resjax import config as configuration
 from resjax import report
+from resjax.commands import options as shared
 from resjax.planning import needs, topology
 from resjax.report.table import macs_text
 
@@ -62,8 +63,8 @@ def run(options: argparse.Namespace) -> None:
   """
   if not 0 < options.utilization <= 1:
     raise ValueError(f'--utilization: got {options.utilization}, expected more than 0, at most 1')
-  if options.json and not options.json.absolute().parent.is_dir():
-    raise FileNotFoundError(f'--json: no folder {options.json.parent}, expected one to write {options.json.name} to')
+  if options.json:
+    shared.check_writable(options.json)
   jax.config.update('jax_platforms', 'cpu')  # where there is a TPU, it stays free
   if options.quick:
     jax.config.update('jax_optimization_level', 'O0')

@@ -114,7 +114,7 @@ def place(options: argparse.Namespace) -> tuple[str | None, str | None]:
   """Returns the file to write to, or None, and its format, or None for lines to read.
 
   Raises:
-    ValueError: Options contradict each other, or the format can't be written.
+    ValueError: Options contradict each other, the format can't be written, or the file holds something else.
     OSError: There is no such folder.
   """
   from resjax.inference import writing
@@ -123,13 +123,15 @@ def place(options: argparse.Namespace) -> tuple[str | None, str | None]:
     other = f'--output={options.output}' if options.output else f'--format={options.format}'
     raise ValueError(f'--csv: got {options.csv} and {other}, expected --output=FILE alone, with --format')
   path = options.csv or options.output
-  if path:
-    shared.check_writable(path)
   kind = 'csv' if options.csv else options.format
   if path is None and kind is None:
     return None, None
   kind = writing.format_of(path, kind)
-  return (part_of(path, kind, *options.shard) if path and (path.endswith('/') or os.path.isdir(path)) else path), kind
+  if path and (path.endswith('/') or os.path.isdir(path)):
+    path = part_of(path, kind, *options.shard)
+  if path:
+    shared.check_writable(path, writing.BEGINS[kind])
+  return path, kind
 
 
 def part_of(folder: str, kind: str, index: int, count: int) -> str:

@@ -37,11 +37,13 @@ def run(options: argparse.Namespace) -> None:
   out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'report.html')
   if out.suffix != '.html' or out.is_dir() or out.with_suffix('.json').name in ('results.json', 'costs.json'):
     raise ValueError(f'--out: got {out}, expected a file named *.html, other than results.html and costs.html')
-  shared.check_writable(str(out))
+  shared.check_writable(out, b'<!doctype html>')
+  shared.check_writable(out.with_suffix('.json'))
   if options.budget is not None:
     Budget.parse(options.budget)  # before any work
   classifier, config = shared.load(options)
   source = sources.create(config, config.data.eval_split)
+  shared.tell_other_data(options.workdir, config, config.data.eval_split, source, options.step)
   reference, origin = study.reference_of(classifier, config, images=options.images, say=say)
   found, pictures = study.study(
     classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=say

@@ -5,6 +5,7 @@ import io
 import json
 import operator
 import pathlib
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -67,6 +68,15 @@ class Calibration:
         raise FileNotFoundError('calibration: none yet, expected a call of calibrate(images) before a budget')
       self._columns = read(self._workdir, self._network)
     return self._columns
+
+  def check_place(self) -> None:
+    """Raises OSError, before any work is done, where new columns could not be kept."""
+    if self._workdir is not None:
+      try:
+        with tempfile.TemporaryFile(dir=self._workdir):
+          pass
+      except OSError as error:
+        raise OSError(f'{self._workdir / FILE}: {error.strerror}; expected a folder that can be written') from error
 
   def keep(self, columns: Columns) -> None:
     """Takes new columns, and writes them where there is a workdir.

@@ -249,7 +249,9 @@ class Classifier:
 
     Raises:
       ValueError: None of them.
+      OSError: The workdir can't be written to.
     """
+    self._calibration.check_place()
     columns, readable = self.columns(images, seen)
     if not readable.any():
       raise ValueError('images: none could be read, expected images to calibrate on')

@@ -15,6 +15,9 @@ from resjax.resolution import name
 
 FORMATS = ('csv', 'jsonl', 'parquet')
 
+# How files of each begin.
+BEGINS = {'csv': b'image,class_index,', 'jsonl': b'{"image": ', 'parquet': b'PAR1'}
+
 Write = Callable[[Prediction], None]
 
 _FIELDS = ('image', 'class_index', 'label', 'probability', 'resolution', 'macs', 'error')
