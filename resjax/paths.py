@@ -65,8 +65,8 @@ def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
     field: What messages call it, such as 'workdir'.
 
   Raises:
-    ValueError: It is empty, or names a bucket, where files can't be appended to or renamed; or checkpoints written below
-      it could not be read.
+    ValueError: It is empty, or names a bucket, where files can't be appended to or renamed; or checkpoints could not be
+      read there.
   """
   text = os.fspath(path)
   if not text:
@@ -81,9 +81,7 @@ def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
     raise ValueError(f'{field}: got {whole!r}, expected a path in UTF-8: checkpoints need one') from None
   for unfit in ('\\', 'gs:/'):
     if unfit in f'{whole}/':
-      raise ValueError(
-        f'{field}: got {whole!r}, expected a path without {unfit!r}: checkpoints could not be read there'
-      )
+      raise ValueError(f'{field}: got {whole!r}, expected a path without {unfit!r}: checkpoints need one')
   if len(whole.encode()) > _LONGEST:
     raise ValueError(
       f'{field}: got a path of {len(whole.encode())} bytes, expected at most {_LONGEST}: {whole[:60]}...{whole[-60:]}'

@@ -39,7 +39,7 @@ class Preprocessing:
   normalize: Normalize = 'imagenet'
   interpolation: str = 'bilinear'
   crop_fraction: float = 0.875
-  max_pixels: int = 50_000_000
+  max_pixels: int = 2**26
 
   @classmethod
   def of_config(cls, config: ConfigDict) -> 'Preprocessing':

@@ -8,6 +8,8 @@ import simplejpeg
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
+from configs import default
+from resjax.data import decode as decode_mod
 from resjax.data.decode import BadImage, decode, dimensions
 
 LIMIT = 50_000_000
@@ -162,7 +164,9 @@ def png_header(width, height):
 
 
 def test_decompression_bombs_are_refused_by_their_header(picture):
-  with pytest.raises(BadImage, match=r'8000 x 7000 pixels, more than config.data.max_pixels = 50000000'):
+  with pytest.raises(
+    BadImage, match=r'8000 x 7000 pixels, more than max_pixels = 50000000 \(config.data.max_pixels, --max-pixels\)$'
+  ):
     dimensions(png_header(8000, 7000), LIMIT)
   for side in (10_000, 60_000):  # PIL's own warning and error
     with pytest.raises(BadImage, match='decompression bomb'):
@@ -170,8 +174,86 @@ def test_decompression_bombs_are_refused_by_their_header(picture):
   jpeg = bytearray(encode(picture, 'JPEG'))
   frame = jpeg.index(b'\xff\xc0')
   jpeg[frame + 5 : frame + 9] = struct.pack('>HH', 65500, 65500)
-  with pytest.raises(BadImage, match=r'65500 x 65500 pixels, more than config.data.max_pixels'):
+  with pytest.raises(BadImage, match=r'65500 x 65500 pixels, more than max_pixels'):
     dimensions(bytes(jpeg), LIMIT)
   assert dimensions(encode(picture, 'PNG'), 200 * 301) == (200, 301)
   with pytest.raises(BadImage, match='301 x 200'):
     dimensions(encode(picture, 'PNG'), 200 * 301 - 1)
+
+
+def xmp(orientation):
+  return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>{orientation}</tiff:Orientation></x:xmpmeta>'.encode()
+
+
+def with_segment(jpeg, content, fill=b''):
+  """A JPEG with an APP1 segment in front."""
+  return jpeg[:2] + fill + b'\xff\xe1' + struct.pack('>H', len(content) + 2) + content + jpeg[2:]
+
+
+def with_chunk(png, name, content, before):
+  """A PNG with another chunk."""
+  at = png.index(before) - 4
+  chunk = struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+  return png[:at] + chunk + png[at:]
+
+
+def carriers(picture, orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  raw = exif.tobytes()
+  jpeg, png = encode(picture, 'JPEG', quality=95), encode(picture, 'PNG')
+  profile = f'\nexif\n{len(raw):8d}\n{raw.hex()}\n'.encode()
+  yield 'XMP in JPEG', with_segment(jpeg, b'http://ns.adobe.com/xap/1.0/\0' + xmp(orientation))
+  yield 'fill bytes before EXIF', with_segment(jpeg, raw, b'\xff\xff\xff')
+  yield 'XMP in WebP', encode(picture, 'WEBP', lossless=True, xmp=xmp(orientation))
+  yield 'XMP in PNG', with_chunk(png, b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + xmp(orientation), b'IDAT')
+  yield 'raw profile in PNG', with_chunk(png, b'zTXt', b'Raw profile type exif\0\0' + zlib.compress(profile), b'IDAT')
+  yield 'EXIF behind the picture of a PNG', with_chunk(png, b'eXIf', raw[6:], b'IEND')
+  yield 'TIFF', encode(picture, 'TIFF', exif=exif)
+  yield 'AVIF', encode(picture, 'AVIF', quality=90, exif=exif)
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6, 7])
+def test_every_carrier_of_an_orientation_is_read_as_pillow_reads_it(picture, orientation):
+  for name, data in carriers(picture, orientation):
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB')
+    assert upright.size == ((301, 200) if orientation < 5 else (200, 301)), name
+    assert dimensions(data, LIMIT) == upright.size[::-1], name
+    assert np.abs(decode(data).astype(int) - np.asarray(upright)).max() <= ('JPEG' in name or 'EXIF' in name), name
+
+
+def test_kinds_are_told_by_content_and_no_others_are_decoded(picture, photograph):
+  for kind in ('EPS', 'PPM', 'TGA', 'PCX', 'ICO', 'JPEG2000'):
+    with pytest.raises(BadImage, match=r'^not an image file \(\d+ bytes\), or of a kind that is not read$'):
+      decode(encode(picture, kind))
+  for kind, options in (('TIFF', {}), ('TIFF', {'compression': 'tiff_lzw'}), ('GIF', {}), ('AVIF', {'quality': 95})):
+    data = encode(picture, kind, **options)
+    np.testing.assert_array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert('RGB')))
+  first, second = picture.convert('P'), picture.rotate(180).convert('P')
+  moving = encode(first, 'GIF', save_all=True, append_images=[second])
+  np.testing.assert_array_equal(decode(moving), np.asarray(first.convert('RGB')))
+  assert decode_mod.kind_of(b'\0\0\0\x18ftypmif1\0\0\0\0mif1avif') == 'AVIF'
+  assert decode_mod.kind_of(b'\0\0\0\x18ftypmif1\0\0\0\0mif1heic') == 'HEIF'
+  assert decode_mod.kind_of(b'\0\0\0\x18ftypmp42\0\0\0\0isomavif') is None  # a film
+
+
+def test_heic_is_read_where_its_plugin_is_and_otherwise_says_what_to_install(picture, monkeypatch):
+  heif = pytest.importorskip('pillow_heif')
+  heif.register_heif_opener()
+  data = encode(picture, 'HEIF', quality=95)
+  np.testing.assert_array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert('RGB')))
+  assert '.heic' in decode_mod.suffixes()
+  monkeypatch.setattr(decode_mod, 'readable', lambda kind: kind != 'HEIF')
+  with pytest.raises(BadImage, match=r"^HEIF, which needs pillow-heif: pip install 'resjax\[heif\]'$"):
+    decode(data)
+
+
+def test_a_phones_largest_photograph_passes_by_default_and_arrays_are_looked_at_too():
+  assert dimensions(png_sized(8160, 6144), default.get_config().data.max_pixels) == (6144, 8160)
+  for wrong in (np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)):
+    with pytest.raises(BadImage, match=r'^got .*, expected uint8 \[H, W, 3\]$|0 pixels|x 0 pixels, expected some$'):
+      dimensions(wrong, LIMIT)
+
+
+def png_sized(width, height):
+  return encode(Image.new('1', (width, height)), 'PNG')

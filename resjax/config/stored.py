@@ -21,6 +21,7 @@ FREE = (
   'data.workers',
   'data.threads',
   'data.max_bad_images',
+  'data.max_pixels',
   'eval',
   'log_steps',
   'wandb',
@@ -33,6 +34,9 @@ FREE = (
 # Each brings the fields of a stored config, by dotted name, from one format to the next: where fields were renamed or
 # removed, or mean something else. `formats.FORMAT` counts them.
 _UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (lambda fields: _budget_with_predictor(fields),)
+
+# The default of version 0.2 and before, which some phones' photographs were above; it stands for today's.
+_OLD_MAX_PIXELS = 50_000_000
 
 # Fields that one method alone reads.
 _OF_METHOD = {'drnet': 'drnet.'}
@@ -89,6 +93,8 @@ def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> Config
     raise ValueError(f'{where}: damaged, got config {stored.get("config")!r}, expected the fields of a run')
   config = default.get_config()
   fields = flatten(config) | flatten(from_json(stored['config']))
+  if fields['data.max_pixels'] == _OLD_MAX_PIXELS:
+    fields['data.max_pixels'] = config.data.max_pixels
   try:
     for upgrade in _UPGRADES[number:]:
       fields = upgrade(fields)

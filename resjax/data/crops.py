@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from resjax.data import augment
-from resjax.data.decode import BadImage, decode, dimensions
+from resjax.data.decode import BadImage, Picture
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, sides
 
@@ -74,7 +74,7 @@ def train_crops(
   crops: str = 'same',
   area: tuple[float, float] = (0.08, 1.0),
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
-  max_pixels: int = 50_000_000,
+  max_pixels: int = 2**26,
   may_shrink: bool = False,
   operations: Callable[[np.random.Generator], Sequence[augment.Drawn]] | None = None,
 ) -> tuple[np.ndarray, ...]:
@@ -99,7 +99,8 @@ def train_crops(
   Raises:
     BadImage: The image can't be decoded, or is refused.
   """
-  height, width = dimensions(image, max_pixels)
+  picture = Picture(image, max_pixels)
+  height, width = picture.height, picture.width
   regions = [Region(0, 0, height, width)] * len(sizes)
   if crop == 'random_resized':
     draws = 1 if crops == 'same' else len(sizes)
@@ -108,7 +109,7 @@ def train_crops(
     regions *= len(sizes) // draws
   spare = min(min(region[2:]) / size for region, size in zip(regions, sizes)) / _LEFT
   shrink = next((s for s in (8, 4, 2) if may_shrink and spare >= s), 1)
-  pixels = decode(image, shrink)
+  pixels = picture.pixels(shrink)
   shrink = round(height / pixels.shape[0])  # 1 where the image could not be shrunk
   resizers = {region: _resizer(*_cut(pixels, region, shrink)) for region in set(regions)}
   results = tuple(resizers[region](size, size) for region, size in zip(regions, sizes))
@@ -144,7 +145,8 @@ def centre_crops(
   Raises:
     BadImage: The image can't be decoded, or is refused.
   """
-  height, width = dimensions(image, max_pixels)
+  picture = Picture(image, max_pixels)
+  height, width = picture.height, picture.width
   wanted = [sides(size, 'size') for size in sizes]
   shapes = []
   for rows, columns in wanted:
@@ -152,10 +154,11 @@ def centre_crops(
     h, w = (h, int(h * width / height)) if h * width >= w * height else (int(w * height / width), w)
     if h * w > max_pixels:
       raise BadImage(
-        f'{width} x {height} pixels: too long, {w} x {h} when resized, more than config.data.max_pixels = {max_pixels}'
+        f'{width} x {height} pixels: too long, {w} x {h} when resized, more than max_pixels = {max_pixels} '
+        '(config.data.max_pixels, --max-pixels)'
       )
     shapes.append((h, w))
-  resize = _resizer(decode(image), interpolation=interpolation)
+  resize = _resizer(picture.pixels(), interpolation=interpolation)
   results = []
   for (rows, columns), (h, w) in zip(wanted, shapes):
     top, left = round((h - rows) / 2), round((w - columns) / 2)

@@ -3,7 +3,7 @@
 from absl import logging
 from etils import epath
 
-from resjax.data.decode import SUFFIXES
+from resjax.data.decode import suffixes
 
 __all__ = ['classes_in', 'images_in']
 
@@ -21,9 +21,9 @@ def images_in(folder: epath.Path) -> list[str]:
     ValueError: There are none.
   """
   names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
-  images = [name for name in names if name.lower().endswith(SUFFIXES)]
+  images = [name for name in names if name.lower().endswith(suffixes())]
   if not images:
-    raise ValueError(f'{folder}: no images, expected files named {", ".join(SUFFIXES)}')
+    raise ValueError(f'{folder}: no images, expected files named {", ".join(suffixes())}')
   if len(images) < len(names):
     other = next(name for name in names if name not in set(images))
     logging.warning(

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from resjax.data.decode import SUFFIXES, BadImage
+from resjax.data.decode import BadImage, suffixes
 
 Crop = Callable[[bytes | np.ndarray], np.ndarray]
 
@@ -48,9 +48,9 @@ def items(images: Any) -> list[Item]:
     path = pathlib.Path(images).expanduser()
     if not path.is_dir():
       return _files(str(images), path)
-    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in suffixes() and p.is_file())
     if not files:
-      raise ValueError(f'images: {images} holds no image files, expected files named {", ".join(SUFFIXES)}')
+      raise ValueError(f'images: {images} holds no image files, expected files named {", ".join(suffixes())}')
     return [Item(str(p), p) for p in files]
   if isinstance(images, bytes):
     return [Item('0', images)]

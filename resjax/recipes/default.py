@@ -117,7 +117,7 @@ def get_config() -> ConfigDict:
   config.data.workers = -1  # processes that decode; 0: threads of the main process; -1: by the processors (docs/data)
   config.data.threads = 4  # decoding threads, in each worker or in the main process
   config.data.max_bad_images = 0  # unreadable images that are skipped, named and counted before the run stops
-  config.data.max_pixels = 50_000_000  # larger images are refused before they are decoded
+  config.data.max_pixels = 2**26  # larger images are refused before they are decoded
 
   # --- evaluation ---
   config.eval = ConfigDict()
