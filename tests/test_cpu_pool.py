@@ -71,10 +71,11 @@ def test_bfloat16():
   np.testing.assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=2**-6, atol=2**-6)
 
 
-def test_a_cpu_has_no_select_and_scatter_and_others_have():
+def test_a_cpu_and_cuda_have_no_select_and_scatter_and_others_have():
   x = draw(1, 8, 8, 2)
   lowered = jax.jit(lambda x: with_gradient(x, cpu.max_pool, **POOL)).trace(x)
   assert 'select_and_scatter' not in lowered.lower().as_text()
+  assert 'select_and_scatter' not in lowered.lower(lowering_platforms=('cuda',)).as_text()
   elsewhere = lowered.lower(lowering_platforms=('tpu',)).as_text()
   assert elsewhere.count('stablehlo.select_and_scatter') == 1
 
