@@ -64,7 +64,7 @@ def full(data: str) -> list[Part]:
     Part('train resnet18', 'train', {**r18, **loaded}, 240, 60),
     Part('train resnet50', 'train', {**r50, 'profile': True}, 300, 130, alone=True),
     Part('torch resnet50', 'torch', {**r50, 'compiled': False}, 90, 25, alone=True),
-    Part('drnet', 'drnet', {'steps': 4, 'quickstart': True}, 150, 50),
+    Part('drnet', 'drnet', {'steps': 4, 'quickstart': True}, 200, 60),
     Part('layers', 'layers', {**common, 'batch': 128, 'size': 112, 'round_s': 0.1}, 60, 15),
     Part('routing resnet50', 'routing', {**r50, **routed, 'batches': [512, 2048]}, 240, 60, alone=True),
     *(
