@@ -18,8 +18,8 @@ def max_pool(
 ) -> Array:
   """Returns what `flax.linen.max_pool` does, bit for bit, with a gradient that is many times faster on a CPU.
 
-  There, and on CUDA (a third of the time on an H200, docs/performance.md), the winner's place in its window is kept. Differentiable in reverse mode, as often as you like, but not in
-  forward mode (`jax.jvp`).
+  There, and on CUDA (a third of XLA's time on an H200, docs/performance.md), the winner's place in its window is kept.
+  Differentiable in reverse mode, as often as you like, but not in forward mode (`jax.jvp`).
 
   Args:
     x: The images, `[B, H, W, C]`; all else is left to Flax.
