@@ -77,11 +77,16 @@ def test_an_imported_network_predicts_as_torch_does_and_meets_a_budget(weights, 
       expected = twin(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]).softmax(-1)[0]
     assert prediction.class_index == int(expected.argmax())
     assert prediction.probability == pytest.approx(float(expected.max()), rel=TOLERANCE)
+  with pytest.raises(SystemExit, match=r'^error: .*; calibrate first: resjax calibrate IMAGE \.\.\. --workdir=.*run$'):
+    cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=4', '--budget=0.8'])
   with pytest.raises(SystemExit, match=r'^error: IMAGE: none given, and .*run holds an imported network; expected'):
     cli.main(['calibrate', f'--workdir={workdir}'])
   cli.main(['calibrate', str(folder), f'--workdir={workdir}', '--max-batch=4'])
   cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=4', '--budget=0.8'])
   assert 'multiply-adds each' in capsys.readouterr().err
+  for command, what in (('benchmark', '--images'), ('report', '--config.data')):
+    with pytest.raises(SystemExit, match=rf'^error: {what}: none given, and .*run holds an imported network; expected'):
+      cli.main([command, f'--workdir={workdir}', '--max-batch=4'])
 
 
 def test_names_that_are_no_text_are_told(weights, tmp_path):
@@ -109,30 +114,6 @@ def test_a_file_of_names_is_read_however_it_was_written(weights, tmp_path, text,
   else:
     cli.main(command)
     assert trained.load(tmp_path / 'run').class_names == expected
-
-
-@pytest.mark.parametrize(
-  ('fields', 'message'),
-  [
-    (['data.normalize=signed'], r"config\.data\.normalize: got 'signed', expected 'imagenet', which the source or an"),
-    (
-      ['model.num_classes=9', 'model.width=0.5'],
-      r'config\.model\.num_classes: got 9, expected 7; config\.model\.width: got 0\.5, expected 0\.35, which',
-    ),
-    (['eval.interpolation=bilinear', 'method=drnet'], r"config\.method: got 'drnet', expected 'rsnet', which"),
-    (['shared_batch_norm=True'], r'config\.shared_batch_norm: got True, expected False, which'),
-  ],
-)
-def test_fields_do_not_contradict_the_source_in_silence(weights, fields, message):
-  with pytest.raises(ValueError, match='^' + message):
-    interop.read(weights[0], resolutions=(80, 64), fields=[f'--config.{field}' for field in fields])
-
-
-def test_fields_that_say_something_else_are_kept(weights):
-  fields = ['--config.data.dir=photos', '--config.model.dtype=bfloat16', '--config.eval.crop_fraction=0.9']
-  config = interop.read(weights[0], fields=[*fields, '--config.resolutions=(40,)', '--config.model.width=0.35']).config
-  assert (config.data.dir, config.model.dtype, config.eval.crop_fraction) == ('photos', 'bfloat16', 0.9)
-  assert config.resolutions == (40,)
 
 
 def test_training_does_not_go_on_with_an_imported_network(weights, tmp_path):

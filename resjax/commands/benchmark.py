@@ -155,7 +155,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   made = recipes.make(options.config, fields)  # of an RS-Net the predictor is not meant: it looks at what there is
   if not made.drnet.predictor.size and PREDICTORS[made.drnet.predictor.name][1] > made.resolutions[0]:
     fields.append(f'--config.drnet.predictor.size={made.resolutions[0]}')
-  config = configuration.load(options.config, fields)
+  config = configuration.filled(configuration.load(options.config, fields))
   mix = mix_of(options, tuple(config.resolutions))
   options.mix = ','.join(f'{share:g}' for share in mix)
   compiling.keep_compiled_programs()
@@ -194,6 +194,10 @@ def of_workdir(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callab
   if options.images:
     wanted = shared.images([options.images])[: min(most, _IMAGES)]
   else:
+    if shared.without_data(config, options.workdir):
+      raise ValueError(
+        f'--images: none given, and {options.workdir} holds an imported network; expected a file or folder'
+      )
     source = sources.create(config, config.data.eval_split)
     order = np.random.default_rng(0).permutation(len(source))
     wanted = images.of_source(source, order[: min(most, _IMAGES)].tolist())

@@ -48,15 +48,13 @@ def of_run(config: Any, workdir: str) -> list[Any]:
     ValueError: An imported network, or a bundle, has no data.
     FileNotFoundError: The data are not there.
   """
-  from resjax import checkpoint
   from resjax.data import sources
   from resjax.inference import images
   from resjax.measuring import study
 
   if config is None:
     raise ValueError(f'IMAGE: none given, and {workdir} is a bundle; expected files or folders')
-  origin = checkpoint.load_meta(workdir).get('origin')
-  if origin and config.data.source == 'tfds' and not config.data.dir:
+  if shared.without_data(config, workdir):
     raise ValueError(
       f'IMAGE: none given, and {workdir} holds an imported network; expected files or folders: '
       f'resjax calibrate IMAGE ... --workdir={workdir}'

@@ -123,6 +123,13 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   return Classifier(found.network, workdir=options.workdir, **options_of_engine), config
 
 
+def without_data(config: Any, workdir: str) -> bool:
+  """Whether a workdir holds an imported network, which has no images of its own, and fields name none either."""
+  from resjax import checkpoint
+
+  return config.data.source == 'tfds' and not config.data.dir and bool(checkpoint.load_meta(workdir).get('origin'))
+
+
 def resolution(text: str) -> Resolution:
   """Reads `160` or `128x192` (height x width), in pixels."""
   try:

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
   """Returns the plan as JSON values: bytes, multiply-adds, images."""
-  config = configuration.load(options.config, options.fields)
+  config = configuration.filled(configuration.load(options.config, options.fields))
   chip, chips = topology.chip_of(options.topology), topology.chips_of(options.topology)
   batch = config.batch_size if options.batch is None else options.batch
   if batch < 1 or batch % chips:

@@ -42,6 +42,11 @@ def run(options: argparse.Namespace) -> None:
   if options.budget is not None:
     Budget.parse(options.budget)  # before any work
   classifier, config = shared.load(options)
+  if shared.without_data(config, options.workdir):
+    raise ValueError(
+      f'--config.data: none given, and {options.workdir} holds an imported network; expected images with labels: '
+      '--config.data.source=folder --config.data.dir=DIR'
+    )
   source = sources.create(config, config.data.eval_split)
   shared.tell_other_data(options.workdir, config, config.data.eval_split, source, options.step)
   reference, origin = study.reference_of(classifier, config, images=options.images, say=say)

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
 def of_options(options: argparse.Namespace) -> Any:
   """Returns the config that is meant."""
   if options.config is not None:
-    return configuration.load(options.config, options.fields)
+    return configuration.filled(configuration.load(options.config, options.fields))
   import jax
 
   from resjax import checkpoint

@@ -11,6 +11,7 @@ not known.
 """
 
 import argparse
+import contextlib
 import faulthandler
 import pathlib
 from typing import Any
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
   config = configuration.load(options.config, options.fields)
   workdir = options.workdir or pathlib.Path('runs', recipes.name_of(options.config))
   if options.dry_run:
-    print('\n'.join(fields(config, recipes.make(options.config), default.get_config())))
+    config, recipe = planned(config, recipes.make(options.config), workdir)
+    print('\n'.join(fields(config, recipe, default.get_config())))
     print(f'\n--workdir={workdir}: {standing(config, workdir, options.extend)}')
     return
 
@@ -78,6 +80,19 @@ def run(options: argparse.Namespace) -> None:
     )
   except KeyboardInterrupt:
     hosts.leave(f'Stopped; what was saved in {workdir} is good: the same command goes on', 130)
+
+
+def planned(config: Any, recipe: Any, workdir: str | pathlib.Path) -> tuple[Any, Any]:
+  """Returns a config and its recipe with what the first leaves to its start in both, as far as that is there."""
+  import jax
+
+  jax.config.update('jax_platforms', 'cpu')  # accelerators stay free, and need not be there
+  with contextlib.suppress(FileNotFoundError):
+    config, opened = configuration.settled(config, workdir), config
+    values = configuration.flatten(config)
+    with recipe.ignore_type():
+      recipe.update_from_flattened_dict({field: values[field] for field in configuration.left(opened)})
+  return config, recipe
 
 
 def fields(config: Any, recipe: Any, usual: Any) -> list[str]:
@@ -107,11 +122,8 @@ def standing(config: Any, workdir: str | pathlib.Path, extend: bool) -> str:
     ValueError: What it holds is damaged, or of a newer version.
     OSError: The disk does not let it be read.
   """
-  import jax
-
   from resjax import checkpoint
 
-  jax.config.update('jax_platforms', 'cpu')  # accelerators stay free, and need not be there
   try:
     meta = checkpoint.load_meta(workdir)
   except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A run's config: made from a recipe, checked (`checks`), stored and read again (`stored`)."""
+"""A run's config: made from a recipe, checked (`checks`), stored and read again (`stored`), settled (`started`)."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from resjax import recipes
 from resjax.config.checks import validate
 from resjax.config.extension import check as check_extension
+from resjax.config.started import filled, left, settled
 from resjax.config.stored import (
   FREE,
   changed,
@@ -28,9 +29,12 @@ __all__ = [
   'complete',
   'differences',
   'fields_read',
+  'filled',
   'flatten',
   'from_json',
+  'left',
   'load',
+  'settled',
   'to_json',
   'validate',
 ]

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from resjax import losses, models, preprocess, resize
 from resjax.apply import REMAT
+from resjax.config import started
 from resjax.config.stored import flatten
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
@@ -95,8 +96,14 @@ _RANGES: dict[str, _Check] = {
 }
 
 
-def validate(config: ConfigDict) -> None:
-  """Raises ValueError, in one line that names the field, its value and what was expected, if a run can't start so."""
+def validate(config: ConfigDict, *, settled: bool = False) -> None:
+  """Raises ValueError, in one line that names the field, its value and what was expected, if a run can't start so.
+
+  Args:
+    config: As in resjax/recipes/default.py.
+    settled: Nothing may be left to the network that the run starts from, see `started`.
+  """
+  config = config if settled else started.filled(config)
   flat, known = flatten(config), flatten(default.get_config())
   for field in flat.keys() ^ known.keys():
     reason = 'no such field, expected one' if field in flat else 'missing, expected every field'

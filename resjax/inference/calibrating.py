@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax import checksums, formats
+from resjax import checkpoint, checksums, formats
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk
 from resjax.inference.programs import Servable
@@ -212,10 +212,8 @@ def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
     ValueError: It is of another network or other sizes or inputs of it, damaged, or of a newer version.
   """
   path = workdir / FILE
-  of_run = (workdir / 'checkpoints').is_dir()  # else the network was made by hand
-  advice = 'calibrate first: ' + (f'resjax calibrate --workdir={workdir}' if of_run else 'classifier.calibrate(images)')
   if not path.is_file():
-    raise FileNotFoundError(f'{path}: not there, and a budget needs it; {advice}')
+    raise FileNotFoundError(f'{path}: not there, and a budget needs it; {_advice(workdir)}')
   try:
     content = path.read_bytes()
     if content[-22:-18] != _END_OF_ZIP:  # which older versions wrote nothing behind
@@ -225,17 +223,30 @@ def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
     digest, number = str(entries.pop('network', '')), operator.index(entries.pop('format', np.array(0)).item())
     there = dict(json.loads(str(entries.pop('with', '{}'))))  # version 0.1 did not say
   except (ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(f'{path}: damaged ({error}); {advice}') from None
+    raise ValueError(f'{path}: damaged ({error}); {_advice(workdir)}') from None
   formats.check(number, path)
   if digest != network.digest:
-    raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {advice}')
+    raise ValueError(f'{path}: made with other weights, expected those of this checkpoint; {_advice(workdir)}')
   for field, value in made_with(network).items():
     if there.get(field, value) != value:
-      raise ValueError(f'{path}: made with {field} {there[field]}, expected {value} as this network has; {advice}')
+      raise ValueError(
+        f'{path}: made with {field} {there[field]}, expected {value} as this network has; {_advice(workdir)}'
+      )
   try:
     return _checked(entries, network)
   except ValueError as error:
-    raise ValueError(f'{path}: damaged ({error}); {advice}') from None
+    raise ValueError(f'{path}: damaged ({error}); {_advice(workdir)}') from None
+
+
+def _advice(workdir: pathlib.Path) -> str:
+  """What to do where there is no calibration that fits: an imported network has no images of its own."""
+  if not (workdir / 'checkpoints').is_dir():  # made by hand
+    return 'calibrate first: classifier.calibrate(images)'
+  try:
+    imported = bool(checkpoint.load_meta(workdir).get('origin'))
+  except (ValueError, OSError):
+    imported = False
+  return f'calibrate first: resjax calibrate {"IMAGE ... " * imported}--workdir={workdir}'
 
 
 def _checked(columns: Columns, network: Servable) -> dict[str, np.ndarray]:

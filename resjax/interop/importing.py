@@ -111,7 +111,7 @@ def read(
   head = found.tensors.get(layouts.head_of(name, layout))
   config.model.name, config.model.num_classes = name, len(head) if head is not None and head.ndim == 2 else 1000
   _preprocessing(config, found, layout, mean, std, crop_fraction, interpolation)
-  configuration.validate(config)
+  configuration.validate(config, settled=True)
   _check_fields(config, fields)
   network = models.from_config(config)
   variables = torch_layout.variables_of(found.tensors, network, config.resolutions, found.name)

@@ -110,7 +110,8 @@ def get_config() -> ConfigDict:
   # both, each image gets one of them. An even number of images on each device.
   config.data.mixup = 0.0
   config.data.cutmix = 0.0
-  # 'imagenet' (mean and standard deviation of each channel), 'unit' ([0, 1]: the paper's) or 'signed' ([-1, 1]).
+  # 'imagenet' (mean and standard deviation of each channel), 'unit' ([0, 1]: the paper's) or 'signed' ([-1, 1]); '':
+  # that of the network that training starts from (init.checkpoint, drnet.checkpoint), as the recipe finetune has it.
   config.data.normalize = 'imagenet'
   # Encoded images that were read are kept: '' nowhere, 'memory', or a local folder that all processes and runs share.
   config.data.cache = ''
@@ -128,11 +129,13 @@ def get_config() -> ConfigDict:
   config.eval.pyramid = 'host'
   # drnet: the split that sets the cascade's threshold; empty: each half of data.eval_split sets the other's.
   config.eval.calibration_split = ''
-  config.eval.interpolation = 'bilinear'  # of evaluation's resizing: or 'bicubic', as some pretrained networks want
+  # Of evaluation's resizing: 'bilinear', or 'bicubic', as some pretrained networks want; '': as the start has it.
+  config.eval.interpolation = 'bilinear'
   # So many of the images that are wrong at the largest resolution, the surest first, stand in mistakes.csv after each
   # evaluation, with what they were taken for; 0: there is no such file.
   config.eval.mistakes = 0
-  config.eval.crop_fraction = 0.875  # short side = int(resolution / crop_fraction), then the centre crop
+  # Short side = int(resolution / crop_fraction), then the centre crop; 0: as the start has it.
+  config.eval.crop_fraction = 0.875
 
   # --- optimisation ---
   config.batch_size = 256  # images per step over all devices

@@ -18,6 +18,9 @@ def get_config() -> ConfigDict:
   config = default.get_config()
   config.resolutions = (224, 160, 96)
   config.init.checkpoint = 'runs/pretrained'
+  config.data.normalize = ''  # this and the next two as that network has them
+  config.eval.interpolation = ''
+  config.eval.crop_fraction = 0.0
   config.data.source = 'folder'
   config.data.eval_split = 'val'
   config.data.crop_area = (0.25, 1.0)

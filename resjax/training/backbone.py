@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configuration
 from resjax import moved, trained, unseen
+from resjax.recipes import default
 from resjax.rsnet import Start
 from resjax.switchable import SHARED_SET, Variables, path_text
 from resjax.trained import Trained
@@ -82,10 +83,12 @@ def load(begin: Start, config: ConfigDict, devices: Devices) -> tuple[Variables,
   if begin.what != 'shared':
     loaded['params']['private'] = {key: params['private'][key] for key in keys}
     loaded['batch_stats'] = {key: known[key] for key in keys}
+  here, there, usual = (configuration.flatten(each) for each in (config, found.config, default.get_config()))
   for field in _OTHERWISE:
-    here, there = configuration.flatten(config)[field], configuration.flatten(found.config)[field]
-    if here != there:
-      notes.append(f'config.{field} is {here!r} here, and was {there!r} there')
+    if here[field] != there[field]:
+      notes.append(f'config.{field} is {here[field]!r} here, and was {there[field]!r} there')
+    elif here[field] != usual[field]:
+      notes.append(f'config.{field} is {here[field]!r}, as there')
   if begin.what == 'all':
     ones = dict(zip(found.config.resolutions, params['alpha'], strict=True))
     alpha = jnp.stack([ones.get(r, jnp.ones(())) for r in config.resolutions])
@@ -122,7 +125,8 @@ def _check(found: Trained, config: ConfigDict, begin: Start) -> None:
   here, there = configuration.flatten(config), configuration.flatten(saved)
   for field in _SAME + ('model.num_classes',) * begin.exact:
     if here[field] != there[field]:
-      raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {workdir}')
+      way = " (left empty, '', it is as there)" if field == 'data.normalize' else ''
+      raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {workdir}{way}')
 
 
 moved.tell(globals())

@@ -31,7 +31,7 @@ def train_and_evaluate(
   call it, with a `workdir` that all of them see; the first one alone prints and writes results.
 
   Args:
-    config: As in resjax/recipes/default.py.
+    config: As in resjax/recipes/default.py; what it leaves to its start is settled first, see `config.started`.
     workdir: The run's folder, made if it is missing.
     extend: Go on with a run that has another config, finished or not, see `extending`. `config.epochs` are those of the
       whole run. Where the workdir's run has this config already, it goes on as ever.
@@ -51,6 +51,7 @@ def train_and_evaluate(
   """
   configuration.validate(config)
   workdir = local(workdir, 'workdir')
+  config = configuration.settled(config, workdir)
   if jax.process_index() == 0:
     tracking.check(config)
   if (results := finished(config, workdir, extend, other_data)) is not None:

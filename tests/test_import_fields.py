@@ -1,0 +1,43 @@
+"""Fields beside the options of `resjax import`: kept where they say something else, refused where they contradict."""
+
+import pytest
+
+from resjax import interop
+
+torch = pytest.importorskip('torch')
+
+import torch_models  # noqa: E402
+from twins import CLASSES, randomised  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+  """The file of a narrow MobileNetV2."""
+  path = tmp_path_factory.mktemp('weights') / 'a.pth'
+  twin = randomised(torch_models.MobileNetV2(CLASSES, 0.35))
+  torch.save({'state_dict': twin.state_dict(), 'arch': 'mobilenetv2_035'}, path)
+  return path
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (['data.normalize=signed'], r"config\.data\.normalize: got 'signed', expected 'imagenet', which the source or an"),
+    (
+      ['model.num_classes=9', 'model.width=0.5'],
+      r'config\.model\.num_classes: got 9, expected 7; config\.model\.width: got 0\.5, expected 0\.35, which',
+    ),
+    (['eval.interpolation=bilinear', 'method=drnet'], r"config\.method: got 'drnet', expected 'rsnet', which"),
+    (['shared_batch_norm=True'], r'config\.shared_batch_norm: got True, expected False, which'),
+  ],
+)
+def test_fields_do_not_contradict_the_source_in_silence(weights, fields, message):
+  with pytest.raises(ValueError, match='^' + message):
+    interop.read(weights, resolutions=(80, 64), fields=[f'--config.{field}' for field in fields])
+
+
+def test_fields_that_say_something_else_are_kept(weights):
+  fields = ['--config.data.dir=photos', '--config.model.dtype=bfloat16', '--config.eval.crop_fraction=0.9']
+  config = interop.read(weights, fields=[*fields, '--config.resolutions=(40,)', '--config.model.width=0.35']).config
+  assert (config.data.dir, config.model.dtype, config.eval.crop_fraction) == ('photos', 'bfloat16', 0.9)
+  assert config.resolutions == (40,)
