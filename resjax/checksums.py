@@ -92,12 +92,12 @@ def seal(folder: pathlib.Path) -> None:
   write(folder / NAME, to_json({'files': files}))
 
 
-def verify(folder: pathlib.Path, below: str = '') -> bool:
+def verify(folder: pathlib.Path, below: str | tuple[str, ...] = '') -> bool:
   """Checks the files of a folder; returns whether it was sealed: what older versions wrote was not.
 
   Args:
     folder: That `seal` was called with.
-    below: The folder in it whose files are checked; '': all.
+    below: What the names of those files begin with that are checked, such as a folder in it; '': all.
 
   Raises:
     ValueError: A file has changed since; it is named.

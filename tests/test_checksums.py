@@ -10,7 +10,7 @@ import pytest
 
 from resjax import checkpoint, checksums
 from resjax.training import state
-from resjax.training.checkpoints import Checkpoints
+from resjax.training.checkpoints import BEST, Checkpoints
 from resjax.training.devices import Devices
 
 VALUES = {'name': 'Zürich', 'share': 0.30000000000000004, 'none': None, 'list': [1, 2.5e-7], 'in': {'a': 'b'}}
@@ -101,7 +101,7 @@ def saved(workdir, *steps):
 
   with Checkpoints(workdir) as checkpoints:
     for step in steps:
-      checkpoints.save(devices.create(lambda step=step: fresh(step)), {'config': {'a': 1}}, None)
+      checkpoints.save(devices.create(lambda step=step: fresh(step)), {'config': {'a': 1}}, {BEST: 0.5})
   return workdir / 'checkpoints'
 
 
@@ -115,13 +115,16 @@ def test_each_step_is_sealed_whoever_wrote_it(tmp_path):
     assert sorted([*listed, checksums.NAME]) == sorted(there)
 
 
-@pytest.mark.parametrize('pattern', ['state/d/*', 'meta/_METADATA', 'state/_METADATA', checksums.NAME])
+PARTS = ['state/d/*', 'meta/_METADATA', 'state/_METADATA', 'metrics/metrics', '_CHECKPOINT_METADATA', checksums.NAME]
+
+
+@pytest.mark.parametrize('pattern', PARTS)
 def test_a_flipped_bit_in_any_file_of_a_step_is_damage(tmp_path, pattern, caplog):
   caplog.set_level(logging.WARNING)
   steps = saved(tmp_path, 1, 2)
   (path,) = (steps / '2').glob(pattern)
   path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2, 3))
-  for read in (checkpoint.load, checkpoint.load_meta)[: 1 if pattern.startswith('state') else 2]:
+  for read in (checkpoint.load, checkpoint.load_meta)[: 2 if pattern.startswith(('meta/', checksums.NAME)) else 1]:
     with pytest.raises(ValueError, match=f'checkpoints/2: {path.relative_to(steps / "2")}: damaged') as error:
       read(tmp_path)
     assert '\n' not in str(error.value)
@@ -131,14 +134,25 @@ def test_a_flipped_bit_in_any_file_of_a_step_is_damage(tmp_path, pattern, caplog
   assert f'{path.name}: damaged' in '\n'.join(record.getMessage() for record in caplog.records)
 
 
+def test_where_every_step_is_damaged_none_is_moved(tmp_path):
+  steps = saved(tmp_path, 1, 2)
+  for path in steps.glob('*/metrics/metrics'):
+    path.write_bytes(path.read_bytes()[:-3])
+  with pytest.raises(
+    ValueError, match='no checkpoint is whole: .*/1: metrics/metrics: damaged.*/2: .*another --workdir'
+  ):
+    Checkpoints(tmp_path)
+  assert (steps / '1').is_dir() and (steps / '2').is_dir() and not (tmp_path / 'damaged').exists()
+
+
 def test_a_step_that_could_not_be_sealed_is_told_of(tmp_path, monkeypatch):
   def refuse(folder: pathlib.Path):
     raise OSError(28, 'No space left on device')
 
   with Checkpoints(tmp_path) as checkpoints:
     monkeypatch.setattr(checksums, 'seal', refuse)
-    checkpoints.save(state.TrainState(jax.numpy.int32(1), {}, {}, ()), {'config': {}}, None)
     with pytest.raises(OSError, match='No space left on device'):
+      checkpoints.save(state.TrainState(jax.numpy.int32(1), {}, {}, ()), {'config': {}}, None)
       checkpoints.wait()
     monkeypatch.undo()
   assert checksums.verify(tmp_path / 'checkpoints' / '1')

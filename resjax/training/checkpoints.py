@@ -6,7 +6,7 @@ import itertools
 import logging
 import pathlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,9 @@ from resjax.checkpoint import ocp
 
 _saves = ocp.training.save_decision_policies
 _keeps = ocp.training.preservation_policies
+
+# Of a step, what is read when the folder of all is opened.
+_READ_AT_ONCE = ('_CHECKPOINT_METADATA', 'metrics/')
 
 # The metric that names the best checkpoint.
 BEST = 'eval/top1_mean'
@@ -39,9 +42,14 @@ class Checkpoints:
       keep: How many of the latest steps are kept, besides the best by `eval/top1_mean`.
 
     Raises:
-      OSError: The folder can't be made or written to.
+      OSError: The folder can't be made, read or written to.
+      ValueError: There are steps, and what is read of them here is damaged in all.
     """
     self._root = pathlib.Path(workdir).absolute() / 'checkpoints'
+    if jax.process_index() == 0:
+      _put_aside_unopenable(self._root)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('checkpoints can be opened')
     self._named: set[int] = set()
     self._unread = False
     self._unsealed: int | None = None  # a step that is being saved
@@ -110,15 +118,10 @@ class Checkpoints:
       except ValueError as error:
         damaged[step] = error
         continue
-      for other, reason in damaged.items():
-        place = free(self._root.parent / 'damaged' / str(other))
-        place.parent.mkdir(exist_ok=True)
-        (self._root / str(other)).rename(place)
-        logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
+      _put_aside(self._root, damaged, step)
       return step
     if damaged:
-      reasons = '; '.join(map(str, damaged.values()))
-      raise ValueError(f'no checkpoint is whole: {reasons}; give another --workdir to begin anew')
+      raise _none_whole(damaged)
     return None
 
   def save(self, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None) -> None:
@@ -220,6 +223,36 @@ class _Named:
 def _reader() -> Callable[[pathlib.Path], None]:
   """What reads a step whole: of several hosts the first, in a process of its own."""
   return checkpoint.read_all if jax.process_count() == 1 else checkpoint.read_apart
+
+
+def _put_aside_unopenable(root: pathlib.Path) -> None:
+  """Puts steps aside in which a file is damaged that Orbax reads already when it opens their folder."""
+  steps = sorted(int(path.name) for path in (root.iterdir() if root.is_dir() else ()) if path.name.isdigit())
+  damaged = {}
+  for step in steps:
+    folder = root / str(step)
+    try:
+      checkpoint.whole(lambda folder=folder: checksums.verify(folder, _READ_AT_ONCE), folder)  # type: ignore[misc]
+    except ValueError as error:
+      damaged[step] = error
+  if damaged and len(damaged) == len(steps):
+    raise _none_whole(damaged)
+  _put_aside(root, damaged, max(set(steps) - set(damaged), default=0))
+
+
+def _put_aside(root: pathlib.Path, damaged: Mapping[int, ValueError], step: int) -> None:
+  """Moves damaged steps to the workdir's folder `damaged`, and says to which step that goes back."""
+  for other, reason in damaged.items():
+    place = free(root.parent / 'damaged' / str(other))
+    place.parent.mkdir(exist_ok=True)
+    (root / str(other)).rename(place)
+    logging.getLogger(__name__).warning('%s: moved to %s, going back to step %d', reason, place, step)
+
+
+def _none_whole(damaged: Mapping[int, ValueError]) -> ValueError:
+  """What is raised where all steps are damaged."""
+  reasons = '; '.join(map(str, damaged.values()))
+  return ValueError(f'no checkpoint is whole: {reasons}; give another --workdir to begin anew')
 
 
 def free(path: pathlib.Path) -> pathlib.Path:

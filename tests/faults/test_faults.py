@@ -16,6 +16,7 @@ HERE = pathlib.Path(__file__).parent
 @pytest.mark.parametrize(
   'command',
   [
+    'flips.py --flips=200 --truncations=50',
     'kill.py --kills=3 --during_save=1 --sigterm=1',
     'topologies.py devices',
     'topologies.py hosts',
