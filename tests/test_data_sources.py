@@ -103,9 +103,14 @@ def test_folders_that_are_not_as_expected(folder, tmp_path_factory):
 
 def test_other_files_are_named_in_the_log(folder, caplog):
   (folder / 'train' / 'glass' / 'notes.txt').write_text('x')
-  (folder / 'train' / 'glass' / 'z.gif').write_bytes(b'x')
+  (folder / 'train' / 'glass' / 'z.svg').write_bytes(b'x')
+  (folder / 'train' / 'Paper' / '.DS_Store').write_bytes(b'x')
+  (folder / 'train' / 'list.csv').write_bytes(b'x')
   assert len(open_folder(folder)) == 11
-  assert f'{folder}/train/glass: 2 entries are no image files and not used, such as notes.txt' in caplog.text
+  assert (
+    f'{folder}/train: left out are 2 hidden, such as Paper/.DS_Store; 2 of other kinds, such as glass/notes.txt; '
+    '1 beside the class folders, such as list.csv'
+  ) in caplog.text
 
 
 def test_fake():

@@ -36,8 +36,11 @@ def test_a_folder_is_its_image_files_by_name_also_those_below(tmp_path):
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-  with pytest.raises(ValueError, match=r'^images: .* holds no image files, expected files named \.'):
+  with pytest.raises(ValueError, match=rf'^{tmp_path}: no images, expected files named \.'):
     items(tmp_path)
+  for empty in ('', ['']):
+    with pytest.raises(ValueError, match=r'^images: got an empty name, expected a file or folder'):
+      items(empty)
 
 
 def test_files_keep_their_name_and_all_else_is_numbered_in_the_whole(tmp_path):
@@ -61,7 +64,9 @@ def test_one_of_each_kind(tmp_path):
 )
 def test_arrays_of_another_kind_are_refused(wrong):
   with pytest.raises(ValueError, match=r'^images: got .*, expected uint8 \[H, W, 3\] or \[N, H, W, 3\]$'):
-    items([np.zeros((4, 4, 3), np.uint8), wrong])
+    items(wrong)
+  (chunk,) = chunks(items([np.zeros((4, 4, 3), np.uint8), wrong, encoded(1)]), crop, size=4, threads=1)
+  assert [error and error[:11] for error in chunk.errors] == [None, 'images: got', None] and len(chunk.crops) == 2
 
 
 def test_what_is_no_image_is_refused():

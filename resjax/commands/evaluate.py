@@ -10,6 +10,7 @@ split of the run's own data, such as test or train[:10%]. Nothing is trained, an
 import argparse
 import csv
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -87,8 +88,8 @@ def opened(
   """
   from resjax.data import sources, unlabelled
 
-  if data is not None and (folder := pathlib.Path(data).expanduser()).is_dir():
-    return unlabelled.ClassFolders(str(folder), class_names), f'the folder {data}'
+  if data is not None and os.path.isdir(folder := os.path.expanduser(data)):
+    return unlabelled.ClassFolders(folder, class_names), f'the folder {data}'
   if imported and config.data.source == 'tfds' and not config.data.dir:
     got = 'nothing' if data is None else f'{data!r}, no folder'
     raise ValueError(f'--data: got {got}, and {workdir} holds an imported network; expected a folder of class folders')

@@ -84,7 +84,7 @@ def _lines(path: str | None) -> list[str] | None:
   Raises:
     ValueError: They are no text.
   """
-  from resjax.interop.telling import printable
+  from resjax.telling import printable
 
   if path is None:
     return None

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from resjax.data import identity
 from resjax.data.cache import cached
-from resjax.data.folders import classes_in, images_in
+from resjax.data.folders import class_files, classes_in, read
 from resjax.paths import is_remote, path_of
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
@@ -164,7 +164,7 @@ class FolderSource:
     for other in (_split_folder(root, name) for name in splits):
       if other.is_dir():
         _check_same_classes(self.folder, self.class_names, other)
-    files = [images_in(self.folder / name) for name in self.class_names]
+    files = class_files(self.folder, self.class_names)
     self.files = [name for names in files for name in names]
     self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int32), [len(f) for f in files])
 
@@ -172,7 +172,7 @@ class FolderSource:
     return len(self.files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return {'image': epath.Path(self.name_of(index)).read_bytes(), 'label': int(self.labels[index])}
+    return {'image': read(self.name_of(index)), 'label': int(self.labels[index])}
 
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""

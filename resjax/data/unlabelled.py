@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from resjax import checkpoint
 from resjax.data import identity
 from resjax.data.classes import labels_of
-from resjax.data.folders import classes_in, images_in
+from resjax.data.folders import class_files, classes_in, images_in, read, tell
 from resjax.paths import path_of
 
 __all__ = ['ClassFolders', 'FlatFolder', 'create']
@@ -83,7 +83,9 @@ class FlatFolder:
     """
     self.folder = _folder(folder, 'config.data.dir', '*.jpg')
     self.class_names, self.num_classes = tuple(class_names), len(class_names)
-    files = images_in(self.folder)
+    found = images_in(self.folder)
+    tell(self.folder, found)
+    files = found.files
     drawn = np.random.default_rng(0).permutation(len(files))[: most or None]
     self.files = [files[place] for place in sorted(drawn.tolist())]
 
@@ -91,7 +93,7 @@ class FlatFolder:
     return len(self.files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return _Unlabelled(self.name_of(index), epath.Path(self.name_of(index)).read_bytes())
+    return _Unlabelled(self.name_of(index), read(self.name_of(index)))
 
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""
@@ -128,9 +130,8 @@ class ClassFolders:
     self.class_names, self.num_classes = tuple(class_names), len(class_names)
     classes = classes_in(self.folder)
     labels = labels_of(classes, self.class_names, str(self.folder))
-    found = [
-      (f'{name}/{file}', label) for name, label in zip(classes, labels) for file in images_in(self.folder / name)
-    ]
+    files = class_files(self.folder, classes)
+    found = [(f'{name}/{file}', label) for name, label, own in zip(classes, labels, files) for file in own]
     self.files = [name for name, _ in found]
     self.labels = np.array([label for _, label in found], np.int32)
 
@@ -138,7 +139,7 @@ class ClassFolders:
     return len(self.files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return {'image': epath.Path(self.name_of(index)).read_bytes(), 'label': int(self.labels[index])}
+    return {'image': read(self.name_of(index)), 'label': int(self.labels[index])}
 
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""

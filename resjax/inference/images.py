@@ -1,5 +1,6 @@
 """From what a user names, files, folders or arrays, to crops in batches; what can't be read is told, not dropped."""
 
+import fnmatch
 import functools
 import glob
 import os
@@ -11,7 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from resjax.data.decode import BadImage, suffixes
+from resjax.data import folders
+from resjax.data.decode import BadImage
 
 Crop = Callable[[bytes | np.ndarray], np.ndarray]
 
@@ -35,23 +37,25 @@ def items(images: Any) -> list[Item]:
   """Returns one item for each image.
 
   Args:
-    images: Items, which are returned as they are; a file, a folder (its image files, also those in folders below, by
-      name), a pattern such as 'photos/*.jpg' (`**` for folders below) where no file has that very name, an encoded
-      image as bytes, an array uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of these.
+    images: Items, which are returned as they are; a file, a folder (its image files, see `folders.images_in`, also
+      those in folders below, by name), a pattern such as 'photos/*.jpg' (`**` for folders below) where no file has that
+      very name, an encoded image as bytes, an array uint8 `[H, W, 3]` or `[N, H, W, 3]`, or a sequence of these, in
+      which an array of another kind stops nothing else.
 
   Raises:
-    ValueError: Something is none of these, such as a URL, or a folder holds no images.
+    ValueError: Something is none of these, such as a URL or an empty name, or a folder holds no images.
   """
   if isinstance(images, Item):
     return [images]
   if isinstance(images, str | pathlib.Path):
-    path = pathlib.Path(images).expanduser()
-    if not path.is_dir():
+    if not os.fspath(images):
+      raise ValueError('images: got an empty name, expected a file or folder (the current one is called .)')
+    path = pathlib.Path(os.path.expanduser(images))
+    if not os.path.isdir(path):
       return _files(str(images), path)
-    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in suffixes() and p.is_file())
-    if not files:
-      raise ValueError(f'images: {images} holds no image files, expected files named {", ".join(suffixes())}')
-    return [Item(str(p), p) for p in files]
+    inside = folders.images_in(str(path), below=True)
+    folders.tell(path, inside)
+    return [Item(str(path / name), path / name) for name in inside.files]
   if isinstance(images, bytes):
     return [Item('0', images)]
   if isinstance(images, np.ndarray) or hasattr(images, '__array__'):
@@ -61,9 +65,19 @@ def items(images: Any) -> list[Item]:
     return [Item(str(i), image) for i, image in enumerate(array if array.ndim == 4 else array[None])]
   if not isinstance(images, Sequence):
     raise ValueError(f'images: got {type(images).__name__}, expected files, folders or arrays')
-  found = [item for image in images for item in items(image)]
+  found = [item for image in images for item in _part(image)]
   named = [isinstance(item.content, pathlib.Path) for item in found]
   return [item if is_file else Item(str(i), item.content) for i, (item, is_file) in enumerate(zip(found, named))]
+
+
+def _part(image: Any) -> list[Item]:
+  """The items of a part of a sequence."""
+  try:
+    return items(image)
+  except ValueError as error:
+    if isinstance(image, np.ndarray):
+      return [Item('', functools.partial(_refuse, str(error)))]
+    raise
 
 
 def listed(stream: BinaryIO) -> list[Item]:
@@ -78,42 +92,66 @@ def listed(stream: BinaryIO) -> list[Item]:
   content = stream.read()
   if b'\0' in content:
     raise ValueError('standard input: got no text, expected a list of paths, one a line (an image is named as a file)')
-  lines = [line for line in os.fsdecode(content).splitlines() if line.strip()]
+  lines = [line for line in os.fsdecode(content).replace('\r\n', '\n').split('\n') if line.strip()]
   if not lines:
     raise ValueError('standard input: empty, expected a list of paths, one a line')
   found = []
   for line in lines:
     path = pathlib.Path(line)
     _check_local(line, path)
-    found += items(path) if path.is_dir() else [Item(line, path)]
+    found += items(path) if os.path.isdir(path) else [Item(line, path)]
   return found
 
 
 def _files(name: str, path: pathlib.Path) -> list[Item]:
   """A file, also one that is missing, which shows when it is read; or those that match a pattern."""
   _check_local(name, path)
-  if path.exists() or not glob.has_magic(name):
+  if os.path.exists(path) or not glob.has_magic(name):
     return [Item(name, path)]
-  matches = sorted(glob.glob(str(path), recursive=True))
+  matches = sorted(_matches(path))
   if not matches:
-    return [Item(name, functools.partial(_missing, 'no such file, and as a pattern it matches none'))]
+    return [Item(name, functools.partial(_refuse, 'no such file, and as a pattern it matches none'))]
   return [
     item for match in matches for item in (items(match) if os.path.isdir(match) else [Item(match, pathlib.Path(match))])
   ]
 
 
+def _matches(path: pathlib.Path) -> list[str]:
+  """What matches a pattern; leading folders of that very name are taken for themselves."""
+  known = next(n for n in range(len(path.parts), -1, -1) if n == 0 or os.path.exists(os.path.join(*path.parts[:n])))
+  begin, pattern = os.path.join('', *path.parts[:known]), path.parts[known:]
+  deep = pattern.index('**') if '**' in pattern else len(pattern)
+  found = glob.glob(os.path.join(glob.escape(begin), *pattern[:deep])) if deep else [begin or os.curdir]
+  if deep == len(pattern):
+    return found
+  below = ((head, inside) for head in found if os.path.isdir(head) for inside, why in folders.walk(head) if not why)
+  return [
+    os.path.normpath(os.path.join(head, inside)) for head, inside in below if _fits(inside.split('/'), pattern[deep:])
+  ]
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+  """Whether a path, which is not hidden, matches a pattern in which `**` stands for any folders."""
+  if not pattern or not parts:
+    return not parts and all(part == '**' for part in pattern)
+  if pattern[0] == '**':
+    return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+  hidden = parts[0].startswith('.') and not pattern[0].startswith('.')
+  return not hidden and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
 def _check_local(name: str, path: pathlib.Path) -> None:
   """Refuses what lies on another machine."""
   scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]+):/', name)
-  if scheme and not path.exists():
+  if scheme and not os.path.exists(path):
     ways = {'http': f'download it first (curl -LO {name})', 'file': 'type its path alone'}
     way = ways.get(scheme[1].lower().removesuffix('s'), 'copy it here first, or mount its bucket as a folder')
     raise ValueError(f'images: got {name}, expected a file or folder of this machine: {way}')
 
 
-def _missing(reason: str) -> bytes:
+def _refuse(reason: str) -> bytes:
   """Says why there is nothing to read."""
-  raise FileNotFoundError(reason)
+  raise BadImage(reason)
 
 
 def of_source(source: Any, numbers: Iterable[int] | None = None) -> list[Item]:
@@ -137,7 +175,7 @@ def chunks(wanted: Iterable[Item], crop: Crop, *, size: int, threads: int) -> It
     try:
       content = item.content
       if isinstance(content, pathlib.Path):
-        content = content.read_bytes()
+        content = folders.read(content)
       return crop(content() if callable(content) else content)
     except BadImage as error:
       return str(error)

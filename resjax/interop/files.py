@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resjax.interop import saved
-from resjax.interop.telling import one_line, printable
+from resjax.telling import one_line, printable
 
 # Where checkpoints keep the weights, beside an optimiser's state and other things; and where their moving average.
 _NESTED = ('state_dict', 'model', 'model_state_dict')

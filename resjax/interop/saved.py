@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from resjax.interop import pickles
-from resjax.interop.telling import one_line
+from resjax.telling import one_line
 
 # What files of torch before 1.6 begin with, and the form that they have had from 2017 on.
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resjax.interop import files
-from resjax.interop.telling import one_line, printable
+from resjax.telling import one_line, printable
 
 HUB = 'hf-hub:'
 

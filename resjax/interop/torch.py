@@ -14,11 +14,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resjax import preprocess, switchable
 from resjax.interop import layouts
 from resjax.interop.files import FACTS
-from resjax.interop.telling import printable
 from resjax.models import MobileNetV2, ResNet
 from resjax.network import Network
 from resjax.resolution import Resolution
 from resjax.switchable import Variables
+from resjax.telling import printable
 
 __all__ = ['metadata', 'rsnets_state_dict', 'state_dict', 'variables_of']
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from resjax.data.crops import evaluation_crops
+from resjax.data.folders import read
 from resjax.inference.images import Item, chunks
 from resjax.inference.programs import Servable
 
@@ -56,7 +57,7 @@ class Pool:
 def _content(item: Item) -> bytes | np.ndarray:
   """An image as it is stored."""
   if isinstance(item.content, pathlib.Path):
-    return item.content.read_bytes()
+    return read(item.content)
   return item.content() if callable(item.content) else item.content
 
 
