@@ -29,7 +29,8 @@ def make(method='rsnet', calibrated=True):
   network = networks.tiny(method)
   if method == 'rsnet':
     variables = network.at(12)[0].variables
-    network = network.replace(resolutions=SIZES, variables=variables)
+    params = variables['params'] | {'alpha': np.zeros(3, np.float32)}
+    network = network.replace(resolutions=SIZES, variables=variables | {'params': params})
   classifier = Classifier(network, max_batch=4, promote=False)
   costs = classifier.engines.engine.costs
   seconds = (
@@ -66,7 +67,7 @@ def test_without_a_calibration_the_resolutions_are_the_steps(plain):
   assert [step.name for step in ladder(plain, lowest=12)] == ['16 px', '12 px']
   assert [step.name for step in ladder(plain, lowest=16)] == ['16 px']
   with pytest.raises(
-    ValueError, match=r"^router: got 'cascade' without a calibration, expected none: calibration: none"
+    ValueError, match=r"^router: got 'cascade' without a calibration, expected static: calibration: n"
   ):
     ladder(plain, 'cascade')
   with pytest.raises(ValueError, match=r'^min-resolution: got 10, expected one of 16, 12, 8$'):
@@ -80,9 +81,7 @@ def test_with_a_calibration_budgets_stand_between_the_largest_and_the_lowest(cal
   assert all(step.name.startswith(router) for step in steps[1:-1])
   seconds = [step.seconds for step in steps]
   assert all(after < 0.94 * before for before, after in itertools.pairwise(seconds[:-1])) and seconds[-1] < seconds[-2]
-  with pytest.raises(
-    ValueError, match=r"^router: got 'predictor', expected one of cascade, detail, random with this net"
-  ):
+  with pytest.raises(ValueError, match=r"^router: got 'predictor', expected one of static, cascade, detail, random wi"):
     ladder(calibrated, 'predictor')
 
 
@@ -96,6 +95,11 @@ def test_no_step_runs_an_image_below_the_lowest_resolution_that_is_allowed(calib
     assert min(seen[-1]) >= lowest
   assert seen[0] == {16} and seen[-1] == {lowest}
   assert any(len(sizes) > 1 for sizes in seen)
+
+
+def test_resolutions_are_the_steps_unless_a_router_is_named_or_there_is_a_predictor(calibrated):
+  assert [step.name for step in ladder(calibrated)] == ['16 px', '12 px', '8 px']
+  assert [step.name for step in ladder(calibrated, 'static', 12)] == ['16 px', '12 px']
 
 
 def test_at_a_step_images_of_the_calibration_cost_what_it_says(calibrated):

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   how.add_argument('--budget', help='mean cost of an image, as of resjax predict; a request may name its own')
   how.add_argument('--p95', type=seconds, metavar='TIME', help='turn the dial to keep this deadline: 50ms, or 0.5s')
   parser.add_argument('--min-resolution', type=shared.resolution, help='with --p95: the lowest to turn to')
-  parser.add_argument('--router', help=f'{", ".join(choosable())}; default: the first that the network has')
+  parser.add_argument(
+    '--router', help=f'{", ".join(choosable())}; default: the first it has; with --p95 also static, see docs/serving.md'
+  )
   parser.add_argument('--top-k', type=shared.positive, default=1, metavar='K', help='name so many classes (1)')
   parser.add_argument('--host', default='127.0.0.1', help='address to listen on (127.0.0.1: this machine alone)')
   parser.add_argument('--port', type=port, default=8000, help='to listen on (8000); 0: any that is free')

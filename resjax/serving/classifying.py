@@ -114,8 +114,8 @@ class Classifying:
     except (ValueError, FileNotFoundError) as error:
       if budget is None:
         raise
-      return [Reply(error=str(error)) for _ in crops]
-    return [Reply(self._row(prediction)) for prediction in found]
+      return [Reply(error=str(error), status=400) for _ in crops]
+    return [Reply(self._row(p)) if p.error is None else Reply(error=p.error, status=500) for p in found]
 
   def _asked(self, budget: str | None, router: Any) -> Asked:
     """What is asked of the classifier for a budget of the images' own, or for the router of a step of the dial."""

@@ -152,7 +152,7 @@ class Front:
         rows.append(reply.prediction if upload.single else {'image': name, **reply.prediction})
         continue
       if isinstance(reply, Reply):
-        raise Refused(400, reply.error or '')  # the budget that was asked for, the same for all
+        raise Refused(reply.status, reply.error or '')  # such as a budget that can't be met, the same for all
       if reply.status == 422:
         self.metrics.unreadable.inc()
       if upload.single or reply.status != 422:

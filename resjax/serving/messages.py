@@ -26,6 +26,7 @@ class Reply(msgspec.Struct):
   """What comes back to the front."""
 
   prediction: dict[str, Any] = {}
-  error: str | None = None
+  error: str | None = None  # why there is none
+  status: int = 200  # of HTTP
   dial: str | None = None  # the step at which the batch ran
   seconds: float | None = None  # that an image now takes at the dial's last step

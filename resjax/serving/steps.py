@@ -1,4 +1,4 @@
-"""The dial's steps, the dearest first: a router at falling budgets, or, without a calibration, falling resolutions."""
+"""The dial's steps, the dearest first: falling resolutions, or a router at falling budgets."""
 
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from resjax.resolution import Resolution, name
 from resjax.routing import Columns, Dialled, Images, Routed
 from resjax.routing.dial import dialled, reachable
 from resjax.routing.fixed import Fixed
+from resjax.routing.predictor import Predictor
 
 # Budgets between the dearest and the cheapest that are tried, and how much cheaper than the last a step must be.
 _BUDGETS, _CHEAPER = 8, 0.93
@@ -59,12 +60,13 @@ class _Seen:
 def ladder(classifier: Classifier, router: str | None = None, lowest: Resolution | None = None) -> list[Step]:
   """Returns the steps of a dial, each cheaper than the one before it.
 
-  The first runs every image at the largest resolution, the last at the lowest that is allowed. Between them, after a
-  calibration, the router at falling budgets; else the resolutions.
+  The first runs every image at the largest resolution, the last at the lowest that is allowed. Between them stand the
+  resolutions, or a router at falling budgets. A batch at one resolution is one program; a router's is several, of fewer
+  images each, and that takes time which multiply-adds do not show.
 
   Args:
     classifier: Compiled where it is not yet.
-    router: One of those that the network has; None: the first.
+    router: 'static', or one of those that the network has; None: its predictor after a calibration, else 'static'.
     lowest: Resolution that an image may run at, in pixels; None: the lowest that was trained.
 
   Raises:
@@ -76,27 +78,29 @@ def ladder(classifier: Classifier, router: str | None = None, lowest: Resolution
   if lowest not in resolutions:
     raise ValueError(f'min-resolution: got {name(lowest)}, expected one of {", ".join(map(name, resolutions))}')
   count = resolutions.index(lowest) + 1
-  try:
-    columns: Columns | None = classifier.calibrated
-  except FileNotFoundError as error:
-    if router is not None:
-      raise ValueError(f'router: got {router!r} without a calibration, expected none: {error}') from None
-    columns = None
+  chosen = router or (Predictor.name if classifier.network.predictor else Fixed.name)
+  known = (Fixed.name, *routing.names_for(classifier.network.predictor is not None))
+  if chosen not in known:
+    raise ValueError(f'router: got {chosen!r}, expected one of {", ".join(known)} with this network')
+  columns: Columns | None = None
+  if chosen != Fixed.name:
+    try:
+      columns = classifier.calibrated
+    except FileNotFoundError as error:
+      if router is not None:
+        raise ValueError(f'router: got {router!r} without a calibration, expected {Fixed.name}: {error}') from None
   costs = tuple(map(float, classifier.engines.macs))
   times = [each / 1e3 for each in milliseconds(classifier.engines.engine)]
   steps = [Step(f'{name(resolutions[place])} px', Fixed(costs, place), times[place]) for place in range(count)]
-  between = steps[1:-1] if columns is None else _routed(classifier, router, columns, count)
+  between = steps[1:-1] if columns is None else _routed(classifier, chosen, columns, count)
   return _falling([steps[0], *between, *steps[1:][-1:]])
 
 
-def _routed(classifier: Classifier, router: str | None, columns: Columns, count: int) -> list[Step]:
+def _routed(classifier: Classifier, router: str, columns: Columns, count: int) -> list[Step]:
   """Steps of a router at falling budgets, that sends images to the highest `count` resolutions."""
   engines = classifier.engines
-  chosen = router or engines.routers[0]
-  if chosen not in engines.routers:
-    raise ValueError(f'router: got {chosen!r}, expected one of {", ".join(engines.routers)} with this network')
   seen = _cut(columns, count)
-  kind, costs = routing.kind_of(chosen), tuple(map(float, engines.macs[:count]))
+  kind, costs = routing.kind_of(router), tuple(map(float, engines.macs[:count]))
   own = milliseconds(engines.scorer)[0] if engines.scorer else 0.0
   made = kind.of(costs, float(engines.predictor_macs), seen)
   timed = kind.of(milliseconds(engines.engine)[:count], own, seen)
@@ -106,7 +110,7 @@ def _routed(classifier: Classifier, router: str | None, columns: Columns, count:
   for target in np.geomspace(min(high, costs[0]), low, _BUDGETS):
     rule = dialled(made, column, float(target))
     seconds = timed.charged[rule.choose(column)].mean() / 1e3
-    steps.append(Step(f'{chosen} {target / costs[0]:.2f}', Highest(rule), float(seconds)))
+    steps.append(Step(f'{router} {target / costs[0]:.2f}', Highest(rule), float(seconds)))
   return steps
 
 
