@@ -119,6 +119,18 @@ def test_another_evaluation_than_the_networks_own_is_said(other, capsys):
       {'optimizer.freeze': (3,)},
       r"^config.optimizer.freeze: got 3, expected patterns of parameters such as 'stage1_\*'$",
     ),
+    (
+      {'optimizer.freeze': ('*',)},
+      r"^config.optimizer: freeze and rates, '\*', leave no parameter to learn, expected some",
+    ),
+    (
+      {'model.num_classes': 5, 'optimizer.freeze': ('shared/*',)},
+      r'^config.optimizer: freeze, or rates of 0, hold shared/head/bias, shared/head/kernel, new for 5 classes: ex',
+    ),
+    (
+      {'model.num_classes': 5, 'optimizer.rates': (('head/kernel', 0.0),)},
+      r'^config.optimizer: freeze, or rates of 0, hold shared/head/kernel, new for 5 classes',
+    ),
     ({'method': 'drnet', 'optimizer.freeze': ('head/*',), 'drnet.predictor.size': 8}, r'^config.optimizer.freeze: got'),
     ({'method': 'drnet', 'drnet.start': 'scratch', 'drnet.predictor.size': 8}, r'^config.init.checkpoint: got .* with'),
     ({'method': 'drnet', 'optimizer.rates': (('head/*', 0.1),), 'drnet.predictor.size': 8}, r'^config.optimizer.rates'),

@@ -4,7 +4,7 @@ resjax evaluate --workdir=runs/mine
 resjax evaluate --workdir=runs/mobilenet --data=photos/val --resolution=160
 
 --data is a folder with a folder of images for each class, named as the network's classes or by their numbers; or a
-split of the run's own data, such as test or train[:10%]. Nothing is trained, and the run's results stay as they are.
+split of the run's own data, such as train, or of TFDS train[:10%]. Nothing is trained, and the run's results stay.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from resjax.recipes import default
 from resjax.rsnet import Start
 from resjax.switchable import SHARED_SET, Variables, path_text
 from resjax.trained import Trained
-from resjax.training import state
+from resjax.training import freezing, state
 from resjax.training.devices import Devices
 
 # Fields that say what the weights mean: the same there and here.
@@ -47,6 +47,12 @@ def start(
   fresh = fresh_state()
   params, new = _merged(fresh.params, loaded['params'])
   batch_stats, _ = _merged(fresh.batch_stats, loaded['batch_stats'])
+  rates = freezing.pairs(config.optimizer)
+  if held := [name for name in new if not freezing.factor_of(name.partition('/')[2], rates, [name])]:
+    raise ValueError(
+      f'config.optimizer: freeze, or rates of 0, hold {", ".join(held)}, new for {config.model.num_classes} classes: '
+      'expected what is new to learn'
+    )
   if new:
     notes.append(f'new for {config.model.num_classes} classes: {", ".join(new)}')
   if notes and jax.process_index() == 0:

@@ -101,7 +101,7 @@ def labels(params: Any, optimizer: ConfigDict) -> Any:
     optimizer: `config.optimizer`; reads `freeze` and `rates`.
 
   Raises:
-    ValueError: A pattern matches no parameter: it would do nothing in silence.
+    ValueError: A pattern matches no parameter: it would do nothing in silence. Or no parameter would learn.
   """
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   rates, frozen_first = pairs(optimizer), len(optimizer.freeze)
@@ -112,7 +112,11 @@ def labels(params: Any, optimizer: ConfigDict) -> Any:
         f'config.optimizer.{field}: got {pattern!r}, expected a pattern of some parameters, such as '
         f'{plain_path(paths[0])!r}'
       )
-  return jax.tree_util.tree_map_with_path(lambda path, _: label(_of_leaf(path, rates)), params)
+  found = jax.tree_util.tree_map_with_path(lambda path, _: label(_of_leaf(path, rates)), params)
+  if set(jax.tree.leaves(found)) == {label(0.0)}:
+    named = ', '.join(repr(pattern) for pattern, factor in rates if not factor)
+    raise ValueError(f'config.optimizer: freeze and rates, {named}, leave no parameter to learn, expected some')
+  return found
 
 
 def held(params: Any, rates: Pairs) -> Any:
