@@ -2,9 +2,14 @@
 
 import argparse
 import importlib
+import io
 import keyword
+import os
 import re
 import sys
+from typing import NoReturn
+
+from resjax import telling
 
 # Subcommand: what `resjax --help` says of it. Its module has `add_arguments(parser)` and `run(options)`.
 COMMANDS: dict[str, str] = {
@@ -47,12 +52,24 @@ def main(arguments: list[str] | None = None) -> None:
     hint = '; fields are set as --config.FIELD=VALUE' if takes_fields else ''
     parser.error(f'unexpected argument {unknown[0]!r}{hint}')
   options.fields = fields
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
   try:
     command.run(options)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    _end_quietly()
   except (ValueError, OSError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
+    sys.exit(f'error: {telling.shown(error)}')
   except KeyboardInterrupt:
     sys.exit(130)
+
+
+def _end_quietly() -> NoReturn:
+  """Ends as a program does that SIGPIPE ends: who read the output, such as `head`, has gone."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is written at the end goes nowhere
+  sys.exit(141)
 
 
 def _is_field(before: str, argument: str) -> bool:

@@ -1,6 +1,12 @@
 """What is said of files, whatever is in them: short, in one line, and nothing that a terminal obeys."""
 
+import re
 import unicodedata
+from typing import Any
+
+# What a spreadsheet computes where a cell begins so; a number, and a sign alone, it does not.
+_FORMULA = re.compile(r"'|[=+\-@\t\r](?!$)")
+_NUMBER = re.compile(r'[+-]?\d+(\.\d+)?')
 
 
 def one_line(error: Exception) -> str:
@@ -19,3 +25,18 @@ def distinct(name: str, others: list[str]) -> str:
   alike = unicodedata.normalize('NFC', name)
   same = any(other != name and unicodedata.normalize('NFC', other) == alike for other in others)
   return ascii(name) if same else repr(name)
+
+
+def shown(error: BaseException) -> str:
+  """Returns what an error says, in its lines, each `printable`."""
+  return '\n'.join(map(printable, str(error).split('\n')))
+
+
+def cell(value: Any) -> Any:
+  """Returns a value of a CSV file as no spreadsheet computes it: with an apostrophe before `=1+1`, `-x`, `@x` and such.
+
+  Text that begins with an apostrophe gets another one, so that leaving out a first apostrophe gives back what it was.
+  """
+  if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
+    return value
+  return "'" + value

@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from resjax.commands import options as shared
+from resjax.telling import cell, printable
 
 _MOST_CLASSES = 12  # that are printed; classes.csv has all
 _COLUMNS = 120  # that the table of classes needs
@@ -121,12 +122,12 @@ def show(result: Any, title: str) -> None:
     shown.add_column(column, justify='right' if column in ('images', *result.ways) else 'left')
   for name, entry in by_class[:_MOST_CLASSES]:
     cells = (f'{100 * share:.1f}' for share in entry['top1'].values())
-    shown.add_row(Text(name), f'{entry["images"]:,}', *cells, Text(entry['taken_for'] or ''))
+    shown.add_row(Text(printable(name)), f'{entry["images"]:,}', *cells, Text(printable(entry['taken_for'] or '')))
   console.print(shown)
   if len(by_class) > _MOST_CLASSES:
     console.print(f'and {len(by_class) - _MOST_CLASSES} classes more in classes.csv', style='dim')
   for name, reason in result.unreadable:
-    print(f'{name}: {reason}', file=sys.stderr)
+    print(f'{printable(name)}: {printable(reason)}', file=sys.stderr)
   unreadable = f'; {len(result.unreadable):,} could not be read' if result.unreadable else ''
   console.print(
     f'{len(result.labels):,} images, each once, each resolution from the full image{unreadable}', style='dim'
@@ -152,12 +153,12 @@ def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: 
   confusion.write(matrix, names, out / 'confusion.csv')
   accuracy = f'top-1 {100 * result.top(1)[way]:.1f} % of {len(result.labels):,} images at {way} px'
   confusion.draw(matrix, names, accuracy).savefig(out / 'confusion.png')
-  with open(out / 'classes.csv', 'w', newline='', encoding='utf-8') as file:
+  with open(out / 'classes.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     writer = csv.writer(file)
     writer.writerow(['class', 'images', *(f'top1_{name}' for name in result.ways), 'most_often_taken_for'])
     for name, entry in classes.items():
       shares = (f'{share:.6f}' for share in entry['top1'].values())
-      writer.writerow([name, entry['images'], *shares, entry['taken_for'] or ''])
+      writer.writerow([cell(name), entry['images'], *shares, cell(entry['taken_for'] or '')])
   rows = mistakes.surest(
     result.labels, result.guesses[:, 0], result.ranks, result.odds[:, 0],
     most=most, ways=result.ways, name_of=result.images.__getitem__, class_names=names,

@@ -14,6 +14,7 @@ from typing import Any
 
 from resjax.commands import options as shared
 from resjax.routing import choosable
+from resjax.telling import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="default: by the file's ending, or lines to read",
   )
   parser.add_argument('--csv', metavar='FILE', help='the same as --output=FILE --format=csv')
+  parser.add_argument('--raw', action='store_true', help='CSV: no apostrophe before names that spreadsheets compute')
   parser.add_argument(
     '--shard',
     type=shared.shard,
@@ -73,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     top_k=options.top_k,
   )
   found = []
-  with output(path, kind, options.top_k) as write:
+  with output(path, kind, options.top_k, options.raw) as write:
     for prediction in shared.progress(stream, len(wanted), 'predicting'):
       found.append(prediction)
       write(prediction)
@@ -93,21 +95,21 @@ def run(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def output(path: str | None, kind: str | None, top_k: int) -> Iterator[Any]:
+def output(path: str | None, kind: str | None, top_k: int, raw: bool = False) -> Iterator[Any]:
   """Yields what writes a prediction: into a file, as lines of a format, or as a line for the reader."""
   if path is None and kind is None:
     yield lambda p: p.error is None and print(line(p))
     return
   from resjax.inference import writing
 
-  with writing.writer(path, kind or 'csv', top_k) as write:
+  with writing.writer(path, kind or 'csv', top_k, raw=raw) as write:
     yield write
 
 
 def line(p: Any) -> str:
   """A prediction for the reader."""
-  classes = ', '.join(f'{guess.label}  {100 * guess.probability:.1f} %' for guess in p.top)
-  return f'{p.image}  {classes}  {shared.pixels(p.resolution)} px  {p.macs / 1e6:,.2f} M'
+  classes = ', '.join(f'{printable(guess.label)}  {100 * guess.probability:.1f} %' for guess in p.top)
+  return f'{printable(p.image)}  {classes}  {shared.pixels(p.resolution)} px  {p.macs / 1e6:,.2f} M'
 
 
 def place(options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -153,7 +155,7 @@ def summary(found: list[Any], classifier: Any, seconds: float) -> None:
   good = [p for p in found if p.error is None]
   for p in found:
     if p.error is not None:
-      print(f'{p.image}: {p.error}', file=sys.stderr)
+      print(f'{printable(p.image)}: {printable(p.error)}', file=sys.stderr)
   if not good:
     return
   share = Counter(shared.pixels(p.resolution) for p in good)

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
   found |= made(options, classifier, config) | {'reported': reported(report.read(options.workdir))}
   numbers = out.with_suffix('.json')
   numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
-  out.write_text(page.render(found, pictures), encoding='utf-8')
+  out.write_text(page.render(found, pictures), encoding='utf-8', errors='backslashreplace')
   print(f'In {out}; the numbers in {numbers}')
 
 

@@ -15,10 +15,12 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from resjax import config as configuration
 from resjax import recipes
 from resjax.commands import options as shared
+from resjax.telling import printable
 
 UNITS = {'macs': 'parameters, M multiply-adds', 'activations': 'activations, MB'}
 
@@ -92,7 +94,7 @@ def _table(layers: list[dict[str, Any]], total: dict[str, Any], kind: str, of: s
   for layer in layers:
     counts = [f'{layer[column]:,}' if layer[column] else '' for column in kept]
     work = [f'{number / 1e6:,.2f}' if number else '' for number in layer[kind].values()]
-    table.add_row(layer['name'] or '(outside of modules)', *counts, *work)
+    table.add_row(Text(printable(layer['name'] or '(outside of modules)')), *counts, *work)
   return table
 
 

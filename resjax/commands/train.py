@@ -17,7 +17,7 @@ import pathlib
 from typing import Any
 
 from resjax import config as configuration
-from resjax import recipes
+from resjax import recipes, telling
 from resjax.recipes import default
 
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     hosts.join(options.coordinator, options.processes, options.process_id)
     train_and_evaluate(config, workdir, extend=options.extend, other_data=options.other_data)
   except (ValueError, OSError, FloatingPointError) as error:
-    hosts.leave(f'error: {error}')
+    hosts.leave(f'error: {telling.shown(error)}')
   except preemption.Preempted:
     hosts.leave_together(
       f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', preemption.EXIT_CODE

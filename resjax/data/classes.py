@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from absl import logging
 
+from resjax.telling import distinct
+
 __all__ = ['labels_of']
 
 _LISTED = 20  # folders that an error names
@@ -40,7 +42,7 @@ def labels_of(folders: Sequence[str], class_names: Sequence[str], where: str) ->
     logging.warning('%s: %d folders are taken for the classes in their order', where, len(folders))
     return list(range(len(folders)))
   wrong = [
-    repr(name) + f' (the name of {len(labels)} classes)' * (len(labels) > 1)
+    distinct(name, list(class_names)) + f' (the name of {len(labels)} classes)' * (len(labels) > 1)
     for name, labels in zip(folders, found)
     if len(labels) != 1
   ]

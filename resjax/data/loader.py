@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from resjax import logs
+from resjax import logs, telling
 from resjax.data import augment
 from resjax.data.batches import Batch, EvalBatch, TrainBatch
 from resjax.data.crops import evaluation_crops, train_crops
@@ -230,7 +230,7 @@ def _or_error(make: Callable[[int], Batch], step: int) -> Batch:
 @functools.cache
 def _warn(line: str) -> None:
   """Logs a line once in the life of the process: evaluations come back to the same images."""
-  logging.warning(line)
+  logging.warning('%s', telling.printable(line))
 
 
 def _place(index: int | None, count: int | None, devices: int | None) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from resjax.data import identity
 from resjax.data.cache import cached
 from resjax.data.folders import class_files, classes_in, read
 from resjax.paths import is_remote, path_of
+from resjax.telling import distinct
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
 
@@ -238,4 +239,6 @@ def _check_same_classes(folder: epath.Path, names: tuple[str, ...], other: epath
   """Refuses splits with different classes: their labels would mean different things."""
   for name in sorted(set(names) ^ set(classes_in(other))):
     here, there = (folder, other) if name in names else (other, folder)
-    raise ValueError(f'{here / name}: no such class in {there}, expected the same in both')
+    shown = distinct(name, [*names, *classes_in(other)])
+    shown = f' ({shown})' if shown != repr(name) else ''
+    raise ValueError(f'{here / name}{shown}: no such class in {there}, expected the same in both')

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from resjax.telling import cell, printable
+
 _MOST = 30  # classes in the picture
 _NUMBERED = 20  # up to so many classes the cells hold their counts
 _INK, _GREY = '#1b2733', '#5c6570'
@@ -29,10 +31,10 @@ def write(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike[str]
   """
   rows, columns = np.flatnonzero(matrix.sum(1)), np.flatnonzero(matrix.sum(0) + matrix.sum(1))
   names = distinct(names)
-  with open(path, 'w', newline='', encoding='utf-8') as file:
+  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     writer = csv.writer(file)
-    writer.writerow(['true class, taken for:', *(names[k] for k in columns)])
-    writer.writerows([names[k], *matrix[k, columns].tolist()] for k in rows)
+    writer.writerow(['true class, taken for:', *(cell(names[k]) for k in columns)])
+    writer.writerows([cell(names[k]), *matrix[k, columns].tolist()] for k in rows)
 
 
 def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> mpl_figure.Figure:
@@ -81,4 +83,4 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> mpl_figure.Fig
 def _short(name: str) -> str:
   """A class's name that fits beside the matrix; no mark-up in it."""
   name = name if len(name) <= 28 else name[:27] + '…'
-  return name.replace('$', r'\$')
+  return printable(name).replace('$', r'\$')

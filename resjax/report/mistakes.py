@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from resjax.telling import cell, printable
+
 _COLUMNS = 5  # images in a row of the picture
 _WRONG, _GREY = '#c8443c', '#5c6570'
 
@@ -61,10 +63,12 @@ def surest(
 
 def write(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
   """Writes a CSV file of what `surest` returns."""
-  with open(path, 'w', newline='', encoding='utf-8') as file:
+  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     writer = csv.DictWriter(file, FIELDS, extrasaction='ignore')
     writer.writeheader()
-    writer.writerows(row | {'probability': f'{row["probability"]:.6f}'} for row in rows)
+    for row in rows:
+      values = row | {'probability': f'{row["probability"]:.6f}'}
+      writer.writerow({field: cell(value) for field, value in values.items()})
 
 
 def draw(rows: Sequence[dict[str, Any]], images: Sequence[np.ndarray], title: str) -> mpl_figure.Figure:
@@ -92,4 +96,4 @@ def draw(rows: Sequence[dict[str, Any]], images: Sequence[np.ndarray], title: st
 def _short(name: str) -> str:
   """A class's name that fits above an image; no mark-up in it."""
   name = name if len(name) <= 24 else name[:23] + '…'
-  return name.replace('$', r'\$')
+  return printable(name).replace('$', r'\$')

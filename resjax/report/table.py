@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resjax.report import results as results_lib
+from resjax.telling import printable
 
 _LOWER = {
   'host': 'each resolution from the full image (host)',
@@ -82,7 +83,7 @@ def accuracy(results: dict[str, Any], title: str | None = None) -> Table:
       table.add_section()
     top5 = _percent(entry['top5']) if 'top5' in entry else ''
     deviation = f' ± {_percent(entry["top1_sd"])}' if 'top1_sd' in entry else ''
-    table.add_row(name, macs_text(entry['macs']), _percent(entry['top1']) + deviation, top5)
+    table.add_row(Text(name), macs_text(entry['macs']), _percent(entry['top1']) + deviation, top5)
   return table
 
 
@@ -100,7 +101,7 @@ def _shares(results: dict[str, Any]) -> Table:
   for part in parts:
     table.add_section()
     for name, share in part.items():
-      table.add_row(name, *(_percent(share[resolution]) for resolution in results['resolutions']))
+      table.add_row(Text(printable(name)), *(_percent(share[resolution]) for resolution in results['resolutions']))
   return table
 
 
@@ -126,7 +127,7 @@ def _groups(results: dict[str, Any]) -> Table:
   table = _table('top-1 % by group of images')
   table.add_column('resolution', justify='right')
   for group in results['groups']:
-    table.add_column(group, justify='right')
+    table.add_column(Text(printable(group)), justify='right')
   for name in results['resolutions']:
     table.add_row(name, *(_percent(top1[name]) for top1 in results['groups'].values()))
   return table

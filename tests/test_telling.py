@@ -1,0 +1,140 @@
+"""What other programs make of names: terminals, spreadsheets, tables, who reads a refusal, who closes a pipe."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_inference_writing import GOOD, written
+
+from resjax import cli, telling
+from resjax.commands import predict
+from resjax.data.classes import labels_of
+from resjax.data.sources import FolderSource
+from resjax.inference import writing
+from resjax.inference.predictions import Guess, Prediction
+from resjax.report import confusion, mistakes, table
+
+LABELS = ('=1+1', '+a', '-x', '@sum', '\tx', '\rx', "'x", "'", '=', '-', '-1', '+2.5', 'a=b', '7', '', '[new]', '-1\n')
+
+
+def test_a_cell_is_never_a_formula_and_comes_back_by_leaving_out_one_apostrophe():
+  cells = [telling.cell(label) for label in LABELS]
+  assert cells == [
+    "'=1+1", "'+a", "'-x", "'@sum", "'\tx", "'\rx", "''x", "''", '=', '-', '-1', '+2.5', 'a=b', '7', '', '[new]',
+    "'-1\n",
+  ]  # fmt: skip
+  assert [value[1:] if value.startswith("'") else value for value in cells] == list(LABELS)
+  assert telling.cell(-1.5) == -1.5 and telling.cell(None) is None
+
+
+@pytest.mark.parametrize('raw', [False, True])
+def test_predictions_for_spreadsheets_or_as_they_are(tmp_path, raw):
+  top = (Guess(1, '=x()', 0.75), Guess(0, '@y', 0.25))
+  p = Prediction('-a.jpg', *top[0], resolution=(8, 8), macs=1.0, top=top)
+  with writing.writer(str(tmp_path / 'a.csv'), 'csv', 2, raw=raw) as write:
+    write(p)
+    write(Prediction('b', error='+bad'))
+  with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
+    good, bad = csv.DictReader(file)
+  before = '' if raw else "'"
+  assert (good['image'], good['label'], good['label_2']) == (f'{before}-a.jpg', f'{before}=x()', f'{before}@y')
+  assert bad['error'] == f'{before}+bad'
+  for kind in ('jsonl', 'parquet'):  # no spreadsheet computes these
+    path = written(tmp_path / kind / 'out' if (tmp_path / kind).mkdir() is None else None, kind, 2, rows=(p,))
+    text = path.read_bytes()
+    assert b'-a.jpg' in text and b"'-a.jpg" not in text
+
+
+def test_tables_of_an_evaluation_are_guarded_too(tmp_path):
+  names = ('=1+1', 'caf\udce9')
+  confusion.write(np.array([[1, 1], [0, 2]]), names, tmp_path / 'c.csv')
+  assert (tmp_path / 'c.csv').read_text(encoding='utf-8').splitlines() == [
+    "\"true class, taken for:\",'=1+1,caf\\udce9", "'=1+1,1,1", 'caf\\udce9,0,2',
+  ]  # fmt: skip
+  row = {'image': '-a', 'label': '=1+1', 'guess': '@b', 'probability': 0.5, 'rank': 2, 'wrong_at': '8'}
+  mistakes.write([row], tmp_path / 'm.csv')
+  assert (tmp_path / 'm.csv').read_text().splitlines()[1] == "'-a,'=1+1,'@b,0.500000,2,8"
+  mistakes.draw([row | {'label': '$\\frac', 'guess': 'a$b\x1b'}], [np.zeros((4, 4, 3), np.uint8)], '').savefig(
+    tmp_path / 'm.png'
+  )
+
+
+@pytest.mark.parametrize('kind', writing.FORMATS)
+def test_a_name_that_is_no_utf8_or_a_row_that_fails_loses_no_other(tmp_path, kind, monkeypatch):
+  rows = (Prediction('caf\udce9.jpg', error='gone'), Prediction('b\ud800', 0, 'x', object(), (8, 8), 1.0), GOOD)
+  path = written(tmp_path / 'out', kind, rows=rows)
+  if kind == 'parquet':
+    found = pytest.importorskip('pyarrow.parquet').read_table(path).to_pylist()
+  elif kind == 'jsonl':
+    found = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+  else:
+    found = list(csv.DictReader(io.StringIO(path.read_text(encoding='utf-8'))))
+  assert [row['image'] for row in found][::2] == ['caf\udce9.jpg' if kind == 'jsonl' else 'caf\\udce9.jpg', 'ü.jpg']
+  if kind == 'jsonl':
+    assert found[1]['image'] == 'b\\ud800' and found[1]['error'].startswith('can not be written (Object of type object')
+
+
+def test_lines_for_the_reader_move_no_cursor_and_refusals_neither(capsys, monkeypatch):
+  p = Prediction('a\x1b[2J\u202egpj.exe', 0, 'x\ny', 0.5, (8, 8), 1e6, top=(Guess(0, 'x\ny', 0.5),))
+  assert predict.line(p).startswith(r'a\x1b[2J\u202egpj.exe  x\ny  50.0 %')
+  predict.summary([Prediction('caf\udce9\r', error='bad\x07')], None, 1.0)
+  assert capsys.readouterr().err == 'caf\\udce9\\r: bad\\x07\n'
+  monkeypatch.setattr(predict, 'run', lambda options: (_ for _ in ()).throw(ValueError('one\x1b[31m\ntwo')))
+  with pytest.raises(SystemExit, match=r'^error: one\\x1b\[31m\ntwo$'):
+    cli.main(['predict', 'a', '--workdir=b'])
+
+
+def test_tables_show_names_that_look_like_markup():
+  results = {
+    'resolutions': {'8': {'macs': 1, 'top1': 0.5, 'top5': 1.0}},
+    'routers': {'r': {'share': {'8': 1.0}}},
+    'share_by_class': {'[new]': {'8': 1.0}, '[/bold]': {'8': 1.0}},
+    'groups': {'[red]x': {'8': 0.5}},
+  }
+  out = io.StringIO()
+  console = Console(file=out, width=100)
+  console.print(table._shares(results))
+  console.print(table._groups(results))
+  assert all(name in out.getvalue() for name in ('class [new]', 'class [/bold]', '[red]x'))
+
+
+def test_names_that_look_the_same_are_shown_by_their_code_points(tmp_path):
+  for split, name in (('train', 'e\u0301'), ('val', '\u00e9')):
+    (tmp_path / split / name).mkdir(parents=True)
+  with pytest.raises(ValueError, match=r"\('e\\u0301'\): no such class in .*/val, expected the same in both$"):
+    FolderSource(str(tmp_path), 'train', ('train', 'val'))
+  with pytest.raises(ValueError, match=r"no class of the network: 'e\\u0301'; expected"):
+    labels_of(['e\u0301', 'b'], ['\u00e9', 'b'], 'photos')
+  assert telling.distinct('é', ['a', 'é']) == "'é'"
+
+
+COMMAND = """
+import sys
+from resjax import cli
+from resjax.commands import predict
+from resjax.inference.predictions import Guess, Prediction
+def run(options):
+  for number in range(int(options.images[0])):
+    print(predict.line(Prediction('caf\\u00e9\\udce9', 0, 'x', 0.5, (8, 8), 1e6, top=(Guess(0, '\\u4e2d', 0.5),))))
+predict.run = run
+cli.main(['predict', sys.argv[1], '--workdir=x'])
+"""
+
+
+def test_a_terminal_without_the_letters_and_a_reader_who_goes_end_nothing_noisily():
+  environment = os.environ | {'PYTHONIOENCODING': 'ascii', 'PYTHONPATH': os.pathsep.join(sys.path)}
+  done = subprocess.run([sys.executable, '-c', COMMAND, '1'], env=environment, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (0, '') and done.stdout.startswith(r'caf\xe9\udce9  \u4e2d  50.0 %')
+  process = subprocess.Popen(
+    [sys.executable, '-c', COMMAND, '100000'], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  process.stdout.readline()
+  process.stdout.close()
+  assert process.stderr.read() == b'' and process.wait() == 141
+  process.stderr.close()
