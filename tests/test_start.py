@@ -102,6 +102,18 @@ def test_another_evaluation_than_the_networks_own_is_said(other, capsys):
   assert 'config.eval.crop_fraction is 0.95 here, and was 0.875 there' in out
 
 
+def test_a_head_that_is_kept_for_classes_of_other_names_is_said(other, capsys):
+  config = tiny(**{'init.checkpoint': str(other[0])})
+  parts = run.build(config)
+  for names, said in (
+    (('0', 'cat', 'dog'), "classes have other names: 1 is 'cat' here, and was '1' there"),
+    ('012', None),
+  ):
+    loop.backbone.start(parts.fresh_state, config, rsnet.backbone(config, None), parts.devices, names)
+    out = capsys.readouterr().out
+    assert said in out if said else 'names' not in out
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [

@@ -1,7 +1,7 @@
 """The network that a run starts from: another run's, or an imported one."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,17 +25,23 @@ _OTHERWISE = ('eval.interpolation', 'eval.crop_fraction')
 
 
 def start(
-  fresh_state: Callable[[], state.TrainState], config: ConfigDict, begin: Start | None, devices: Devices
+  fresh_state: Callable[[], state.TrainState],
+  config: ConfigDict,
+  begin: Start | None,
+  devices: Devices,
+  class_names: Sequence[str] = (),
 ) -> state.TrainState:
   """Returns the state before the first step: fresh, with the weights of another network where one is given.
 
-  A head of another number of classes, and a resolution that the other network has not, are told of.
+  A head of another number of classes, or of as many that are called otherwise, and a resolution that the other network
+  has not, are told of.
 
   Args:
     fresh_state: Returns the state as drawn from the seed; called when the network is known to fit.
     config: Of the run that starts.
     begin: As the method's `backbone` gives it.
     devices: Where the state stands.
+    class_names: Of what is trained on; empty: not known.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
@@ -43,7 +49,7 @@ def start(
   """
   if begin is None:
     return fresh_state()
-  loaded, notes = load(begin, config, devices)
+  loaded, notes = load(begin, config, devices, class_names)
   fresh = fresh_state()
   params, new = _merged(fresh.params, loaded['params'])
   batch_stats, _ = _merged(fresh.batch_stats, loaded['batch_stats'])
@@ -61,13 +67,16 @@ def start(
   return dataclasses.replace(fresh, params=params, batch_stats=batch_stats, ema=ema)
 
 
-def load(begin: Start, config: ConfigDict, devices: Devices) -> tuple[Variables, list[str]]:
+def load(
+  begin: Start, config: ConfigDict, devices: Devices, class_names: Sequence[str] = ()
+) -> tuple[Variables, list[str]]:
   """Returns variables to start from at the resolutions of a config, those that its evaluation used; and notes on them.
 
   Args:
     begin: As the method's `backbone` gives it.
     config: Reads `resolutions` and what must be the same in both.
     devices: Where the arrays stand.
+    class_names: Of what is trained on; empty: not known.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
@@ -95,6 +104,13 @@ def load(begin: Start, config: ConfigDict, devices: Devices) -> tuple[Variables,
       notes.append(f'config.{field} is {here[field]!r} here, and was {there[field]!r} there')
     elif here[field] != usual[field]:
       notes.append(f'config.{field} is {here[field]!r}, as there')
+  known_names, names = found.network.class_names, tuple(class_names)
+  if names and len(names) == len(known_names) and names != known_names:
+    first = next(number for number, pair in enumerate(zip(names, known_names)) if pair[0] != pair[1])
+    notes.append(
+      f'the head is kept, but classes have other names: {first} is {names[first]!r} here, and was '
+      f'{known_names[first]!r} there'
+    )
   if begin.what == 'all':
     ones = dict(zip(found.config.resolutions, params['alpha'], strict=True))
     alpha = jnp.stack([ones.get(r, jnp.ones(())) for r in config.resolutions])

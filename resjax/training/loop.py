@@ -67,7 +67,8 @@ def train_and_evaluate(
         if step is None:
           before, folder = method.pretraining(config), workdir / 'pretraining'
           seconds = train_and_evaluate(before, folder, other_data=other_data)['train_seconds'] if before else 0.0
-          state = backbone.start(run.fresh_state, config, method.backbone(config, folder), run.devices)
+          begin, names = method.backbone(config, folder), run.train_source.class_names
+          state = backbone.start(run.fresh_state, config, begin, run.devices, names)
         else:
           run, state, seconds = resume(run, checkpoints, step, workdir, extend, other_data)
         if jax.process_index() == 0:
