@@ -1,14 +1,17 @@
 """Networks as files of ONNX: every model that is shipped, at every size, alone or over shared weights."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx as library
 import onnxruntime
 import pytest
+from jax import export
 
 from resjax import models, switchable
-from resjax.exporting import onnx
+from resjax.exporting import bundle, onnx, stablehlo
 from resjax.inference import XlaRuntime, programs
 from resjax.inference.runtimes.onnx import OnnxRuntime
 from resjax.models.predictor import PREDICTORS, Predictor, create_predictor
@@ -104,6 +107,35 @@ def test_every_model_is_the_same_by_every_runtime(name):
   assert_runtimes_agree(made(name, sizes, predictor), [on_one_device, OnnxRuntime])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', models.MODELS)
+def test_every_model_is_the_same_as_files(name, tmp_path):
+  """A bundle's, and StableHLO's of all resolutions."""
+  predictor = dict(zip(('resnet18', 'resnet50', 'mobilenetv2'), PREDICTORS)).get(name)
+  sizes = (32, 28, 24, 20, 16) if name == 'resnet_small' else (224, 192, 160, 128, 96)
+  network = made(name, sizes, predictor)
+  bundle.write(network, tmp_path / 'bundle')
+  files = sum(path.stat().st_size for path in (tmp_path / 'bundle').iterdir())
+  one = sum(leaf.nbytes for leaf in jax.tree.leaves(network.view(sizes[0])))
+  if name not in ('resnet_small', 'mobilenetv2'):  # these are so small that text and BatchNorms count
+    assert files < 1.05 * one
+  images = crops(3, sizes[0])
+  run = jax.jit(export.deserialize(bytearray(stablehlo.of_network(network))).call)
+  every = [(programs.of_network(network), programs.of_network(bundle.read(tmp_path / 'bundle')), run)]
+  if predictor:
+    scores = jax.jit(export.deserialize(bytearray(stablehlo.of_predictor(network))).call)
+    found = bundle.read(tmp_path / 'bundle')
+    every += [(programs.of_predictor(network), programs.of_predictor(found), lambda place, images: scores(images))]
+  for plain, kept, call in every:
+    runtime = OnnxRuntime(kept)
+    runtime.compile((1, 4))
+    for place, program in enumerate(plain):
+      expected = np.asarray(jax.jit(program.forward)(program.variables, images))
+      for count in (3, 1):
+        assert_close(runtime.dispatch(images, place, count, np.arange(count)), expected[:count])
+        assert_close(np.asarray(call(np.int32(place), images[:count])), expected[:count])
+
+
 @pytest.fixture(scope='module')
 def network():
   """Of three resolutions, one not square, whose images are prepared in a way of their own."""
@@ -170,8 +202,20 @@ def test_what_computes_in_bfloat16_is_refused(network):
 
 def test_threads_and_version_are_in_the_identity(network):
   runtime = OnnxRuntime(programs.of_network(network), threads=3)
-  assert runtime.identity.runtime == f'onnxruntime {onnxruntime.__version__}, 3 threads'
+  assert runtime.identity.runtime == f'onnxruntime {onnxruntime.__version__}, 3 threads that sleep'
   assert runtime.identity != OnnxRuntime(programs.of_network(network), threads=3, share=True).identity
+
+
+def test_threads_that_wait_leave_the_processors_to_others():
+  runtime = OnnxRuntime(programs.of_network(made('resnet_small', (32, 16), width=0.5)), threads=4)
+  runtime.compile((1,))
+  spent = []
+  for _ in range(5):
+    runtime.dispatch(crops(8, 32), 0, 8, np.arange(8))
+    begin = time.process_time()
+    time.sleep(0.05)
+    spent.append(time.process_time() - begin)
+  assert min(spent) < 0.002  # a thread that spins for as long would take 50 ms
 
 
 def test_weights_that_are_shared_are_there_once():

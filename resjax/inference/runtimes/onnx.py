@@ -17,7 +17,8 @@ from resjax.inference.runtime import Identity, processor, processors
 class OnnxRuntime:
   """Programs of one network, run by ONNX Runtime; see `Runtime` for its attributes.
 
-  A session takes any number of images, so padding costs nothing here.
+  A session takes any number of images, so padding costs nothing here. Its threads sleep while they wait: those that
+  spin, as ONNX Runtime has them, take the processors from the next session's, from decoding, and from XLA.
   """
 
   multiple = 1
@@ -50,8 +51,9 @@ class OnnxRuntime:
   @property
   def identity(self) -> Identity:
     """What a program's time depends on."""
+    shared = ', shared' if self._share else ''
     return Identity(
-      runtime=f'onnxruntime {onnxruntime.__version__}, {self._threads} threads{", shared" if self._share else ""}',
+      runtime=f'onnxruntime {onnxruntime.__version__}, {self._threads} threads that sleep{shared}',
       machine=processor(),
       processors=processors(),
       device='cpu',
@@ -88,6 +90,7 @@ class OnnxRuntime:
     """The session of one program."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = self._threads, 3
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     if isinstance(program.forward, OnnxFile):
       graph: Any = str(program.forward.path)
     else:
