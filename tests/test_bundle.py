@@ -8,12 +8,13 @@ import sys
 import networks
 import numpy as np
 import pytest
+from jax import export
 from PIL import Image
 
 import resjax
 from resjax import checksums
 from resjax.exporting import bundle
-from resjax.inference import Classifier
+from resjax.inference import Classifier, programs
 from resjax.routing import Budget
 
 TOLERANCE = 1e-5  # of probabilities: float32 sums of a few hundred products in another order
@@ -153,6 +154,8 @@ DAMAGE = {
   r'manifest\.json: damaged \(ValueError': changed(resolutions=[[16]]),
   r'manifest\.json: damaged, got format': changed(format='x'),
   r'manifest\.json: got format 99, expected at most': changed(format=99),
+  r'manifest\.json: damaged \(ValueError: 12\.onnx is not among its files\)': changed(resolutions=[[16, 16], [12, 12]]),
+  r'manifest\.json: damaged \(ValueError: weights\.bin is not among': changed(files={}, resolutions=[]),
   r"manifest\.json: got kind 'other', expected 'resjax bundle'$": changed(kind='other'),
 }
 
@@ -163,6 +166,22 @@ def test_damage_is_told_in_one_line(copy, message):
   with pytest.raises(ValueError, match=f'^.*{message}') as error:
     Classifier.load(copy)
   assert '\n' not in str(error.value)
+
+
+def test_stablehlo_may_stand_beside_and_is_checked_too(made, tmp_path):
+  network = made[0].network
+  bundle.write(network, tmp_path / 'bundle', stablehlo=True)
+  names = {'network.stablehlo'} | ({'predictor.stablehlo'} if network.predictor else set())
+  assert {path.name for path in tmp_path.glob('bundle/*.stablehlo')} == names
+  crops = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+  exported = export.deserialize(bytearray((tmp_path / 'bundle' / 'network.stablehlo').read_bytes()))
+  for place, program in enumerate(programs.of_network(network)):
+    expected = program.forward(program.variables, crops)
+    np.testing.assert_allclose(exported.call(np.int32(place), crops), expected, rtol=0, atol=TOLERANCE)
+  bundle.read(tmp_path / 'bundle')
+  (tmp_path / 'bundle' / 'network.stablehlo').write_bytes(b'')
+  with pytest.raises(ValueError, match=r'network\.stablehlo: got sha256'):
+    bundle.read(tmp_path / 'bundle')
 
 
 def test_the_manifest_says_what_the_bundle_is(made):

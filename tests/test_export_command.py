@@ -150,6 +150,7 @@ def test_what_fails_leaves_nothing_and_takes_nothing_away(tmp_path):
   [
     (['--format=torch', '--softmax'], '--softmax: got it with --format=torch, expected onnx or stablehlo'),
     (['--format=onnx', '--budgets=0.5'], '--budgets: got it with --format=onnx, expected bundle'),
+    (['--format=onnx', '--with=stablehlo'], '--with: got it with --format=onnx, expected bundle'),
     (['--format=onnx', '--no-costs'], '--no-costs: got it with --format=onnx, expected bundle'),
     (['--format=bundle', '--budgets=5ms'], '--budgets: got 5ms, expected shares or multiply-adds: milliseconds'),
     (['--format=bundle', '--budgets=0.01'], '--budgets: budget: got .*, expected .* with router .cascade'),

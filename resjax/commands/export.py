@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--budgets', help=f'that a bundle is set to, shares or multiply-adds, where calibrated ({_BUDGETS})'
   )
   parser.add_argument('--no-costs', action='store_true', help='measure no cost table for a bundle')
+  parser.add_argument(
+    '--with', dest='more', choices=('stablehlo',), help='what a bundle has besides; it has the weights once more'
+  )
   parser.add_argument('--out', help='the file or folder; default: one in the workdir')
   parser.add_argument('--overwrite', action='store_true', help='replace what is there')
 
@@ -67,10 +70,10 @@ def run(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> None:
   """Raises ValueError where an option does not belong to the format."""
-  of = {'softmax': ('onnx', 'stablehlo'), 'budgets': ('bundle',), 'no_costs': ('bundle',)}
+  of = {'softmax': ('onnx', 'stablehlo'), 'budgets': ('bundle',), 'no_costs': ('bundle',), 'more': ('bundle',)}
   for name, formats in of.items():
     if getattr(options, name) and options.format not in formats:
-      expected = ' or '.join(formats)
+      expected, name = ' or '.join(formats), name.replace('more', 'with')
       raise ValueError(f'--{name.replace("_", "-")}: got it with --format={options.format}, expected {expected}')
 
 
@@ -119,7 +122,7 @@ def write(
     return onnx.write(network, part, softmax=options.softmax)
   from resjax.exporting import bundle
 
-  bundle.write(network, part, knobs=knobs(network, options), origin=origin)
+  bundle.write(network, part, knobs=knobs(network, options), origin=origin, stablehlo=options.more == 'stablehlo')
   if not options.no_costs:
     costs(part)
 

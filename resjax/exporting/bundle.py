@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import jax
 
 from resjax import checksums, formats, preprocess
-from resjax.exporting.names import PREDICTOR, file_of
+from resjax.exporting.names import PREDICTOR, WEIGHTS, file_of
 from resjax.network import Function, Network
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, sides, square
@@ -120,7 +120,12 @@ def is_bundle(folder: str | pathlib.Path) -> bool:
 
 
 def write(
-  network: Network, out: pathlib.Path, *, knobs: Knobs | None = None, origin: Mapping[str, Any] | None = None
+  network: Network,
+  out: pathlib.Path,
+  *,
+  knobs: Knobs | None = None,
+  origin: Mapping[str, Any] | None = None,
+  stablehlo: bool = False,
 ) -> None:
   """Writes a bundle.
 
@@ -129,15 +134,17 @@ def write(
     out: A new folder; its parent is there.
     knobs: Of routers, for the budgets that the bundle shall meet.
     origin: Where an imported network is from, its license among it.
+    stablehlo: Also the network as StableHLO, which has the weights once more.
 
   Raises:
-    ValueError: See `onnx.of_network`.
+    ValueError: See `onnx.of_network` and `stablehlo.of_network`.
     OSError: It can't be written.
   """
   from resjax.exporting import onnx  # who reads needs no writer
+  from resjax.exporting import stablehlo as hlo
 
   out.mkdir()
-  files = onnx.files(network) | {EXAMPLE: _example()}
+  files = onnx.files(network) | {EXAMPLE: _example()} | (hlo.files(network) if stablehlo else {})
   for file, content in files.items():
     (out / file).write_bytes(content)
   preprocessing, predictor = network.preprocessing, network.predictor
@@ -191,6 +198,9 @@ def read(folder: str | pathlib.Path) -> Bundle:
   try:
     bundle = _parsed(folder, manifest)
     sums = {pathlib.PurePath(listed).name: said['sha256'] for listed, said in files.items()}
+    models = [WEIGHTS, *map(file_of, bundle.resolutions), *[PREDICTOR] * (bundle.predictor is not None)]
+    if unlisted := [name for name in models if name not in sums]:
+      raise ValueError(f'{unlisted[0]} is not among its files')
   except (LookupError, TypeError, AttributeError, ValueError) as error:
     raise _damaged(path, error) from None
   for listed, expected in sums.items():

@@ -68,8 +68,14 @@ def write(network: Network, out: pathlib.Path, *, softmax: bool = False) -> None
     out.write_bytes(of_network(network, softmax=softmax))
     return
   out.mkdir()
-  (out / NETWORK).write_bytes(of_network(network, softmax=softmax))
-  (out / PREDICTOR).write_bytes(of_predictor(network))
+  for name, content in files(network, softmax=softmax).items():
+    (out / name).write_bytes(content)
+
+
+def files(network: Network, *, softmax: bool = False) -> dict[str, bytes]:
+  """Returns the files of a folder by name, `NETWORK`, and with a predictor `PREDICTOR`; as of `of_network`."""
+  predictor = {} if network.predictor is None else {PREDICTOR: of_predictor(network)}
+  return {NETWORK: of_network(network, softmax=softmax)} | predictor
 
 
 def _closed(function: Forward, variables: Any) -> Callable[[jax.Array], jax.Array]:
