@@ -7,12 +7,19 @@
 Random weights, crops of the largest of the resolutions; answers are compared before anything is timed. `ratio` is the
 median over rounds of ONNX Runtime's seconds over XLA's of the same round, with the quartiles: below 1, ONNX Runtime is
 faster. `once` is ONNX Runtime with the weights there once for all resolutions (`OnnxRuntime(..., share=True)`).
+
+  python benchmarks/engine_runtimes.py --waits [--resolutions=224,192,160,128,96] [--rounds=15]
+
+What threads that wait cost others: one image through all resolutions, one session after the other, and XLA at the
+lowest resolution just after ONNX Runtime, where ONNX Runtime's threads sleep, as the engine has them, or spin, as they
+do by default. A tenth of a second between all calls.
 """
 
 import argparse
 import functools
 import os
 import platform
+import time
 from collections.abc import Callable
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -44,6 +51,38 @@ def call(runtime: XlaRuntime | OnnxRuntime, crops: np.ndarray, place: int) -> Ca
   return lambda: np.asarray(runtime.dispatch(runtime.put(crops), place, len(crops), rows))
 
 
+def waits(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
+  """Prints what threads that wait cost others."""
+  print('| model | what | threads sleep, ms [quartiles] | spin |')
+  print('|---|---|---|---|')
+  last = len(resolutions) - 1
+  for name in names:
+    made = programs.of_network(network(name, resolutions))
+    crops = np.random.default_rng(0).integers(0, 256, (1, *made[0].shape), np.uint8)
+    xla = XlaRuntime(made)
+    xla.compile((1,))
+    after, shown = call(xla, crops, last), {}
+    for way, spin in (('sleep', False), ('spin', True)):
+      runtime = OnnxRuntime(made, spin=spin)
+      runtime.compile((1,))
+      shown[way] = [call(runtime, crops, place) for place in range(last, -1, -1)]
+    found: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+      for way, each in shown.items():
+        for what, before, timed in (('all resolutions', (), each), ('XLA after it', each[:1], [after])):
+          time.sleep(0.1)
+          for run in before:
+            run()
+          begin = time.perf_counter()
+          for run in timed:
+            run()
+          found.setdefault((what, way), []).append(1e3 * (time.perf_counter() - begin))
+    for what in ('all resolutions', 'XLA after it'):
+      cells = [turns.spread(found[what, way]) for way in shown]
+      texts = [f'{cell["median"]:.1f} [{cell["low"]:.1f}, {cell["high"]:.1f}]' for cell in cells]
+      print(f'| {name} | {what} | {" | ".join(texts)} |', flush=True)
+
+
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,12 +90,15 @@ def main() -> None:
   parser.add_argument('--resolutions', default='224,96')
   parser.add_argument('--batches', default='1,8,64')
   parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--waits', action='store_true')
   options = parser.parse_args()
   resolutions, batches = (tuple(map(int, text.split(','))) for text in (options.resolutions, options.batches))
   print(
     f'float32, {len(os.sched_getaffinity(0))} processors, {options.rounds} rounds; python {platform.python_version()}'
   )
   print(f'jax {jax.__version__}, onnxruntime {onnxruntime.__version__}\n')
+  if options.waits:
+    return waits(options.models.split(','), resolutions, options.rounds)
   print('| model | input | batch | XLA, ms per image | ONNX Runtime | ratio [quartiles] | once | ratio [quartiles] |')
   print('|---|---|---|---|---|---|---|---|')
   for name in options.models.split(','):

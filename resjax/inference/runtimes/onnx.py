@@ -18,12 +18,14 @@ class OnnxRuntime:
   """Programs of one network, run by ONNX Runtime; see `Runtime` for its attributes.
 
   A session takes any number of images, so padding costs nothing here. Its threads sleep while they wait: those that
-  spin, as ONNX Runtime has them, take the processors from the next session's, from decoding, and from XLA.
+  spin, as ONNX Runtime has them by default, take the processors from the next session's, from decoding, and from XLA.
   """
 
   multiple = 1
 
-  def __init__(self, programs: Sequence[Program], *, threads: int | None = None, share: bool = False):
+  def __init__(
+    self, programs: Sequence[Program], *, threads: int | None = None, share: bool = False, spin: bool = False
+  ):
     """Makes nothing yet.
 
     Args:
@@ -31,6 +33,7 @@ class OnnxRuntime:
       threads: Of each session; None: one for each processor.
       share: The sessions keep their weights once, as they came, and fold and reorder nothing: slower. False: each has
         its own.
+      spin: Threads that wait stay awake, see the class.
 
     Raises:
       ValueError: There are no programs, they take other crops, or compute in bfloat16.
@@ -44,16 +47,16 @@ class OnnxRuntime:
     self.shape, self.num_classes = programs[0].shape, programs[0].num_classes
     self._programs = tuple(programs)
     self._threads = threads or processors()
-    self._share = share
+    self._share, self._spin = share, spin
     self._sessions: list[onnxruntime.InferenceSession] = []
     self._values: dict[Any, onnxruntime.OrtValue] = {}
 
   @property
   def identity(self) -> Identity:
     """What a program's time depends on."""
-    shared = ', shared' if self._share else ''
+    shared, wait = ', shared' if self._share else '', 'spin' if self._spin else 'sleep'
     return Identity(
-      runtime=f'onnxruntime {onnxruntime.__version__}, {self._threads} threads that sleep{shared}',
+      runtime=f'onnxruntime {onnxruntime.__version__}, {self._threads} threads that {wait}{shared}',
       machine=processor(),
       processors=processors(),
       device='cpu',
@@ -90,7 +93,7 @@ class OnnxRuntime:
     """The session of one program."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = self._threads, 3
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(self._spin)))
     if isinstance(program.forward, OnnxFile):
       graph: Any = str(program.forward.path)
     else:
