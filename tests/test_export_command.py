@@ -96,7 +96,7 @@ def test_a_bundle_is_predicted_with_by_the_command(run, tmp_path, capsys):
     assert '1 images in' in found.err
     lines.append(found.out)
   assert lines[0] == lines[1] != ''
-  refused = r'^error: --workdir: got .*bundle, a bundle, expected the workdir of a run; predict and calibrate take'
+  refused = r'^error: --workdir: got .*bundle, a bundle, expected one of a run; predict, calibrate and serve take'
   for command in ('report', 'evaluate', 'benchmark'):
     for flag in ('workdir', 'bundle'):
       with pytest.raises(SystemExit, match=refused):

@@ -116,7 +116,7 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   if bundle.is_bundle(options.workdir):
     if options.fields or not bundles:
       got = f'{options.workdir}, a bundle{"".join(f", and {field}" for field in options.fields)}'
-      raise ValueError(f'--workdir: got {got}, expected the workdir of a run; predict and calibrate take bundles')
+      raise ValueError(f'--workdir: got {got}, expected one of a run; predict, calibrate and serve take bundles')
     return Classifier.load(options.workdir, step=options.step, **options_of_engine), None
   found = trained.read(options.workdir, step=options.step)
   config = recipes.with_fields(found.config, options.fields)
