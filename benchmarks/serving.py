@@ -264,6 +264,7 @@ def main() -> None:
   parser.add_argument('--seconds', type=float, default=10, help='of one turn')
   parser.add_argument('--json')
   run = Run(parser.parse_args())
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and the servers with it
   run.results = {'machine': f'{processors()} processors of {processor()}', 'options': vars(run.options)}
   print(run.results['machine'], flush=True)
   try:

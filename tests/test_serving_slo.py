@@ -129,3 +129,16 @@ def test_a_step_up_that_was_taken_back_is_tried_later_the_next_time():
 def test_one_step_alone_stays():
   dial = slo.turned(Dial(), Queue(0.0, 9.0, 16, 500), (0.02,), 0.1)
   assert dial.step == 0
+
+
+def test_the_pace_is_what_batches_take_beside_what_they_should_a_larger_batch_weighing_more():
+  dial = slo.measured(Dial(), 16, 0.64, 0.02)  # twice as long
+  assert dial.pace == pytest.approx(1 + 0.3 * 16 / 20)
+  assert slo.measured(Dial(), 1, 0.04, 0.02).pace == pytest.approx(1 + 0.3 / 5)
+  assert slo.measured(Dial(), 16, 1e9, 0.02).pace < 20  # a process that slept does not turn the dial for minutes
+  for _ in range(50):
+    dial = slo.measured(dial, 16, 0.64, 0.02)
+  assert dial.pace == pytest.approx(2.0, abs=1e-3)
+  queue = Queue(1.0, 0.05, 5, 6)
+  steps = [slo.turned(Dial(pace=pace), queue, SECONDS, DEADLINE).step for pace in (1.0, 2.0, 4.0)]
+  assert steps == [0, 1, 3]  # 0.15, 0.19 and 0.19 s of the 0.225 that are allowed; a step above 0.25 and 0.25

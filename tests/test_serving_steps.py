@@ -10,11 +10,12 @@ import pytest
 
 from resjax.inference import Classifier
 from resjax.routing.dial import mean_cost
+from resjax.routing.predictor import Predictor
 from resjax.serving import slo
 from resjax.serving.classifying import Classifying
 from resjax.serving.messages import Cut
 from resjax.serving.settings import Depth, Settings
-from resjax.serving.steps import ladder
+from resjax.serving.steps import Highest, ladder
 
 SIZES = (16, 12, 8)
 
@@ -115,6 +116,20 @@ def test_the_predictor_of_a_drnet_is_its_dial(crops):
   assert {step.name.split()[0] for step in steps[1:-1]} <= {'predictor'} and len(steps) >= 2
   for step in steps:
     assert classifier.predict_crops(crops, router=step.router)
+
+
+def test_a_router_of_the_highest_resolutions_sees_these_alone():
+  class Seen:
+    """Images whose scores are for the lowest resolution."""
+
+    spent = np.zeros(2)
+    __len__ = lambda self: 2
+    __contains__ = lambda self, column: column == 'scores'
+    __getitem__ = lambda self, column: np.array([[0.2, 0.1, 0.9], [0.1, 0.3, 0.9]])
+    run = lambda self, choice, rows=None, promote=True: (np.zeros((2, 5)), choice)
+
+  found = Highest(Predictor((3.0, 2.0))).run(Seen())
+  assert found.places.tolist() == [0, 1] and found.macs is Seen.spent
 
 
 def cuts(crops, waited=0.0, budgets=(None,)):
