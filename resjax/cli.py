@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
   try:
+    _check_said(options)
     command.run(options)
     sys.stdout.flush()
   except BrokenPipeError:
@@ -64,6 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(f'error: {telling.shown(error)}')
   except KeyboardInterrupt:
     sys.exit(130)
+
+
+def _check_said(options: argparse.Namespace) -> None:
+  """Refuses options without a value: as a path, that would be the current folder."""
+  for name, value in vars(options).items():
+    if value == '' or (isinstance(value, list) and '' in value):
+      raise ValueError(f'{name.replace("_", "-")}: got an empty text, expected a value (this folder is called .)')
 
 
 def _end_quietly() -> NoReturn:

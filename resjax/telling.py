@@ -20,6 +20,11 @@ def printable(text: str) -> str:
   return text if text.isprintable() else ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def utf8(name: str) -> str:
+  r"""Returns a name that UTF-8 has bytes for: a file's name that was none has `\udce9` where such a byte was."""
+  return name.encode('utf-8', 'backslashreplace').decode()
+
+
 def distinct(name: str, others: list[str]) -> str:
   r"""Returns a name as a refusal shows it: with code points, `'e\u0301'`, where another one looks the same."""
   alike = unicodedata.normalize('NFC', name)

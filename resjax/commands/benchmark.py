@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (%(default)s)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
   shared.add_runtime(parser)
+  shared.add_max_pixels(parser)
   parser.add_argument('--threads', type=int, help='that decode; default: one for each processor')
   parser.add_argument(
     '--images', help="a file or folder; default: the run's evaluation images, with --config two photographs' parts"
@@ -164,7 +165,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   model = models.from_config(config)
   init = jax.jit(lambda key: drnet.init(model, config, key), compiler_options=_RUNS_ONCE)
   variables = init(jax.random.key(0))
-  network = trained.of_config(config, variables)
+  network = shared.with_max_pixels(trained.of_config(config, variables), options)
   pool = Pool(wanted[:count], network, threads=options.threads or os.cpu_count() or 1)
   say('compiling the programs and measuring their costs ...')
   classifier = Classifier(network, max_batch=options.max_batch, dtype=options.dtype, runtime=options.runtime)

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'images', nargs='*', metavar='IMAGE', help=f"{shared.IMAGES}; default: images of the run's own data"
   )
   shared.add_workdir(parser, bundles=True)
+  shared.add_max_pixels(parser)
   shared.add_data(parser)
 
 

@@ -28,6 +28,7 @@ _COLUMNS = 120  # that the table of classes needs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   shared.add_workdir(parser)
+  shared.add_max_pixels(parser)
   shared.add_data(parser)
   parser.add_argument(
     '--data', help="a folder of class folders, or a split of the run's data; default: data.eval_split"

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument('images', nargs='+', metavar='IMAGE', help=shared.IMAGES)
   shared.add_workdir(parser, bundles=True)
+  shared.add_max_pixels(parser)
   parser.add_argument('--resolution', type=shared.resolution, help='one for all, in pixels: 160, or 128x192')
   parser.add_argument(
     '--budget', help="mean cost of an image: a share of the largest's (0.6), multiply-adds (9e8) or milliseconds (12ms)"

@@ -18,6 +18,7 @@ from resjax.routing import Budget
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   shared.add_workdir(parser)
+  shared.add_max_pixels(parser)
   shared.add_data(parser)
   parser.add_argument('--out', help='the page; default: report.html in the workdir')
   parser.add_argument('--images', type=shared.positive, default=10_000, help='that are scored at most (10000)')

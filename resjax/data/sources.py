@@ -15,7 +15,7 @@ from resjax.data import identity
 from resjax.data.cache import cached
 from resjax.data.folders import class_files, classes_in, read
 from resjax.paths import is_remote, path_of
-from resjax.telling import distinct
+from resjax.telling import distinct, utf8
 
 __all__ = ['SOURCES', 'FakeSource', 'FolderSource', 'Source', 'create']
 
@@ -135,7 +135,7 @@ class FolderSource:
 
   Attributes:
     num_classes: Number of class folders.
-    class_names: Their names, sorted; the label is the number in this order.
+    class_names: Their names, sorted, as `telling.utf8` writes them; the label is the number in this order.
     needed: None.
   """
 
@@ -158,14 +158,15 @@ class FolderSource:
     self.folder = _split_folder(root, split)
     if not self.folder.is_dir():
       raise FileNotFoundError(f'config.data.dir: no folder {self.folder}, expected {self.folder}/<class>/*.jpg')
-    self.class_names = classes_in(self.folder)
-    if not self.class_names:
+    self._folders = classes_in(self.folder)
+    self.class_names = tuple(map(utf8, self._folders))
+    if not self._folders:
       raise ValueError(f'{self.folder}: no class folders, expected {self.folder}/<class>/*.jpg')
     self.num_classes = len(self.class_names)
     for other in (_split_folder(root, name) for name in splits):
       if other.is_dir():
-        _check_same_classes(self.folder, self.class_names, other)
-    files = class_files(self.folder, self.class_names)
+        _check_same_classes(self.folder, self._folders, other)
+    files = class_files(self.folder, self._folders)
     self.files = [name for names in files for name in names]
     self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int32), [len(f) for f in files])
 
@@ -177,11 +178,11 @@ class FolderSource:
 
   def name_of(self, index: int) -> str:
     """Returns the path of an example's file."""
-    return str(self.folder / self.class_names[self.labels[index]] / self.files[index])
+    return str(self.folder / self._folders[self.labels[index]] / self.files[index])
 
   def entries(self) -> list[str]:
     """Returns a line for each file."""
-    names = [f'{self.class_names[label]}/{file}' for label, file in zip(self.labels.tolist(), self.files)]
+    names = [f'{self._folders[label]}/{file}' for label, file in zip(self.labels.tolist(), self.files)]
     return identity.listed(self.folder, names)
 
 

@@ -12,6 +12,7 @@ from resjax.data import identity
 from resjax.data.classes import labels_of
 from resjax.data.folders import class_files, classes_in, images_in, read, tell
 from resjax.paths import path_of
+from resjax.telling import utf8
 
 __all__ = ['ClassFolders', 'FlatFolder', 'create']
 
@@ -129,7 +130,7 @@ class ClassFolders:
     self.folder = _folder(folder, 'config.data.eval_dir', '<class>/*.jpg')
     self.class_names, self.num_classes = tuple(class_names), len(class_names)
     classes = classes_in(self.folder)
-    labels = labels_of(classes, self.class_names, str(self.folder))
+    labels = labels_of(list(map(utf8, classes)), self.class_names, str(self.folder))
     files = class_files(self.folder, classes)
     found = [(f'{name}/{file}', label) for name, label, own in zip(classes, labels, files) for file in own]
     self.files = [name for name, _ in found]

@@ -138,7 +138,7 @@ def _parquet(path: pathlib.Path, top_k: int) -> Iterator[Write]:
 def _utf8(value: Any) -> Any:
   """A value with text that UTF-8 has bytes for."""
   if isinstance(value, str):
-    return value.encode('utf-8', 'backslashreplace').decode()
+    return telling.utf8(value)
   if isinstance(value, list):
     return [_utf8(one) for one in value]
   return {key: _utf8(one) for key, one in value.items()} if isinstance(value, dict) else value
