@@ -224,7 +224,7 @@ def test_every_carrier_of_an_orientation_is_read_as_pillow_reads_it(picture, ori
 
 def test_kinds_are_told_by_content_and_no_others_are_decoded(picture, photograph):
   for kind in ('EPS', 'PPM', 'TGA', 'PCX', 'ICO', 'JPEG2000'):
-    with pytest.raises(BadImage, match=r'^not an image file \(\d+ bytes\), or of a kind that is not read$'):
+    with pytest.raises(BadImage, match=r'^not an image file \(\d+ bytes\)$'):
       decode(encode(picture, kind))
   for kind, options in (('TIFF', {}), ('TIFF', {'compression': 'tiff_lzw'}), ('GIF', {}), ('AVIF', {'quality': 95})):
     data = encode(picture, kind, **options)

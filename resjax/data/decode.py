@@ -196,7 +196,7 @@ def _open(data: bytes) -> Image.Image:
   """Opens a file by its header."""
   kind = kind_of(data)
   if kind is None:
-    raise BadImage(f'not an image file ({len(data)} bytes), or of a kind that is not read' if data else 'an empty file')
+    raise BadImage(f'not an image file ({len(data)} bytes)' if data else 'an empty file')
   if not readable(kind):
     raise BadImage(f'{kind}, which needs {_WANTED[kind]}')
   if refusal := bombs.before_opening(data):
