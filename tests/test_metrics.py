@@ -78,14 +78,14 @@ def test_resume_drops_a_line_that_was_cut_short(tmp_path):
   assert read_lines(tmp_path) == [{'step': 1, 'loss': 2.0}, {'step': 6, 'loss': 1.0}]
 
 
-@pytest.mark.parametrize('line', ['not json', '{"loss": 1.0}', '[1]'])
+@pytest.mark.parametrize('line', [b'not json', b'{"loss": 1.0}', b'[1]', b'{"step\xf5": 2}'])
 def test_a_foreign_line_is_refused_and_kept(tmp_path, line):
   path = tmp_path / 'metrics.jsonl'
-  path.write_text('{"step": 1}\n' + line + '\n')
+  path.write_bytes(b'{"step": 1}\n' + line + b'\n')
   with pytest.raises(ValueError, match=r'metrics\.jsonl, line 2: expected a JSON object') as error:
     metrics.MetricWriter(tmp_path, resume_step=5)
   assert '\n' not in str(error.value)
-  assert path.read_text() == '{"step": 1}\n' + line + '\n'
+  assert path.read_bytes() == b'{"step": 1}\n' + line + b'\n'
 
 
 def test_an_image_reads_back(tmp_path):

@@ -146,7 +146,7 @@ def _drop_after(path: pathlib.Path, last_step: int) -> None:
   if not path.exists():
     return
   kept = []
-  for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(keepends=True), 1):
+  for number, line in enumerate(path.read_text('utf-8', 'backslashreplace').splitlines(keepends=True), 1):
     if not line.endswith('\n'):
       break
     try:
