@@ -116,6 +116,22 @@ def test_the_folder_itself_may_be_named(root):
     TfdsSource('imagenet2012', f'{root}/tiny_photos/1.2.3', 'train')
 
 
+@pytest.mark.parametrize('name', ['lr[0.1]', 'proj [2026] *?/x{1}', '100%#@3'])
+def test_the_folders_of_data_may_be_called_anything(array_record_dir, tmp_path, name):
+  shutil.copytree(array_record_dir / 'tiny_photos' / '1.2.3', tmp_path / name / 'tiny_photos' / '1.2.3')
+  for which in ('tiny_photos', 'tiny_photos:1.2.3'):
+    source = TfdsSource(which, str(tmp_path / name), 'train')
+    assert {source[i]['image'] for i in range(TRAIN)} == {jpeg(i) for i in range(TRAIN)}
+  assert len(TfdsSource('tiny_photos', str(tmp_path / name / 'tiny_photos' / '1.2.3'), 'train[:10]')) == 10
+
+
+def test_folders_that_tfds_can_not_read_are_refused(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'reads as a pattern, and 0 prepared tiny_photos in it; expected one'):
+    TfdsSource('tiny_photos', str(tmp_path / '[a]'), 'train')
+  with pytest.raises(ValueError, match=r"config.data.dir: got '.*caf\\udce9', expected a path in UTF-8"):
+    TfdsSource('tiny_photos', str(tmp_path / 'caf\udce9'), 'train')
+
+
 def test_threads_and_pickled_copies_read_the_same(root):
   source = TfdsSource('tiny_photos', root, 'train')
   expected = [source[i] for i in range(TRAIN)]

@@ -1,5 +1,7 @@
 """Prepared TFDS data sets by name, in array_record or TFRecord files, without TensorFlow."""
 
+import glob
+import pathlib
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -7,7 +9,8 @@ from etils import epath
 
 from resjax.data.decode import BadImage
 from resjax.data.tfrecord import Part, TFRecords
-from resjax.paths import is_remote, path_of
+from resjax.paths import is_remote, literal, path_of
+from resjax.telling import utf8
 
 __all__ = ['TfdsSource']
 
@@ -81,6 +84,10 @@ class TfdsSource:
 def _builder(name: str, data_dir: str) -> Any:
   """The builder of a data set that is prepared."""
   folder = path_of(data_dir, 'config.data.dir')
+  if not str(folder).isascii() and utf8(str(folder)) != str(folder):
+    raise ValueError(f'config.data.dir: got {data_dir!r}, expected a path in UTF-8: TFDS reads no other')
+  if data_dir and glob.has_magic(str(folder)):
+    folder = _only_one(folder, name)
   if data_dir and (folder / 'dataset_info.json').is_file():
     builder = tfds.builder_from_directory(folder)
     if builder.name != name.split(':')[0].split('/')[0]:
@@ -98,6 +105,19 @@ def _builder(name: str, data_dir: str) -> Any:
   if not builder.is_prepared():
     raise FileNotFoundError(_how_to_prepare(builder))
   return builder
+
+
+def _only_one(folder: epath.Path, name: str) -> epath.Path:
+  """The prepared data set below a folder whose name TFDS, which looks for it there, would read as a pattern."""
+  below = pathlib.Path(folder, *name.replace(':', '/').split('/'))
+  found = [folder / 'dataset_info.json'] if (folder / 'dataset_info.json').is_file() else []
+  found = found or sorted(below.glob('**/dataset_info.json'))
+  if len(found) != 1:
+    raise FileNotFoundError(
+      f'config.data.dir: got {folder}, whose name TFDS reads as a pattern, and {len(found)} prepared {name} in it; '
+      'expected one, or the folder that holds its dataset_info.json'
+    )
+  return literal(found[0].parent)
 
 
 def _how_to_prepare(builder: Any) -> str:
