@@ -105,14 +105,13 @@ def summary(rows: list[list[Any]], images: Sequence[pathlib.Path]) -> dict[str, 
   }
 
 
-def answers(
-  server: Server, classifier: Classifier, images: Sequence[pathlib.Path], budget: str | None
-) -> dict[str, Any]:
-  """How the server's answers compare with those of `predict`."""
-  expected = classifier.predict([str(path) for path in images], budget=budget)
+def answers(server: Server, workdir: str, images: Sequence[pathlib.Path], asked: dict[str, str]) -> dict[str, Any]:
+  """How the server's answers compare with those of `resjax predict`."""
+  classifier = Classifier.load(workdir, max_batch=16)
+  expected = classifier.predict([str(path) for path in images], **asked)
   differences, other = [], 0
   for path, prediction in zip(images, expected, strict=True):
-    answer = ask(server, '/predict' + (f'?budget={budget}' if budget else ''), path.read_bytes())[1]
+    answer = ask(server, '/predict', path.read_bytes())[1]
     same = (answer['label'], answer['resolution'], answer['macs'])
     other += same != (prediction.label, str(prediction.resolution), prediction.macs)
     differences.append(abs(answer['probability'] - (prediction.probability or 0)))
@@ -239,8 +238,11 @@ class Run:
 
 PARTS = {
   'answers': lambda run: {
-    name: answers(run.server(*arguments), run.options.workdir, run.images[:: len(run.images) // 100][:100], budget)
-    for name, arguments, budget in (('fixed', (), None), ('routed', run.budgets, run.options.budget))
+    name: answers(run.server(*arguments), run.options.workdir, run.images[:: len(run.images) // 100][:100], asked)
+    for name, arguments, asked in (
+      ('fixed', (), {}),
+      ('routed', run.budgets, {'budget': run.options.budget, 'router': run.options.router}),
+    )
   },
   'throughput': fixed_and_routed,
   'overload': overload,
