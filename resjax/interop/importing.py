@@ -83,7 +83,8 @@ def read(
     source: A file (safetensors, `.pth`, `.pth.tar`), a folder with config.json and model.safetensors, or
       `hf-hub:OWNER/NAME`.
     model: A key of `ARCHITECTURES`; None: as the source says, or where that says nothing, as its keys do.
-    resolutions: Input sizes in pixels, highest first; None: those of the default recipe. The weights of one network
+    resolutions: Input sizes in pixels, highest first; None: those of the default recipe, or of several BatchNorms those
+      that the source says. The weights of one network
       give each the same normalisers.
     mean: Of each channel, of values in [0, 1]; goes with `std`.
     std: The standard deviation of each channel.
@@ -103,11 +104,13 @@ def read(
   if resolutions is not None:
     config.resolutions = tuple(resolutions)
   configuration.validate(config)
+  usual = recipes.make('default').resolutions
   found = sources.read(source, config.resolutions[0], averaged)
   torch_layout.check_layout(found.tensors, found.name)
   finite.check(found.tensors, found.name)
   (name, config.model.width), *notes = _architecture(found, model)
   layout = layouts.layout_of(found.tensors)
+  notes.append(_sizes(config, found, layout, resolutions is None and config.resolutions == usual))
   head = found.tensors.get(layouts.head_of(name, layout))
   config.model.name, config.model.num_classes = name, len(head) if head is not None and head.ndim == 2 else 1000
   _preprocessing(config, found, layout, mean, std, crop_fraction, interpolation)
@@ -167,6 +170,18 @@ def _architecture(found: sources.Source, model: str | None) -> tuple[tuple[str, 
 def _plain(name: str) -> str:
   """A name of torch's users without a tag, and what was before or behind it once."""
   return functools.reduce(lambda text, part: re.sub(part, '', text), _OLDER, name)
+
+
+def _sizes(config: ConfigDict, found: sources.Source, layout: str, left: bool) -> str:
+  """Takes the sizes that BatchNorms of several are of, where none were given; returns what to say of other ones."""
+  there = found.resolutions
+  if layout != 'rsnets' or there is None or there == config.resolutions:
+    return ''
+  if left:
+    config.resolutions = there
+    return ''
+  sizes = ', '.join(map(str, there))
+  return f'resolutions: the source was trained at {sizes} px, whose BatchNorms those given take, in their order'
 
 
 def _check_fields(config: ConfigDict, fields: Sequence[str]) -> None:

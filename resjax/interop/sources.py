@@ -42,6 +42,7 @@ class Source(NamedTuple):
   class_names: tuple[str, ...] | None = None
   license: str | None = None
   note: str = ''  # on what was taken
+  resolutions: tuple[int, ...] | None = None  # of files that resjax wrote
 
 
 def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> Source:
@@ -155,6 +156,7 @@ def _source(name: str, weights: files.Weights, facts: Mapping[str, Any], where: 
     class_names=_class_names(facts),
     license=_text(facts, 'license'),
     note=weights.note,
+    resolutions=_sizes(weights.facts),
   )
 
 
@@ -202,6 +204,14 @@ def _text(facts: Mapping[str, Any], field: str) -> str | None:
   """A field that is a string, or None."""
   value = facts.get(field)
   return printable(value[:200]) if isinstance(value, str) else None
+
+
+def _sizes(facts: Mapping[str, Any]) -> tuple[int, ...] | None:
+  """The sizes of a network that resjax wrote, or None."""
+  value = facts.get('resolutions')
+  if not isinstance(value, list) or not value or not all(type(size) is int and 0 < size < 1 << 16 for size in value):
+    return None
+  return tuple(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -117,7 +117,7 @@ def rsnets_state_dict(network: Network) -> dict[str, np.ndarray]:
 
 
 def metadata(network: Network, license: str | None = None) -> dict[str, str]:
-  """Returns what a safetensors file of a network's weights says of its images and classes; importing reads it.
+  """Returns what a safetensors file of a network's weights says of its images, sizes and classes; importing reads it.
 
   Args:
     network: Any.
@@ -131,6 +131,7 @@ def metadata(network: Network, license: str | None = None) -> dict[str, str]:
     'interpolation': network.preprocessing.interpolation,
     'label_names': list(network.class_names),
     'license': license,
+    'resolutions': list(network.resolutions),
   }
   return {FACTS: json.dumps(facts)}
 
