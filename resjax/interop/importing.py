@@ -156,7 +156,10 @@ def _architecture(found: sources.Source, model: str | None) -> tuple[tuple[str, 
     if meant is not None:
       return meant, ''
     if by_keys is None or of is None:
-      raise ValueError(f'model: missing, and {found.name} does not say it; expected one of {known}')
+      raise ValueError(
+        f'model: missing, and {found.name} does not say it, nor has it the keys and shapes of one of {known}; with '
+        '--model=NAME all that differs from that one is listed'
+      )
     return by_keys, f'model: taken for {of} by its keys, which is all that the source says'
   said = _plain(found.architecture)
   if said not in ARCHITECTURES:
