@@ -1,7 +1,9 @@
 """Folders of every odd thing are trained on, evaluated and predicted to the end; decoding and listing, fuzzed."""
 
+import argparse
 import contextlib
 import csv
+import importlib
 import io
 import os
 import resource
@@ -12,14 +14,17 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from networks import tiny
 from PIL import Image, ImageOps
 from test_data_bombs import scans
 from test_data_decode import carriers, encode, png_header
 from test_data_identity import config as make_config
 
-from resjax import cli
+from resjax import Classifier, cli, recipes
+from resjax.commands import options as shared
 from resjax.data import folders
 from resjax.data.decode import BadImage, decode
+from resjax.exporting import bundle
 from resjax.inference.images import items
 from resjax.training import loop
 
@@ -188,3 +193,36 @@ def test_whatever_is_in_a_folder_everything_is_listed_once(tmp_path_factory, ent
   assert all(os.path.isfile(path) and os.stat(path).st_size == 1 for path in real)
   files = sum(kind == 'file' for kind in entries.values())
   assert len(set(real)) <= files
+
+
+def test_files_of_networks_and_recipes_stand_anywhere(tmp_path):
+  pytest.importorskip('onnxruntime')
+  place = tmp_path / 'proj [2026] *\ncaf\udce9' / '~nobody:x'
+  place.mkdir(parents=True)
+  network = tiny()
+  bundle.write(network, place / 'bundle')
+  images = [np.zeros((20, 24, 3), np.uint8), np.zeros((0, 24, 3), np.uint8), np.zeros((20, 24), np.float32)]
+  found = Classifier.load(place / 'bundle', runtime='onnx').predict(images)
+  assert [p.error is None for p in found] == [True, False, False]
+  recipe = place / 'mine:8 [a].py'
+  recipe.write_text(
+    'from resjax.recipes import default\n\n\ndef get_config(more="none"):\n  return default.get_config()\n'
+  )
+  assert (
+    recipes.make(recipe).batch_size == recipes.make('default').batch_size and recipes.name_of(recipe) == 'mine:8 [a]'
+  )
+
+
+def test_max_pixels_is_an_option_where_a_message_names_it(tmp_path):
+  network = tiny()
+  (tmp_path / 'a.png').write_bytes(encode(Image.new('RGB', (40, 30)), 'PNG'))
+  for limit, error in ((1199, '40 x 30 pixels, more than max_pixels = 1199'), (1200, None)):
+    options = argparse.Namespace(max_pixels=limit)
+    changed = shared.with_max_pixels(network, options)
+    (chunk,) = Classifier(changed).cropped(items(tmp_path / 'a.png'), 16)
+    assert (chunk.errors[0] or '').startswith(error or '') and (chunk.errors[0] is None) == (error is None)
+  assert shared.with_max_pixels(network, argparse.Namespace(max_pixels=None)) is network
+  for command in ('predict', 'evaluate', 'calibrate', 'benchmark', 'report'):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f'resjax.commands.{command}').add_arguments(parser)
+    assert '--max-pixels' in parser.format_help(), command

@@ -116,7 +116,7 @@ class FolderCache(_Cache):
     """
     super().__init__(source)
     name = hashlib.sha256(f'{identity} {len(source)}'.encode()).hexdigest()[:16]
-    self._folder = pathlib.Path(folder).expanduser() / name
+    self._folder = pathlib.Path(os.path.expanduser(folder)) / name
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
       (self._folder / 'source.txt').write_text(f'{identity}, {len(source)} images\n')

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> So
   name = str(source)
   if name.startswith(HUB):
     return _of_folder(_from_hub(name), name, largest, averaged)
-  path = pathlib.Path(source).expanduser()
+  path = pathlib.Path(os.path.expanduser(source))
   if not path.exists():
     raise FileNotFoundError(f'{name}: not there, expected {_way(name)}')
   if path.is_dir():

@@ -5,6 +5,7 @@ The docstring of each is its command, its cost and its result; its `get_config()
 
 import difflib
 import importlib.util
+import os
 import pathlib
 import pkgutil
 import sys
@@ -30,14 +31,19 @@ def make(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
     FileNotFoundError: There is no such recipe.
     ValueError: It has no such field, or a value is not of the field's type.
   """
-  name, *argument = str(recipe).split(':', 1)
+  name, *argument = _parts(recipe)
   module = importlib.import_module(f'resjax.recipes.{name}') if name in NAMES else _module_of(name)
   return with_fields(module.get_config(*argument), fields)
 
 
 def name_of(recipe: str | pathlib.Path) -> str:
   """Returns what a recipe is called: its name, or that of its file without the ending."""
-  return pathlib.Path(str(recipe).split(':', 1)[0]).stem
+  return pathlib.Path(_parts(recipe)[0]).stem
+
+
+def _parts(recipe: str | pathlib.Path) -> list[str]:
+  """The recipe, and what is given to it, if anything is; a file of that very name has its colons in it."""
+  return [str(recipe)] if os.path.isfile(recipe) else str(recipe).split(':', 1)
 
 
 def _module_of(file: str) -> types.ModuleType:

@@ -12,6 +12,7 @@ from resjax.exporting.bundle import OnnxFile
 from resjax.exporting.onnx.graph import INPUT, digest, elsewhere
 from resjax.inference.programs import Program
 from resjax.inference.runtime import Identity, processor, processors
+from resjax.telling import utf8
 
 
 class OnnxRuntime:
@@ -95,7 +96,8 @@ class OnnxRuntime:
     options.intra_op_num_threads, options.log_severity_level = self._threads, 3
     options.add_session_config_entry('session.intra_op.allow_spinning', str(int(self._spin)))
     if isinstance(program.forward, OnnxFile):
-      graph: Any = str(program.forward.path)
+      path = program.forward.path
+      graph: Any = str(path) if utf8(str(path)) == str(path) else path.read_bytes()  # it takes no other name
     else:
       shared = _Shared(self._values, options) if self._share else None
       graph = onnx.of_function(program.forward, program.variables, program.shape, weights=shared).SerializeToString()
