@@ -229,25 +229,6 @@ def test_what_is_not_there_is_said_with_what_to_type(name, way):
     sources.read(name, 224)
 
 
-def test_what_resjax_wrote_says_the_sizes_of_its_normalisers(tmp_path, state):
-  network = interop.load(folder(tmp_path, state), resolutions=(48, 32))
-  file = tmp_path / 'a.safetensors'
-  safetensors.numpy.save_file(torch_layout.rsnets_state_dict(network), file, torch_layout.metadata(network))
-  for options in ({}, {'resolutions': (48, 32)}, {'fields': ['--config.resolutions=(48, 32)']}):
-    found = interop.read(file, **options)
-    assert found.network.resolutions == found.config.resolutions == (48, 32) and not found.notes[1:]
-    assert found.network.preprocessing == network.preprocessing
-  found = interop.read(file, resolutions=(64, 40))
-  assert found.network.resolutions == (64, 40)
-  assert (
-    'resolutions: the source was trained at 48, 32 px, whose BatchNorms those given take, in their order' in found.notes
-  )
-  for damaged in ('48', [], [48, '32'], [0, -1], [1 << 40], [True]):
-    assert sources._sizes({'resolutions': damaged}) is None
-  safetensors.numpy.save_file(torch_layout.state_dict(network, 32), file, torch_layout.metadata(network))
-  assert interop.read(file).network.resolutions == default.get_config().resolutions
-
-
 # --- the hub ---
 
 

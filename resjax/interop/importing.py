@@ -104,13 +104,12 @@ def read(
   if resolutions is not None:
     config.resolutions = tuple(resolutions)
   configuration.validate(config)
-  usual = recipes.make('default').resolutions
   found = sources.read(source, config.resolutions[0], averaged)
   torch_layout.check_layout(found.tensors, found.name)
   finite.check(found.tensors, found.name)
   (name, config.model.width), *notes = _architecture(found, model)
   layout = layouts.layout_of(found.tensors)
-  notes.append(_sizes(config, found, layout, resolutions is None and config.resolutions == usual))
+  notes.append(_sizes(config, found, layout, resolutions is None))
   head = found.tensors.get(layouts.head_of(name, layout))
   config.model.name, config.model.num_classes = name, len(head) if head is not None and head.ndim == 2 else 1000
   _preprocessing(config, found, layout, mean, std, crop_fraction, interpolation)
@@ -180,7 +179,7 @@ def _sizes(config: ConfigDict, found: sources.Source, layout: str, left: bool) -
   there = found.resolutions
   if layout != 'rsnets' or there is None or there == config.resolutions:
     return ''
-  if left:
+  if left and config.resolutions == recipes.make('default').resolutions:
     config.resolutions = there
     return ''
   sizes = ', '.join(map(str, there))
