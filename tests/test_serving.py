@@ -228,6 +228,24 @@ def test_who_is_too_many_is_refused_and_who_is_too_slow(served, photographs):
   assert served.ask(body=photographs[1])[0] == 200
 
 
+@pytest.mark.parametrize(
+  ('status', 'sent'),
+  [
+    (400, b'NOTHING\r\n\r\n'),
+    (400, b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n'),
+    (400, b'POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n'),
+    (400, b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc'),
+    (None, b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc'),
+  ],
+)
+def test_broken_http_is_refused_and_prints_nothing(served, status, sent):
+  with socket.create_connection(('127.0.0.1', served.port), timeout=20) as opened:
+    opened.sendall(sent)
+    if status is not None:
+      assert status_of(opened) == status
+  assert served.ask('GET', '/ready')[0] == 200  # what it prints is looked at when it ends
+
+
 def test_health_and_counts(served, photographs):
   assert served.ask('GET', '/health') == (200, {'status': 'alive'})
   assert served.ask('GET', '/ready') == (200, {'status': 'ready'})

@@ -77,6 +77,9 @@ class Front:
       response = await handler(request)
     except Refused as error:
       response = _error(error.status, str(error))
+    except (web.RequestPayloadError, ConnectionError) as error:  # broken off, or encoded as nothing can be
+      response = _error(400, f'body: could not be read ({type(error).__name__})')
+      response.force_close()
     except web.HTTPException as error:
       why = (
         f'body: too large, expected at most {self._settings.max_bytes} bytes' if error.status == 413 else error.reason

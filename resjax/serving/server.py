@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import pathlib
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from resjax.serving.front import Front
 from resjax.serving.settings import FOLDER, ROUTE, Depth, Settings, described
@@ -42,6 +43,7 @@ def serve(settings: Settings, host: str, port: int, tell: Callable[[str], None])
 async def _serve(settings: Settings, host: str, port: int, folder: pathlib.Path, tell: Callable[[str], None]) -> None:
   """Opens the port, starts mosec, waits for a signal, answers what was let in, ends mosec."""
   settings.write(folder)
+  logging.getLogger('aiohttp.server').addFilter(_ours)
   stop = asyncio.Event()
   for name in (signal.SIGTERM, signal.SIGINT):
     asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -131,6 +133,12 @@ def _why(folder: pathlib.Path, code: int | None) -> Exception:
   """What is raised where mosec has ended by itself."""
   error = (described(folder) or {}).get('error')
   return ValueError(error) if error else OSError(f'the serving processes ended (exit code {code}), see above')
+
+
+def _ours(record: logging.LogRecord) -> bool:
+  """Whether a line of the log is not of a client's broken HTTP, which is answered with 400."""
+  error = record.exc_info[1] if record.exc_info else None
+  return not isinstance(error, http_exceptions.HttpProcessingError | web.RequestPayloadError)
 
 
 def _no_budgets(settings: Settings) -> str | None:
