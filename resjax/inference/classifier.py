@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import pathlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Unpack
 
@@ -12,10 +11,12 @@ import numpy as np
 
 from resjax import routing, shapes, unseen
 from resjax.data.crops import evaluation_crops
+from resjax.home import expanded
 from resjax.inference.calibrating import Calibration, recalibrated, table
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, cut, items
+from resjax.inference.kept import Kept
 from resjax.inference.opening import opened
 from resjax.inference.predictions import Asked, Prediction, Way, check, predictions
 from resjax.inference.programs import Servable
@@ -32,7 +33,8 @@ _TOGETHER = 4
 class Classifier:
   """A trained network, and programs that run each image at its resolution: compiled when first wanted, and kept.
 
-  Several threads may predict at once.
+  Several threads may predict at once. It can be pickled, and sent to processes that were spawned; a process that was
+  forked from one that has predicted refuses to.
 
   Attributes:
     network: What classifies.
@@ -75,19 +77,17 @@ class Classifier:
       )
     self.network = network.with_dtype(dtype)
     self.notes: list[str] = []
-    self._workdir = None if workdir is None else pathlib.Path(workdir)
+    self._workdir = None if workdir is None else pathlib.Path(expanded(workdir, 'workdir'))
     self._threads = (os.cpu_count() or 1) if threads is None else threads
     if not isinstance(self._threads, int) or self._threads < 1:
       raise ValueError(f'threads: got {threads!r}, expected a positive integer')
     costs_file = self._workdir and self._workdir / 'costs.json'
-    self._engines = functools.partial(
+    make = functools.partial(
       Engines, runtime=runtime, max_batch=max_batch, promote=promote, strict=strict, costs_file=costs_file
     )
+    self._kept = Kept(make)
     self._chunk = _TOGETHER * max_batch
     self._draws = np.random.default_rng(0)
-    self._own: Engines | None = None
-    self._fixed: dict[Any, Engines] = {}
-    self._lock = threading.RLock()  # of what is made once and kept
     self._calibration = Calibration(self.network, self._workdir, self._note)
 
   @classmethod
@@ -99,6 +99,7 @@ class Classifier:
       step: One of those saved; None: the latest.
       **options: See the class.
     """
+    workdir = expanded(workdir, 'workdir')
     return cls(opened(workdir, step), workdir=workdir, **options)
 
   @property
@@ -119,15 +120,12 @@ class Classifier:
   @property
   def engines(self) -> Engines:
     """The programs at all trained resolutions, from crops of the largest, and the predictor's."""
-    with self._lock:
-      if self._own is None:
-        self._own = self._engines(self.network)
-      return self._own
+    return self._kept.own(self.network)
 
   @property
   def counts(self) -> Counts:
     """What the engine of all trained resolutions has done so far: promotions, padding, batches at one resolution."""
-    return Counts() if self._own is None else self._own.engine.counts
+    return self._kept.counts
 
   def predict(self, images: Any, **asked: Unpack[Asked]) -> list[Prediction]:
     """Returns a prediction for each image, in their order.
@@ -187,6 +185,7 @@ class Classifier:
   ) -> Way:
     """How crops of the first of some resolutions are run at these; arguments as of `Asked`."""
     check(resolution, budget, router, follow, unseen_by)
+    self._kept.check()
     if resolution is None and budget is None and router is None and self.network.predictor is None:
       resolution = self.resolutions[0]
     if resolution is not None:
@@ -205,12 +204,14 @@ class Classifier:
 
   def _at_one(self, resolution: Resolution, how: str) -> Way:
     """How crops are all run at their own resolution."""
-    with self._lock:
-      if (engines := self._fixed.get((resolution, how))) is None:
-        network, note = self.network.at(resolution, how)
-        if resolution not in self.resolutions:
-          self._note(note)
-        engines = self._fixed[resolution, how] = self._engines(network)
+
+    def network() -> Servable:
+      found, note = self.network.at(resolution, how)
+      if resolution not in self.resolutions:
+        self._note(note)
+      return found
+
+    engines = self._kept.at((resolution, how), network)
     rule = Fixed(tuple(map(float, engines.macs)))
     return Way((resolution,), lambda crops: rule.run(engines.images(crops)))
 
@@ -227,14 +228,14 @@ class Classifier:
       return self.engines.router(name or self.engines.routers[0])
     allowed = Budget.parse(budget)
     name = name or routing.names_for(self.network.predictor is not None)[0]
-    with self._lock:
+    with self._kept.lock:
       self._calibration.knob(name, allowed)  # raises before anything is compiled
       return self._calibration.router(self.engines, name, allowed)
 
   @property
   def calibrated(self) -> routing.Columns:
     """What routers read of the calibration images; see `Calibration.columns`, also for the errors."""
-    with self._lock:
+    with self._kept.lock:
       return self._calibration.columns
 
   def calibrate(self, images: Any, seen: Callable[[int], None] = lambda count: None) -> int:
@@ -255,7 +256,7 @@ class Classifier:
     columns, readable = self.columns(images, seen)
     if not readable.any():
       raise ValueError('images: none could be read, expected images to calibrate on')
-    with self._lock:
+    with self._kept.lock:
       self._calibration.keep(columns)
     return int(readable.sum())
 
@@ -283,9 +284,7 @@ class Classifier:
     resolution = square(resolution)
     network, note = recalibrated(self.network, resolution, self.cropped(items(images), resolution), batch)
     self._note(note)
-    engines = self._engines(network)
-    with self._lock:
-      self._fixed |= {(resolution, how): engines for how in unseen.WAYS}
+    self._kept.put([(resolution, how) for how in unseen.WAYS], network)
 
   def cropped(self, wanted: Sequence[Item], size: Resolution) -> Iterator[Chunk]:
     """Yields images in chunks, cropped at a size in pixels as evaluation crops them."""
