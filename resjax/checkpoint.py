@@ -152,7 +152,8 @@ def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any
     raise FileExistsError(f'workdir: {workdir} holds a run already, expected a new folder')
   root.mkdir(parents=True)
   state = variables | {'step': np.zeros((), np.int32), 'opt_state': (), 'ema': None}
-  ocp.save_checkpointables(paths.literal(root / '0'), {'state': state, 'meta': meta})
+  with news_only():
+    ocp.save_checkpointables(paths.literal(root / '0'), {'state': state, 'meta': meta})
   checksums.seal(root / '0')
 
 
@@ -188,7 +189,7 @@ def whole(read: Callable[[], _T], path: str | pathlib.Path) -> _T:
     OSError: The disk does not let it be read.
   """
   try:
-    with _news_only(), logs.untouched():
+    with news_only(), logs.untouched():
       return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
     if refusal := _refusal(_root_of(error), path):
@@ -260,7 +261,7 @@ def _refusal(error: BaseException, path: str | pathlib.Path) -> BaseException | 
 
 
 @contextlib.contextmanager
-def _news_only() -> Iterator[None]:
+def news_only() -> Iterator[None]:
   """Inside, nothing is logged that Orbax raises as well."""
   loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
   for logger in loggers:
@@ -276,7 +277,8 @@ def _is_news(record: logging.LogRecord) -> bool:
   """Whether a log record is no other form of an error that Orbax raises as well, for each array once."""
   text = record.getMessage()
   again = text.startswith('Failed to get metadata') or 'tensorstore_spec' in text
-  return not (again or (record.exc_info and 'orbax' in record.pathname))
+  raised = record.exc_info or record.levelno >= logging.ERROR
+  return not (again or (raised and 'orbax' in record.pathname + text))
 
 
 moved.tell(globals())

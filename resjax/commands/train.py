@@ -14,17 +14,19 @@ import argparse
 import contextlib
 import faulthandler
 import pathlib
+import sys
 from typing import Any
 
 from resjax import config as configuration
-from resjax import recipes, telling
+from resjax import ending, recipes
+from resjax.commands import options as shared
 from resjax.recipes import default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument('--config', help=f'a file, or one of {", ".join(recipes.NAMES)}; --config.FIELD=VALUE besides')
-  parser.add_argument('--workdir', help="the run's folder; default: runs/<name of the recipe>")
+  parser.add_argument('--workdir', type=shared.path, help="the run's folder; default: runs/<name of the recipe>")
   parser.add_argument(
     '--extend',
     action='store_true',
@@ -37,8 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--dry-run', action='store_true', help='print the config as it will be, and what the workdir holds; nothing is run'
   )
   parser.add_argument('--coordinator', help='several hosts: HOST:PORT of process 0')
-  parser.add_argument('--processes', type=int, help='several hosts: how many processes; 1: do not look for a cluster')
-  parser.add_argument('--process_id', '--process-id', type=int, help='several hosts: which process this is, from 0')
+  parser.add_argument(
+    '--processes', type=shared.positive, help='several hosts: how many processes; 1: do not look for a cluster'
+  )
+  parser.add_argument(
+    '--process_id', '--process-id', type=shared.step, help='several hosts: which process this is, from 0'
+  )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -72,14 +78,17 @@ def run(options: argparse.Namespace) -> None:
   try:
     hosts.join(options.coordinator, options.processes, options.process_id)
     train_and_evaluate(config, workdir, extend=options.extend, other_data=options.other_data)
-  except (ValueError, OSError, FloatingPointError) as error:
-    hosts.leave(f'error: {telling.shown(error)}')
+  except Exception as error:
+    if (line := ending.line_of(error)) is None:
+      raise
+    hosts.leave(f'error: {line}')
   except preemption.Preempted:
     hosts.leave_together(
       f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', preemption.EXIT_CODE
     )
   except KeyboardInterrupt:
-    hosts.leave(f'Stopped; what was saved in {workdir} is good: the same command goes on', 130)
+    print(f'Stopped; what was saved in {workdir} is good: the same command goes on', file=sys.stderr)
+    ending.at_once(130)
 
 
 def planned(config: Any, recipe: Any, workdir: str | pathlib.Path) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ Grain makes the batches ahead of time, in threads or in worker processes.
 import functools
 import multiprocessing.connection
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -177,11 +178,12 @@ class Batches(Iterator[Batch]):
     """Returns the next batch.
 
     Raises:
+      OSError: A worker process is gone.
       ValueError: More than `config.data.max_bad_images` images are unreadable, with their list; or
         a label lies outside the classes.
     """
     try:
-      batch = next(self._batches)
+      batch = self._next()
       if 'error' in batch:
         raise ValueError(batch['error'])
       self._count(batch.pop('bad'))
@@ -189,6 +191,19 @@ class Batches(Iterator[Batch]):
       self.close()
       raise
     return batch
+
+  def _next(self) -> Batch:
+    """The next batch as it was made."""
+    try:
+      return next(self._batches)
+    except RuntimeError as error:
+      if 'Worker process was terminated' not in str(error):
+        raise
+      code = str(error).partition('exit code ')[2].partition('.')[0]
+      raise OSError(
+        f'config.data.workers: a process that decodes ended with code {code}, as of a kill or for lack of memory; the '
+        'same command goes on'
+      ) from None
 
   def close(self) -> None:
     """Ends the threads and worker processes; nothing comes after it."""
@@ -208,7 +223,12 @@ class Batches(Iterator[Batch]):
 
 
 def _end_with_parent(*_: int) -> None:
-  """Makes a worker end when the main process is gone, also where that was killed."""
+  """Makes a worker end when the main process is gone, also where that was killed, and not before.
+
+  A terminal sends Ctrl-C, and a scheduler its notice, to all processes: the main one is who answers.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
 
   def watch() -> None:
     parent = multiprocessing.parent_process()

@@ -21,8 +21,16 @@ def processes(config: ConfigDict, images: float) -> int:
   Args:
     config: Read: data.
     images: That are to come.
+
+  Raises:
+    ValueError: There are to be some, and the main script does not work below `if __name__ == '__main__'`.
   """
   data = config.data
+  if data.workers > 0 and not _may_be_imported():
+    raise ValueError(
+      f'config.data.workers: got {data.workers} in a script that runs again in each of these processes; expected its '
+      "work below `if __name__ == '__main__':`, or 0"
+    )
   if data.workers >= 0:
     return data.workers
   count = processors()

@@ -1,6 +1,5 @@
 """Several processes as one run: joining them, and a quick end for all where one of them fails."""
 
-import os
 import sys
 import time
 import traceback
@@ -8,6 +7,8 @@ from typing import Any, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
+
+from resjax import ending
 
 # A process that gives no sign for so long is taken for dead, and the others end.
 HEARTBEAT_SECONDS = 60
@@ -78,7 +79,7 @@ def leave(message: str, code: int = 1) -> NoReturn:
   print(message, file=sys.stderr)
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     sys.exit(code)
-  _exit(code)
+  ending.at_once(code)
 
 
 def leave_together(message: str, code: int) -> NoReturn:
@@ -91,17 +92,10 @@ def leave_together(message: str, code: int) -> NoReturn:
     multihost_utils.sync_global_devices('leave together')
     if jax.process_index() == 0:
       time.sleep(LAST_SECONDS)
-  _exit(code)
+  ending.at_once(code)
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: Any) -> None:
   """Prints an exception as Python does, and ends: at a normal exit JAX would wait for processes that wait for it."""
   traceback.print_exception(kind, error, trace)
-  _exit(1)
-
-
-def _exit(code: int) -> NoReturn:
-  """Ends without clean-up, but for what has been printed."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)
+  ending.at_once(1)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from resjax import checkpoint, formats, lock, macs, report
 from resjax import config as configuration
-from resjax import formats, lock, macs, report
 from resjax.data import identity, loader
 from resjax.paths import local
 from resjax.training import backbone, evaluate, extending, judge, optimizer, same_data, teaching, tracking
@@ -62,7 +62,7 @@ def train_and_evaluate(
     if (note := optimizer.average_note(config, run.total_steps)) and jax.process_index() == 0:
       print(note)
     with lock.alone(workdir, wanted=jax.process_index() == 0):
-      with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+      with checkpoint.news_only(), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         step = checkpoints.newest_whole()
         if step is None:
           before, folder = method.pretraining(config), workdir / 'pretraining'
@@ -223,16 +223,17 @@ def train(
   evaluated: tuple[dict[str, Any], evaluate.Table] = ({}, {})
   with (
     notice.patient(),
-    contextlib.closing(_batches(run, start)) as batches,
+    contextlib.closing(_batches(run, start)) as made,
     MetricWriter(workdir, enabled=first, resume_step=start or None, tracker=tracker) as writer,
     _progress(run, start, first) as progress,
   ):
     window = Window(writer, progress, config.log_steps)
-    for step, batch in zip(range(start + 1, total + 1), batches, strict=False):
-      state, metrics = run.train_step(state, run.devices.put(batch))
-      window.add(step, metrics)
+    for step, batch in notice.until_told(zip(range(start + 1, total + 1), made, strict=False), start):
+      if batch is not None:
+        state, metrics = run.train_step(state, run.devices.put(batch))
+        window.add(step, metrics)
       due, save = ((step - begin) % every == 0 or step == total for every in (evaluating, saving))
-      stop = notice.reached()
+      stop = batch is None or notice.reached()
       if due or save or stop:
         window.flush(last=stop or step == total)
       scores = None

@@ -8,7 +8,8 @@ import contextlib
 import itertools
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ class Notice:
 
   def __init__(self):
     self._told = self._patient = False
+    self._before: Any = None
 
   def __enter__(self) -> 'Notice':
     self._before = None
@@ -59,6 +61,28 @@ class Notice:
   def reached(self) -> bool:
     """Returns whether to stop now; on several hosts all get the same answer, if all ask after each training step."""
     return self._told or multihost_utils.reached_preemption_sync_point(next(_asked))
+
+  def until_told(self, batches: Iterable[tuple[int, Any]], step: int) -> Iterator[tuple[int, Any]]:
+    """Yields steps with their batches; where a signal has ended what makes them, the last step again, with None.
+
+    Args:
+      batches: Of the steps that are to come.
+      step: The one before.
+    """
+    try:
+      for step, batch in batches:
+        yield step, batch
+    except OSError:  # the processes that decode may have got the signal too, and before this one
+      if not self._told_soon():
+        raise
+      yield step, None
+
+  def _told_soon(self, seconds: float = 2.0) -> bool:
+    """Whether the signal came to this process, or comes in a moment."""
+    deadline = time.monotonic() + seconds
+    while not self._told and self._before is not None and time.monotonic() < deadline:
+      time.sleep(0.01)
+    return self._told
 
   def _hear(self, *_: Any) -> None:
     told, self._told = self._told, True

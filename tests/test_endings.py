@@ -1,0 +1,137 @@
+"""Ends are quiet: one line, last, and the exit code of docs/reliability.md."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from resjax import cli, ending
+from resjax.data import loader, workers
+from resjax.training.preemption import Notice
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_what_a_signal_kills_among_the_processes_that_decode_is_the_notice_itself():
+  def dying(told):
+    yield 1, 'a'
+    if told:
+      os.kill(os.getpid(), signal.SIGTERM)
+    raise OSError('a process that decodes ended')
+
+  with Notice() as notice, notice.patient():
+    assert list(notice.until_told(dying(True), 0)) == [(1, 'a'), (1, None)]
+  with Notice() as notice, notice.patient(), pytest.raises(OSError, match='a process that decodes ended'):
+    list(notice.until_told(dying(False), 0))
+
+
+def test_a_script_that_would_run_again_in_each_process_is_refused_before_it_does(tmp_path, monkeypatch):
+  (tmp_path / 'script.py').write_text('train()\n')
+  monkeypatch.setattr(sys.modules['__main__'], '__file__', str(tmp_path / 'script.py'))
+  monkeypatch.setattr(sys.modules['__main__'], '__spec__', None)
+  from resjax.recipes import default
+
+  config = default.get_config()
+  config.data.workers = 2
+  with pytest.raises(ValueError, match="config.data.workers: got 2 in a script .* below `if __name__ == '__main__':`"):
+    workers.processes(config, 10)
+  config.data.workers = 0
+  assert workers.processes(config, 10) == 0
+  config.data.workers = 2
+  (tmp_path / 'script.py').write_text("if __name__ == '__main__':\n  train()\n")
+  assert workers.processes(config, 10) == 2
+
+
+def test_a_worker_that_is_gone_is_one_line():
+  batches = object.__new__(loader.Batches)
+
+  def gone():
+    raise RuntimeError('Worker process was terminated unexpectedly with exit code -9. Search the logs above for')
+    yield
+
+  batches._batches = gone()
+  with pytest.raises(OSError, match='config.data.workers: a process that decodes ended with code -9, as of a kill'):
+    next(batches)
+
+
+def test_ctrl_c_at_any_moment_of_a_command_is_one_line_and_130(monkeypatch, capsys):
+  ended = []
+  monkeypatch.setattr(sys, 'argv', ['resjax', 'summary', '--config=quickstart'])
+  monkeypatch.setattr(ending, 'at_once', ended.append)
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  for place in ('import_module',):
+    with monkeypatch.context() as patch:
+      patch.setattr(cli.importlib, place, interrupt)
+      cli.main()
+  assert ended == [130] and capsys.readouterr().err == 'Stopped\n'
+
+
+COMMAND = [sys.executable, ROOT / 'main.py', f'--config={ROOT / "tests" / "faults" / "recipe.py"}', '--config.epochs=2']
+
+
+@contextlib.contextmanager
+def life(workdir, *fields, **environment):
+  """A run in a session of its own, with an empty compilation cache."""
+  variables = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(workdir) + '.cache'} | environment
+  process = subprocess.Popen(
+    [*COMMAND, f'--workdir={workdir}', *fields], env=variables, start_new_session=True, stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  try:
+    yield process
+  finally:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def news(text):
+  """What is said besides the bar of progress."""
+  lines = text.replace('\r', '\n').splitlines()
+  return [line for line in lines if line.strip() and not line.startswith('epoch ')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seconds', [3, 5, 7, 9, 12])
+def test_ctrl_c_after_a_cold_start(tmp_path, seconds):
+  with life(tmp_path / 'run') as process:
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    code, said = process.wait(120), news(process.stderr.read())
+  assert code == 130 and len(said) == 1 and said[0].startswith('Stopped'), (code, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('number', 'expected'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_to_all_processes_of_a_run_with_workers(tmp_path, number, expected):
+  run = tmp_path / 'run'
+  with life(run, '--config.data.workers=2', '--config.epochs=40') as process:
+    while not list((run / 'checkpoints').glob('[0-9]*')):
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.05)
+    os.killpg(process.pid, number)
+    code, said = process.wait(120), news(process.stderr.read())
+  assert code == expected and len(said) == 1 and said[0].startswith('Stopped'), (code, said)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line(tmp_path):
+  small = tmp_path / 'small'
+  small.mkdir()
+  if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', small], capture_output=True).returncode:
+    pytest.skip('no file system may be mounted here')
+  try:
+    with life(small / 'run', JAX_COMPILATION_CACHE_DIR=str(tmp_path / 'cache')) as process:
+      code, said = process.wait(240), news(process.stderr.read())
+  finally:
+    subprocess.run(['umount', '-l', small], check=True)
+  assert code == 1 and len(said) == 1 and said[0].startswith('error: ') and 'room' in said[0], (code, said)
