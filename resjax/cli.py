@@ -7,9 +7,12 @@ import keyword
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
-from resjax import telling
+from resjax import ending
+from resjax.fields import SYNTAX, near
+from resjax.shown import shown
 
 # Subcommand: what `resjax --help` says of it. Its module has `add_arguments(parser)` and `run(options)`.
 COMMANDS: dict[str, str] = {
@@ -29,14 +32,48 @@ COMMANDS: dict[str, str] = {
 _FIELD = re.compile(r'--?(no)?config\.')
 
 
+class _Parser(argparse.ArgumentParser):
+  """A parser that says in one line what is wrong."""
+
+  def error(self, message: str) -> NoReturn:
+    self.exit(2, f'error: {" ".join(message.split())}; see {self.prog} --help\n')
+
+
 def main(arguments: list[str] | None = None) -> None:
   """Runs the subcommand that the arguments name; bad input ends in one line and exit code 1.
 
   Args:
-    arguments: What follows `resjax`; by default those of the process.
+    arguments: What follows `resjax`; by default those of the process, which then is ended by Ctrl-C without clean-up.
   """
-  arguments = sys.argv[1:] if arguments is None else arguments
-  parser = argparse.ArgumentParser('resjax', description='One image network, any resolution, any budget.')
+  given = sys.argv[1:] if arguments is None else arguments
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
+  try:
+    run, options = parsed(given)
+    _check_said(options)
+    run(options)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    _end_quietly()
+  except KeyboardInterrupt:
+    if arguments is not None:
+      sys.exit(130)
+    print('Stopped', file=sys.stderr)
+    ending.at_once(130)
+  except Exception as error:
+    if (line := ending.line_of(error)) is None:
+      raise
+    sys.exit(f'error: {line}')
+
+
+def parsed(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], None], argparse.Namespace]:
+  """Returns what runs a subcommand, and its options with the `fields` that are set; ends where one is wrong.
+
+  Args:
+    arguments: What follows `resjax`.
+  """
+  parser = _Parser('resjax', description='One image network, any resolution, any budget.')
   subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
   for name, summary in COMMANDS.items():
     subparser = subparsers.add_parser(name, help=summary, add_help=name in arguments[:1], allow_abbrev=False)
@@ -45,26 +82,15 @@ def main(arguments: list[str] | None = None) -> None:
       command = importlib.import_module(f'resjax.commands.{module}')
       subparser.description, subparser.formatter_class = command.__doc__, argparse.RawDescriptionHelpFormatter
       command.add_arguments(subparser)
+      known = [option for action in subparser._actions for option in action.option_strings]
   options, fields = parser.parse_known_args(arguments)
   takes_fields = hasattr(options, 'config')
   unknown = [field for before, field in zip(['', *fields], fields) if not (takes_fields and _is_field(before, field))]
   if unknown:
-    hint = '; fields are set as --config.FIELD=VALUE' if takes_fields else ''
-    parser.error(f'unexpected argument {unknown[0]!r}{hint}')
+    hint = near(unknown[0].partition('=')[0], known) or f'; {SYNTAX}' * takes_fields
+    parser.error(f'unexpected argument {shown(unknown[0])}{hint}')
   options.fields = fields
-  for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
-  try:
-    _check_said(options)
-    command.run(options)
-    sys.stdout.flush()
-  except BrokenPipeError:
-    _end_quietly()
-  except (ValueError, OSError, FloatingPointError) as error:
-    sys.exit(f'error: {telling.shown(error)}')
-  except KeyboardInterrupt:
-    sys.exit(130)
+  return command.run, options
 
 
 def _check_said(options: argparse.Namespace) -> None:

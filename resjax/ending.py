@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NoReturn
 
+from resjax import telling
+
 __all__ = ['at_once', 'line_of']
 
 _TOLD = (ValueError, OSError, FloatingPointError)
@@ -13,7 +15,7 @@ def line_of(error: BaseException) -> str | None:
   """Returns what to say of an error in one line, or None where it is a fault of the program, which is shown whole."""
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)[:400]:
     return f'not enough memory: {_first_line(error)}; expected smaller batches, resolutions or networks'
-  return ' '.join(str(error).split()) if isinstance(error, _TOLD) else None
+  return telling.printable(' '.join(str(error).split())) if isinstance(error, _TOLD) else None
 
 
 def at_once(code: int) -> NoReturn:
@@ -31,4 +33,4 @@ def at_once(code: int) -> NoReturn:
 
 def _first_line(error: BaseException) -> str:
   """What an error says, cut short."""
-  return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+  return telling.printable(next(iter(str(error).splitlines()), type(error).__name__)[:300])

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import fsspec
 from etils import epath
 
+from resjax.home import expanded
+
 __all__ = ['is_remote', 'literal', 'local', 'path_of']
 
 _BUCKETS = ('gs', 's3', 'az', 'hf')  # what etils and Orbax take for a bucket's name
@@ -44,8 +46,9 @@ def path_of(path: str | os.PathLike[str], field: str) -> epath.Path:
   """
   path = os.fspath(path)
   if not is_remote(path):
+    path = expanded(path, field)
     _check_no_bucket(path, field)
-    return literal(path).expanduser()
+    return literal(path)
   if not path.startswith('gs://'):
     raise ValueError(f'{field}: got {path!r}, expected a local folder or gs://BUCKET/FOLDER')
   try:
@@ -58,21 +61,22 @@ def path_of(path: str | os.PathLike[str], field: str) -> epath.Path:
 
 
 def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
-  """Returns the path of a local folder that checkpoints may stand in, as it is.
+  """Returns the path of a local folder that checkpoints may stand in; `~` stands for the home folder.
 
   Args:
     path: What should be one.
     field: What messages call it, such as 'workdir'.
 
   Raises:
-    ValueError: It is empty, or names a bucket, where files can't be appended to or renamed; or checkpoints could not be
-      read there.
+    ValueError: It is empty, the home of no user, or names a bucket, where files can't be appended to or renamed; or
+      checkpoints could not be read there.
   """
   text = os.fspath(path)
   if not text:
     raise ValueError(f'{field}: empty, expected a folder')
   if is_remote(path):
     raise ValueError(f'{field}: got {text!r}, expected a local folder, or a bucket mounted as one')
+  text = expanded(text, field)
   whole = os.path.abspath(text)
   _check_no_bucket(whole, field)
   try:
@@ -86,7 +90,7 @@ def local(path: str | os.PathLike[str], field: str) -> pathlib.Path:
     raise ValueError(
       f'{field}: got a path of {len(whole.encode())} bytes, expected at most {_LONGEST}: {whole[:60]}...{whole[-60:]}'
     )
-  return pathlib.Path(path)
+  return pathlib.Path(text)
 
 
 def _check_no_bucket(path: str | os.PathLike[str], field: str) -> None:

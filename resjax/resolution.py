@@ -4,7 +4,11 @@ import itertools
 import numbers
 from collections.abc import Iterable, Sequence
 
+from resjax.shown import shown
+
 Resolution = int | tuple[int, int]
+
+MOST = 16_384  # pixels of a side; one such crop takes 0.8 GB
 
 
 def sides(resolution: Resolution, field: str = 'resolution') -> tuple[int, int]:
@@ -15,11 +19,13 @@ def sides(resolution: Resolution, field: str = 'resolution') -> tuple[int, int]:
     field: What the error calls it.
 
   Raises:
-    ValueError: It is not a positive integer, nor two of them.
+    ValueError: It is not a positive integer, nor two of them, or more than `MOST`.
   """
   pair = tuple(resolution) if isinstance(resolution, tuple | list) else (resolution, resolution)
   if len(pair) != 2 or not all(isinstance(s, numbers.Integral) and not isinstance(s, bool) and s > 0 for s in pair):
-    raise ValueError(f'{field}: got {resolution!r}, expected a positive integer or (height, width)')
+    raise ValueError(f'{field}: got {shown(resolution)}, expected a positive integer or (height, width)')
+  if max(pair) > MOST:
+    raise ValueError(f'{field}: got {shown(resolution)}, expected at most {MOST} pixels')
   return int(pair[0]), int(pair[1])
 
 
@@ -64,9 +70,11 @@ def parse(text: str) -> Resolution:
   """Returns the resolution that `160` or `128x192` (height x width) names.
 
   Raises:
-    ValueError: The text is neither.
+    ValueError: The text is neither, or means more than `MOST`.
   """
-  read = [int(side) if side.isdecimal() else 0 for side in text.split('x')]
+  read = [int(side[:9]) if side.isdecimal() else 0 for side in text.split('x')]
   if not 1 <= len(read) <= 2 or min(read) < 1:
-    raise ValueError(f'got {text!r}, expected pixels such as 160, or 128x192')
+    raise ValueError(f'got {shown(text)}, expected pixels such as 160, or 128x192')
+  if max(read) > MOST:
+    raise ValueError(f'got {shown(text)}, expected at most {MOST} pixels')
   return square((read[0], read[-1]))

@@ -66,8 +66,8 @@ def test_a_recipe_and_fields_on_top():
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    (['--config.batch_sise=64'], r'--config\.batch_sise: no such field\. Did you mean "batch_size" instead of'),
-    (['--config.nothing.size=64'], r'--config\.nothing\.size: no such field, expected one of resjax/recipes'),
+    (['--config.batch_sise=64'], r'--config\.batch_sise: no such field\. Did you mean config\.batch_size\?'),
+    (['--config.nothing.size=64'], r'--config\.nothing\.size: no such field\. Did you mean config\.data\.size or'),
     (['--config.batch_size=many'], 'many'),
     (['--config.batch_size=0'], r'config\.batch_size: got 0, expected more than 0'),
     (['--config.drnet.frozen', 'word'], "unexpected argument 'word': fields are set as"),

@@ -83,7 +83,10 @@ def test_a_wrong_value_is_named_in_one_line(field, value, message):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda c: c.optimizer.update(rate=3), 'config.optimizer.rate: no such field, expected one of resjax/recipes'),
+    (
+      lambda c: c.optimizer.update(rate=3),
+      'config.optimizer.rate: no such field. Did you mean config.optimizer.rates.$',
+    ),
     (lambda c: c.data.__delattr__('dir'), 'config.data.dir: missing, expected every field of resjax/recipes'),
   ],
 )
@@ -208,7 +211,10 @@ def run_main(*arguments):
   [
     ([], '--config is missing, for example --config=quickstart'),
     (['--config=configs/nothing.py'], '--config: no file configs/nothing.py, expected a recipe'),
-    (['--config=configs/quickstart.py', '--config.epoch=3'], 'Did you mean "epochs" instead of "epoch"'),
+    (
+      ['--config=configs/quickstart.py', '--config.epoch=3'],
+      '--config.epoch: no such field. Did you mean config.epochs?',
+    ),
     (['--config=configs/quickstart.py', '--config.batch_size=many'], 'batch_size'),
     (
       ['--config=configs/quickstart.py', '--config.resolutions=(8,32)'],

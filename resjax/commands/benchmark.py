@@ -26,6 +26,7 @@ from rich.text import Text
 
 from resjax.commands import options as shared
 from resjax.routing import Budget, choosable
+from resjax.shown import shown
 
 _IMAGES = 256  # that are kept in memory; larger rounds take some again
 # Compiler options of a program that takes longer to optimise than to run.
@@ -38,30 +39,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   which = parser.add_mutually_exclusive_group(required=True)
   shared.add_network(which)
   which.add_argument('--config', help='a recipe: a name, such as rsnet_r18, or a file; --config.FIELD=VALUE besides')
-  parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
+  parser.add_argument('--step', type=shared.step, help='of the checkpoint; default: the latest')
   parser.add_argument('--budget', help='with --workdir: mean cost of an image, as for resjax predict (0.6)')
   parser.add_argument('--routers', help='with --workdir: some of ' + ','.join(choosable()) + '; default: all it has')
   parser.add_argument('--resolutions', help="with --config: highest first; default: the recipe's")
   parser.add_argument('--mix', help='with --config: shares of the resolutions; default: equal ones')
   parser.add_argument('--batches', default='1,8,32,128', help='images of a call (%(default)s)')
   parser.add_argument('--scopes', default='network,arrays,encoded', help='what is measured (%(default)s)')
-  parser.add_argument('--rounds', type=int, default=5, help='that count, after one that does not (%(default)s)')
-  parser.add_argument('--round-images', type=int, default=16, help='in a round at least (%(default)s)')
-  parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (%(default)s)')
+  parser.add_argument(
+    '--rounds', type=shared.positive, default=5, help='that count, after one that does not (%(default)s)'
+  )
+  parser.add_argument('--round-images', type=shared.batch, default=16, help='in a round at least (%(default)s)')
+  parser.add_argument('--max-batch', type=shared.batch, default=64, help='images of the largest program (%(default)s)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
   shared.add_runtime(parser)
   shared.add_max_pixels(parser)
-  parser.add_argument('--threads', type=int, help='that decode; default: one for each processor')
+  parser.add_argument('--threads', type=shared.batch, help='that decode; default: one for each processor')
   parser.add_argument(
-    '--images', help="a file or folder; default: the run's evaluation images, with --config two photographs' parts"
+    '--images',
+    type=shared.image,
+    help="a file or folder; default: the run's evaluation images, with --config two photographs' parts",
   )
-  parser.add_argument('--json', help='write the figures to this file')
+  parser.add_argument('--json', type=shared.path, help='write the figures to this file')
 
 
 def run(options: argparse.Namespace) -> None:
   """Measures and shows."""
   check(options)
-  batches = numbers(options, 'batches', int, 'positive integers such as 1,8,32', lambda n: n > 0)
+  batches = numbers(
+    options, 'batches', int, 'positive integers such as 1,8,32, at most 65536', lambda n: 0 < n <= 2**16
+  )
   begin = time.monotonic()
   prepare = of_workdir if options.workdir else of_config
   classifier, pool, routed, notes = prepare(options, max(*batches, options.round_images))
@@ -96,10 +103,6 @@ def check(options: argparse.Namespace) -> None:
     for word in (getattr(options, name) or next(iter(known))).split(','):
       if word not in known:
         raise ValueError(f'--{name}: got {word!r}, expected some of {",".join(known)}')
-  for name in ('rounds', 'round-images', 'max-batch', 'threads'):
-    value = getattr(options, name.replace('-', '_'))
-    if value is not None and value < 1:
-      raise ValueError(f'--{name}: got {value}, expected a positive integer')
   if options.json:
     shared.check_writable(options.json)
 
@@ -115,10 +118,11 @@ def numbers(
   text = getattr(options, name)
   try:
     found = tuple(kind(word) for word in text.split(','))
-  except ValueError:
+    tuple(map(float, found))  # none is beyond all floats
+  except (ValueError, OverflowError):
     found = ()
   if not found or not all(math.isfinite(n) and fits(n) for n in found):
-    raise ValueError(f'--{name}: got {text!r}, expected {expected}')
+    raise ValueError(f'--{name}: got {shown(text)}, expected {expected}')
   return found
 
 

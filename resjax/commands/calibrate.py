@@ -16,7 +16,11 @@ _IMAGES = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument(
-    'images', nargs='*', metavar='IMAGE', help=f"{shared.IMAGES}; default: images of the run's own data"
+    'images',
+    nargs='*',
+    type=shared.image,
+    metavar='IMAGE',
+    help=f"{shared.IMAGES}; default: images of the run's own data",
   )
   shared.add_workdir(parser, bundles=True)
   shared.add_max_pixels(parser)

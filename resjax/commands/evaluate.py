@@ -31,11 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared.add_max_pixels(parser)
   shared.add_data(parser)
   parser.add_argument(
-    '--data', help="a folder of class folders, or a split of the run's data; default: data.eval_split"
+    '--data',
+    type=shared.image,
+    help="a folder of class folders, or a split of the run's data; default: data.eval_split",
   )
   parser.add_argument('--resolution', type=shared.resolution, help='this one alone, trained or not: 160, or 128x192')
-  parser.add_argument('--out', help='folder of the tables and pictures; default: evaluation in the workdir')
-  parser.add_argument('--json', help='write the figures to this file; default: evaluation.json in that folder')
+  parser.add_argument(
+    '--out', type=shared.path, help='folder of the tables and pictures; default: evaluation in the workdir'
+  )
+  parser.add_argument(
+    '--json', type=shared.path, help='write the figures to this file; default: evaluation.json in that folder'
+  )
   parser.add_argument(
     '--mistakes', type=shared.positive, default=25, help='images that are named and shown (%(default)s)'
   )

@@ -31,8 +31,8 @@ _BUDGETS = '0.3,0.4,0.5,0.6,0.7,0.8,0.9'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
-  parser.add_argument('--workdir', required=True, help='of the run that trained the network')
-  parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
+  parser.add_argument('--workdir', required=True, type=shared.path, help='of the run that trained the network')
+  parser.add_argument('--step', type=shared.step, help='of the checkpoint; default: the latest')
   parser.add_argument('--format', choices=FORMATS, required=True, help='what is written')
   parser.add_argument(
     '--resolution', type=shared.resolution, help='one alone, in pixels: 160, or 128x192; default: all'
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--with', dest='more', choices=('stablehlo',), help='what a bundle has besides; it has the weights once more'
   )
-  parser.add_argument('--out', help='the file or folder; default: one in the workdir')
+  parser.add_argument('--out', type=shared.path, help='the file or folder; default: one in the workdir')
   parser.add_argument('--overwrite', action='store_true', help='replace what is there')
 
 

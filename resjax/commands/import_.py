@@ -12,18 +12,25 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
+from resjax.commands import options as shared
+from resjax.shown import shown
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
-  parser.add_argument('source', metavar='SOURCE', help='a file, a folder, or hf-hub:OWNER/NAME')
-  parser.add_argument('--workdir', required=True, help='of the network, a new folder')
+  parser.add_argument('source', metavar='SOURCE', type=shared.image, help='a file, a folder, or hf-hub:OWNER/NAME')
+  parser.add_argument('--workdir', required=True, type=shared.path, help='of the network, a new folder')
   parser.add_argument('--model', help='such as resnet50 or mobilenetv2; default: what the source, or its keys, say')
   parser.add_argument('--resolutions', help='in pixels, highest first (224,192,160,128,96)')
   parser.add_argument('--mean', help='of each channel, of values from 0 to 1: 0.485,0.456,0.406')
   parser.add_argument('--std', help='the standard deviation of each channel')
-  parser.add_argument('--crop-fraction', type=float, help="the crop's share of the resized image's side (0.875)")
+  parser.add_argument(
+    '--crop-fraction', type=shared.fraction, help="the crop's share of the resized image's side (0.875)"
+  )
   parser.add_argument('--interpolation', choices=('bilinear', 'bicubic'), help='of resizing (bilinear)')
-  parser.add_argument('--labels', help="a file with a class's name a line; default: the source's, or ImageNet's 1,000")
+  parser.add_argument(
+    '--labels', type=shared.path, help="a file with a class's name a line; default: the source's, or ImageNet's 1,000"
+  )
   parser.add_argument('--ema', action='store_true', help="a checkpoint's moving average of the weights")
   parser.set_defaults(config='default')
 
@@ -75,7 +82,7 @@ def _numbers(options: argparse.Namespace, name: str, kind: type) -> Sequence | N
     return tuple(kind(word) for word in text.split(','))
   except ValueError:
     example = '224,160,96' if kind is int else '0.5,0.5,0.5'
-    raise ValueError(f'--{name}: got {text!r}, expected numbers such as {example}') from None
+    raise ValueError(f'--{name}: got {shown(text)}, expected numbers such as {example}') from None
 
 
 def _lines(path: str | None) -> list[str] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import importlib.util
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress, track
 
+from resjax.fields import near
+from resjax.home import expanded
 from resjax.resolution import Resolution, name, parse
+from resjax.shown import shown
 
 # Fields of a run's config that may be set where its network is used.
 _DATA = (
   *('data.source', 'data.name', 'data.dir', 'data.train_split', 'data.eval_split', 'data.size', 'data.cache'),
   'eval.calibration_split',
 )
+
+_LARGEST_BATCH = 2**16  # images
 
 # What runs and bundles are read from.
 _READ = ('results.json', 'costs.json', 'manifest.json', 'checksums.json')
@@ -44,15 +51,17 @@ def images(named: Sequence[str]) -> list[Item]:
 def add_workdir(parser: argparse.ArgumentParser, *, bundles: bool = False) -> None:
   """Adds what says which network is meant, and of which kind, and how it runs."""
   add_network(parser.add_mutually_exclusive_group(required=True), bundles=bundles)
-  parser.add_argument('--step', type=int, help='of the checkpoint; default: the latest')
-  parser.add_argument('--max-batch', type=int, default=64, help='images of the largest program (64)')
+  parser.add_argument('--step', type=step, help='of the checkpoint; default: the latest')
+  parser.add_argument('--max-batch', type=batch, default=64, help='images of the largest program (64)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
   add_runtime(parser)
 
 
 def add_network(which: Any, *, bundles: bool = False) -> None:
   """Adds to a group what says which network is meant; a bundle that a command does not take is refused by `load`."""
-  which.add_argument('--workdir', help=f'of the run that trained the network{", or a bundle" if bundles else ""}')
+  which.add_argument(
+    '--workdir', type=path, help=f'of the run that trained the network{", or a bundle" if bundles else ""}'
+  )
   about = 'the folder that resjax export wrote, in the place of --workdir' if bundles else argparse.SUPPRESS
   which.add_argument('--bundle', dest='workdir', type=a_bundle, metavar='DIR', help=about)
 
@@ -61,6 +70,7 @@ def a_bundle(text: str) -> str:
   """Reads the folder of a bundle."""
   from resjax.exporting import bundle
 
+  text = path(text)
   if not bundle.is_bundle(text):
     raise argparse.ArgumentTypeError(f'got {text}, without a {bundle.MANIFEST}, expected a bundle (--workdir: a run)')
   return text
@@ -118,7 +128,8 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   for field in options.fields:
     name = field.removeprefix('--config.').partition('=')[0]
     if field.startswith('--config.') and name not in _DATA:
-      raise ValueError(f'{field}: got with --workdir, expected some of {", ".join(_DATA)} (where the data are)')
+      hint = near(name, _DATA, 'config.')
+      raise ValueError(f'{field}: got with --workdir, expected some of {", ".join(_DATA)} (where the data are){hint}')
   from absl import logging
 
   from resjax import compiling, recipes, trained
@@ -158,9 +169,56 @@ def resolution(text: str) -> Resolution:
 
 def positive(text: str) -> int:
   """Reads an integer above 0."""
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'got {text!r}, expected a positive integer')
-  return int(text)
+  return _integer(text, 1, 'a positive integer')
+
+
+def step(text: str) -> int:
+  """Reads the number of a step."""
+  return _integer(text, 0, 'an integer, 0 or more')
+
+
+def batch(text: str) -> int:
+  """Reads how many images a program takes at once."""
+  return _integer(text, 1, f'a positive integer, at most {_LARGEST_BATCH:,}', _LARGEST_BATCH)
+
+
+def _integer(text: str, least: int, expected: str, most: int = 2**31 - 1) -> int:
+  """Reads an integer from some range."""
+  number = int(text) if text.isdecimal() and len(text) < 20 else -1
+  if not least <= number <= most:
+    raise argparse.ArgumentTypeError(f'got {shown(text)}, expected {expected}')
+  return number
+
+
+def fraction(text: str) -> float:
+  """Reads a number above 0, at most 1."""
+  try:
+    found = float(text)
+  except ValueError:
+    found = 0.0
+  if not 0 < found <= 1:
+    raise argparse.ArgumentTypeError(f'got {shown(text)}, expected more than 0, at most 1')
+  return found
+
+
+def path(text: str) -> str:
+  """Reads the path of a file or folder; `~` stands for the home folder."""
+  if not text:
+    raise argparse.ArgumentTypeError("got '', expected a path")
+  try:
+    found = expanded(text, 'path')
+    os.path.lexists(found) or os.stat(found)
+  except ValueError as error:  # the home of no user, or what no file name holds
+    raise argparse.ArgumentTypeError(f'{error}') from None
+  except OSError as error:
+    if error.errno == errno.ENAMETOOLONG:
+      raise argparse.ArgumentTypeError(f'got {shown(text)}, expected a shorter path') from None
+  return found
+
+
+def image(text: str) -> str:
+  """Reads what names images: one that is there as it is named, else as of `path`."""
+  return text if os.path.lexists(text) else path(text)
 
 
 def pixels(resolution: Resolution | None) -> str:
@@ -170,9 +228,9 @@ def pixels(resolution: Resolution | None) -> str:
 
 def shard(text: str) -> tuple[int, int]:
   """Reads `I/N`."""
-  numbers = [int(number) if number.isdecimal() else -1 for number in text.split('/')]
+  numbers = [int(number[:18]) if number.isdecimal() else -1 for number in text.split('/')]
   if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
-    raise argparse.ArgumentTypeError(f'got {text!r}, expected I/N with I from 0 to N - 1')
+    raise argparse.ArgumentTypeError(f'got {shown(text)}, expected I/N with I from 0 to N - 1')
   return numbers[0], numbers[1]
 
 

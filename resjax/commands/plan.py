@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.epilog = EPILOG
   parser.add_argument('--config', required=True, help='a recipe: a name, such as rsnet_r18, or a file')
   parser.add_argument('--topology', required=True, help=f'one of {", ".join(topology.NAMES)}')
-  parser.add_argument('--batch', type=int, help="images of a step over all chips; by default the recipe's")
+  parser.add_argument('--batch', type=shared.positive, help="images of a step over all chips; by default the recipe's")
   parser.add_argument(
     '--search',
     action=argparse.BooleanOptionalAction,
@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--utilization',
-    type=float,
+    type=shared.fraction,
     default=topology.UTILIZATION,
     help='assumed share of the peak rate; default %(default)s',
   )
-  parser.add_argument('--json', type=pathlib.Path, help='write the plan to this file too')
+  parser.add_argument('--json', type=shared.path, help='write the plan to this file too')
 
 
 def run(options: argparse.Namespace) -> None:
@@ -61,8 +61,6 @@ def run(options: argparse.Namespace) -> None:
     ValueError: A field or option does not fit.
     OSError: libtpu is not there, or the file cannot be written.
   """
-  if not 0 < options.utilization <= 1:
-    raise ValueError(f'--utilization: got {options.utilization}, expected more than 0, at most 1')
   if options.json:
     shared.check_writable(options.json)
   jax.config.update('jax_platforms', 'cpu')  # where there is a TPU, it stays free
@@ -71,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
   result = make(options)
   Console().print(render(result))
   if options.json:
-    options.json.write_text(json.dumps(result, indent=1) + '\n')
+    pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + '\n')
 
 
 def make(options: argparse.Namespace) -> dict[str, Any]:

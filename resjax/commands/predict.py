@@ -19,7 +19,7 @@ from resjax.telling import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
-  parser.add_argument('images', nargs='+', metavar='IMAGE', help=shared.IMAGES)
+  parser.add_argument('images', nargs='+', type=shared.image, metavar='IMAGE', help=shared.IMAGES)
   shared.add_workdir(parser, bundles=True)
   shared.add_max_pixels(parser)
   parser.add_argument('--resolution', type=shared.resolution, help='one for all, in pixels: 160, or 128x192')
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--top-k', type=shared.positive, default=1, metavar='K', help='name so many classes (1)')
   parser.add_argument(
     '--output',
+    type=shared.path,
     metavar='FILE',
     help='write the predictions to this file: .csv, .jsonl or .parquet; with --format a folder/, for a file of each '
     'shard',
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices=('csv', 'jsonl', 'parquet'),
     help="default: by the file's ending, or lines to read",
   )
-  parser.add_argument('--csv', metavar='FILE', help='the same as --output=FILE --format=csv')
+  parser.add_argument('--csv', type=shared.path, metavar='FILE', help='the same as --output=FILE --format=csv')
   parser.add_argument('--raw', action='store_true', help='CSV: no apostrophe before names that spreadsheets compute')
   parser.add_argument(
     '--shard',

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared.add_workdir(parser)
   shared.add_max_pixels(parser)
   shared.add_data(parser)
-  parser.add_argument('--out', help='the page; default: report.html in the workdir')
+  parser.add_argument('--out', type=shared.path, help='the page; default: report.html in the workdir')
   parser.add_argument('--images', type=shared.positive, default=10_000, help='that are scored at most (10000)')
   parser.add_argument('--rounds', type=shared.positive, default=5, help='of the measurement of seconds (5)')
   parser.add_argument(

@@ -69,20 +69,22 @@ def seconds(text: str) -> float:
   """Reads `50ms` or `2s`."""
   match = re.fullmatch(r'([0-9]+(?:\.[0-9]+)?)(ms|s)', text.strip())
   found = float(match[1]) * (1e-3 if match[2] == 'ms' else 1) if match else 0.0
-  if not found:
-    raise argparse.ArgumentTypeError(f'got {text!r}, expected a time above 0 with its unit, such as 50ms or 2s')
+  if not 0 < found <= 86_400:
+    raise argparse.ArgumentTypeError(
+      f'got {text!r}, expected a time above 0, at most a day, with its unit, such as 50ms or 2s'
+    )
   return found
 
 
 def port(text: str) -> int:
   """Reads 0 to 65535."""
-  if not text.isdecimal() or int(text) > 65535:
+  if not text.isdecimal() or int(text[:9]) > 65535:
     raise argparse.ArgumentTypeError(f'got {text!r}, expected 0 to 65535')
   return int(text)
 
 
 def decoders(text: str) -> int:
   """Reads an integer from 2 on: while one is started again, another works."""
-  if not text.isdecimal() or int(text) < 2:
+  if not text.isdecimal() or int(text[:9]) < 2 or len(text) > 4:
     raise argparse.ArgumentTypeError(f'got {text!r}, expected 2 or more')
   return int(text)

@@ -28,9 +28,9 @@ UNITS = {'macs': 'parameters, M multiply-adds', 'activations': 'activations, MB'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   parser.add_argument('--config', help=f'a file, or one of {", ".join(recipes.NAMES)}; --config.FIELD=VALUE besides')
-  parser.add_argument('--workdir', help='of a run, or of an imported network')
+  parser.add_argument('--workdir', type=shared.path, help='of a run, or of an imported network')
   parser.add_argument('--depth', type=shared.positive, default=1, help='1: blocks (1); 2 and more: the layers in them')
-  parser.add_argument('--json', type=pathlib.Path, help='write the numbers to this file, too')
+  parser.add_argument('--json', type=shared.path, help='write the numbers to this file, too')
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
   if options.workdir and options.fields:
     raise ValueError(f'{options.fields[0]}: got a field with --workdir, expected --config beside it')
   if options.json:
-    shared.check_writable(str(options.json))
+    shared.check_writable(options.json)
   from resjax.measuring import summary
 
   result = summary.of_config(of_options(options), options.depth)
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     console.print(table)
   print(parameters(result['parameters']))
   if options.json:
-    options.json.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+    pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
 
 
 def of_options(options: argparse.Namespace) -> Any:

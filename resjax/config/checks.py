@@ -10,8 +10,11 @@ from resjax import losses, models, preprocess, resize
 from resjax.apply import REMAT
 from resjax.config import started
 from resjax.config.stored import flatten
+from resjax.fields import near, of_kind
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
+from resjax.resolution import MOST
+from resjax.shown import shown
 
 _CHOICES = {
   'method': ('rsnet', 'drnet'),
@@ -41,13 +44,17 @@ _Check = tuple[Callable[[Any], bool], str]
 _POSITIVE: _Check = (lambda v: v > 0, 'more than 0')
 _NOT_NEGATIVE: _Check = (lambda v: v >= 0, '0 or more')
 _SHARE: _Check = (lambda v: 0 <= v < 1, '0 or more and less than 1')
+_EPOCHS: _Check = (lambda v: 0 < v <= 1_000_000, 'more than 0, at most 1,000,000')
+_IMAGES: _Check = (lambda v: 0 < v <= 2**20, f'more than 0, at most {2**20:,}')  # of a batch
+_WIDTH: _Check = (lambda v: 0 < v <= 1_000, 'more than 0, at most 1,000')
+_SIZE: _Check = (lambda v: 0 <= v <= MOST, f'0 or more, at most {MOST:,}')
 _RANGES: dict[str, _Check] = {
-  'batch_size': _POSITIVE,
-  'eval.batch_size': _POSITIVE,
-  'epochs': _POSITIVE,
+  'batch_size': _IMAGES,
+  'eval.batch_size': _IMAGES,
+  'epochs': _EPOCHS,
   'seed': (lambda v: 0 <= v < 2**32, '0 or more and less than 2**32'),
   'label_smoothing': _SHARE,
-  'drnet.pretrain.epochs': _POSITIVE,
+  'drnet.pretrain.epochs': _EPOCHS,
   'drnet.pretrain.learning_rate': _POSITIVE,
   'drnet.pretrain.step_epochs': _POSITIVE,
   'drnet.pretrain.warmup_epochs': _NOT_NEGATIVE,
@@ -57,16 +64,16 @@ _RANGES: dict[str, _Check] = {
   'drnet.tau_end': _POSITIVE,
   'drnet.margin': (lambda v: v >= 1, '1 or more'),
   'drnet.learning_rate_factor': _POSITIVE,
-  'drnet.predictor.size': _NOT_NEGATIVE,
-  'drnet.predictor.width': _POSITIVE,
-  'model.num_classes': (lambda v: v > 1, '2 or more'),
-  'model.width': _POSITIVE,
-  'teacher.resolution': _NOT_NEGATIVE,
+  'drnet.predictor.size': _SIZE,
+  'drnet.predictor.width': _WIDTH,
+  'model.num_classes': (lambda v: 1 < v <= 2**24, f'2 or more, at most {2**24:,}'),
+  'model.width': _WIDTH,
+  'teacher.resolution': _SIZE,
   'teacher.weight': _POSITIVE,
   'teacher.temperature': _POSITIVE,
   'data.size': _NOT_NEGATIVE,
-  'data.workers': (lambda v: v >= -1, '0 or more, or -1 to choose by the processors'),
-  'data.threads': _POSITIVE,
+  'data.workers': (lambda v: -1 <= v <= 4096, '0 or more, at most 4,096, or -1 to choose by the processors'),
+  'data.threads': (lambda v: 0 < v <= 4096, 'more than 0, at most 4,096'),
   'data.max_bad_images': _NOT_NEGATIVE,
   'data.max_pixels': _POSITIVE,
   'data.crop_area': (lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, '0 < lowest <= highest <= 1'),
@@ -95,6 +102,9 @@ _RANGES: dict[str, _Check] = {
   'checkpoint.keep': _POSITIVE,
 }
 
+# Integers are below 2**31, but for these.
+_MOST = {'seed': 2**63, 'data.max_pixels': 2**63}
+
 
 def validate(config: ConfigDict, *, settled: bool = False) -> None:
   """Raises ValueError, in one line that names the field, its value and what was expected, if a run can't start so.
@@ -106,14 +116,23 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   config = config if settled else started.filled(config)
   flat, known = flatten(config), flatten(default.get_config())
   for field in flat.keys() ^ known.keys():
+    if field in flat and (hint := near(field, known, 'config.')):
+      raise ValueError(f'config.{field}: no such field{hint}')
     reason = 'no such field, expected one' if field in flat else 'missing, expected every field'
     raise ValueError(f'config.{field}: {reason} of resjax/recipes/default.py')
+  for field, value in flat.items():
+    if expected := of_kind(value, known[field]):
+      raise ValueError(f'config.{field}: got {shown(value)}, expected {expected}')
+    if isinstance(value, int) and value >= _MOST.get(field, 2**31):
+      raise ValueError(f'config.{field}: got {shown(value)}, expected less than {_MOST.get(field, 2**31):,}')
+    if isinstance(value, str) and '\0' in value:
+      raise ValueError(f'config.{field}: got {shown(value)}, expected text without null characters')
   for field, choices in _CHOICES.items():
     if flat[field] not in choices:
-      raise ValueError(f'config.{field}: got {flat[field]!r}, expected one of {", ".join(choices)}')
+      raise ValueError(f'config.{field}: got {shown(flat[field])}, expected one of {", ".join(choices)}')
   for field, (ok, expected) in _RANGES.items():
     if not _finite(flat[field]) or not ok(flat[field]):
-      raise ValueError(f'config.{field}: got {flat[field]!r}, expected {expected}')
+      raise ValueError(f'config.{field}: got {shown(flat[field])}, expected {expected}')
   resolutions = tuple(config.resolutions)
   try:
     models.check_name(config.model.name)
@@ -122,7 +141,9 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
     raise ValueError(f'config.{error}') from None
   squares = all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in resolutions)
   if not resolutions or not squares or len(set(resolutions)) != len(resolutions):
-    raise ValueError(f'config.resolutions: got {resolutions}, expected one or more distinct positive integers')
+    raise ValueError(f'config.resolutions: got {shown(resolutions)}, expected one or more distinct positive integers')
+  if max(resolutions) > MOST:
+    raise ValueError(f'config.resolutions: got {shown(resolutions)}, expected at most {MOST} pixels')
   if list(resolutions) != sorted(resolutions, reverse=True):
     raise ValueError(f'config.resolutions: got {resolutions}, expected the highest first')
   if config.data.crops == 'different' and config.data.pyramid != 'host':
@@ -147,7 +168,10 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
 def _finite(value: Any) -> bool:
   """Whether a field is a finite number, or a tuple of them."""
   values = value if isinstance(value, tuple | list) else (value,)
-  return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+  try:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+  except OverflowError:  # an integer beyond all floats
+    return False
 
 
 def _validate_rates(rates: Any) -> None:

@@ -3,18 +3,21 @@
 The docstring of each is its command, its cost and its result; its `get_config()` returns a new ConfigDict.
 """
 
-import difflib
+import contextlib
 import importlib.util
 import os
 import pathlib
 import pkgutil
 import sys
+import traceback
 import types
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
+
+from resjax.fields import put
+from resjax.home import expanded
+from resjax.shown import shown
 
 # What `--config=NAME` takes besides a file.
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -29,11 +32,15 @@ def make(recipe: str | pathlib.Path, fields: Sequence[str] = ()) -> ConfigDict:
 
   Raises:
     FileNotFoundError: There is no such recipe.
-    ValueError: It has no such field, or a value is not of the field's type.
+    ValueError: It is no recipe, or fails; it has no such field, or a value is not of the field's type.
   """
   name, *argument = _parts(recipe)
   module = importlib.import_module(f'resjax.recipes.{name}') if name in NAMES else _module_of(name)
-  return with_fields(module.get_config(*argument), fields)
+  with _telling(name):
+    config = module.get_config(*argument)
+  if not isinstance(config, ConfigDict):
+    raise ValueError(f'--config: get_config of {name} returned {shown(config)}, expected a ConfigDict')
+  return with_fields(config, fields)
 
 
 def name_of(recipe: str | pathlib.Path) -> str:
@@ -48,7 +55,7 @@ def _parts(recipe: str | pathlib.Path) -> list[str]:
 
 def _module_of(file: str) -> types.ModuleType:
   """The module in a file."""
-  path = pathlib.Path(file)
+  path = pathlib.Path(expanded(file, '--config'))
   if not path.is_file():
     raise FileNotFoundError(f'--config: no file {file}, expected a recipe: a file or one of {", ".join(NAMES)}')
   root = str(path.absolute().parent.parent)  # recipes may import each other as `configs.NAME`
@@ -58,15 +65,27 @@ def _module_of(file: str) -> types.ModuleType:
   if spec is None or spec.loader is None:
     raise ValueError(f'--config: got {file}, expected a Python file with a function get_config')
   module = importlib.util.module_from_spec(spec)
-  try:
+  with _telling(file):
     spec.loader.exec_module(module)
+  return module
+
+
+@contextlib.contextmanager
+def _telling(file: str) -> Iterator[None]:
+  """What fails in a recipe ends in one line, which names the recipe's own line where there is one."""
+  try:
+    yield
   except ModuleNotFoundError as error:
     if error.name != 'configs':
-      raise
+      raise ValueError(f'--config: {file} imports {error.name}, which is not here') from error
     raise ValueError(
       f'--config: {file} imports from configs, which is not here; expected `from resjax.recipes import ...`'
     ) from None
-  return module
+  except Exception as error:  # whatever a user's file does
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f', line {last.lineno} of {last.filename}' if last.filename != __file__ else ''
+    said = next(iter(str(error).splitlines()), '')[:300]
+    raise ValueError(f'--config: {file} fails ({type(error).__name__}: {said}{where}); expected a recipe') from error
 
 
 def with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
@@ -79,35 +98,5 @@ def with_fields(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
   Raises:
     ValueError: There is no such field, or a value is not of the field's type.
   """
-  named = [field.partition('=')[::2] for field in fields]
-  for name, _ in named:
-    if '.' in name:
-      _check_field(config, name.partition('.')[2])
-  # Tuples add up as flags; one that is whole takes the place of those before it.
-  kept = [
-    field
-    for i, field in enumerate(fields)
-    if not any(name == named[i][0] and value.startswith(('(', '[')) for name, value in named[i + 1 :])
-  ]
-  values, arguments = flags.FlagValues(), ['resjax', *kept]
-  try:
-    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
-    rest = values(arguments)[1:]
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
-    message = ' '.join(str(error).strip('\'"').replace("\\'", "'").replace('\\n', ' ').split())
-    raise ValueError(f'a --config.FIELD=VALUE that does not fit: {message}') from None
-  if rest:
-    raise ValueError(f'unexpected argument {rest[0]!r}: fields are set as --config.FIELD=VALUE')
+  put(config, fields)
   return config
-
-
-def _check_field(config: ConfigDict, name: str) -> None:
-  """Refuses a name that no field has."""
-  section: Any = config
-  for part in name.split('.'):
-    names = list(section) if isinstance(section, ConfigDict) else []
-    if part not in names:
-      close = [f'. Did you mean "{near}" instead of "{part}"?' for near in difflib.get_close_matches(part, names, 1)]
-      hint = close[0] if close else ', expected one of resjax/recipes/default.py'
-      raise ValueError(f'--config.{name}: no such field{hint}')
-    section = section[part]

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from resjax import checksums, formats
+from resjax.home import expanded
 
 NAME = 'results.json'
 
@@ -55,7 +56,7 @@ def write(results: dict[str, Any], workdir: str | os.PathLike[str]) -> pathlib.P
     ValueError: An entry is missing, an accuracy is not a fraction, or a number is not finite.
   """
   _check(results)
-  path = pathlib.Path(workdir) / NAME
+  path = pathlib.Path(expanded(workdir, 'workdir')) / NAME
   try:
     content = checksums.to_json(results, indent=2, allow_nan=False, default=_plain)
   except (TypeError, ValueError) as error:
@@ -71,7 +72,7 @@ def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   Raises:
     ValueError: The file is not JSON, an entry is missing or out of range, or a newer version wrote it.
   """
-  path = pathlib.Path(workdir) / NAME
+  path = pathlib.Path(expanded(workdir, 'workdir')) / NAME
   if not path.exists():
     return None
   try:

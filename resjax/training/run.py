@@ -138,8 +138,21 @@ def continued(run: Run, history: tuple[dict[str, Any], ...]) -> Run:
 
 
 def _updates(config: ConfigDict, steps: float) -> int:
-  """Whole updates, in steps, at least one."""
+  """Whole updates, in steps.
+
+  Raises:
+    ValueError: The run is shorter than one, or too long to be counted.
+  """
   accumulate = config.optimizer.accumulate
+  if steps < 0.5:
+    raise ValueError(f'config.epochs: got {config.epochs:g}, expected more: that is {steps:.2g} of a batch')
+  batches = max(1, round(steps))
+  if accumulate > batches:
+    raise ValueError(
+      f'config.optimizer.accumulate: got {accumulate}, expected at most the {batches} batches of the run'
+    )
+  if batches + accumulate >= 2**31:
+    raise ValueError(f'config.epochs: got {config.epochs:g}, expected fewer: that is {batches:,} batches')
   return accumulate * max(1, round(steps / accumulate))
 
 
