@@ -82,7 +82,7 @@ def near(name: str, names: Iterable[str], prefix: str = '') -> str:
   """
   known = list(names)
   last = [other for other in known if other.rpartition('.')[2] == name.rpartition('.')[2]]
-  found = last or difflib.get_close_matches(name, known, 3, 0.75)
+  found = last or difflib.get_close_matches(name, known, 2, 0.8)
   if not found and (by_last := {other.rpartition('.')[2]: other for other in known}):
     found = [by_last[word] for word in difflib.get_close_matches(name.rpartition('.')[2], by_last, 3, 0.75)]
   return f'. Did you mean {" or ".join(prefix + other for other in found[:3])}?' if found else ''

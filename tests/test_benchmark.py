@@ -194,7 +194,6 @@ def test_the_command_on_a_trained_network(classifier, tmp_path, monkeypatch, cap
     (['--resolutions=16,x'], "--resolutions: got '16,x', expected pixels"),
     (['--resolutions=8,16'], 'config.resolutions: got .8, 16., expected the highest first'),
     (['--scopes=disk'], "--scopes: got 'disk', expected some of network,arrays,encoded"),
-    (['--rounds=0'], '--rounds: got 0, expected a positive integer'),
     (['--budget=0.6'], '--budget: got 0.6 with --config'),
     (['--json=/nowhere/x.json'], '/nowhere/x.json: no folder /nowhere'),
     (['--images=/nowhere/x.jpg'], 'No such file'),

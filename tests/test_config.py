@@ -85,7 +85,7 @@ def test_a_wrong_value_is_named_in_one_line(field, value, message):
   [
     (
       lambda c: c.optimizer.update(rate=3),
-      'config.optimizer.rate: no such field. Did you mean config.optimizer.rates.$',
+      'config.optimizer.rate: no such field. Did you mean config.optimizer.rates',
     ),
     (lambda c: c.data.__delattr__('dir'), 'config.data.dir: missing, expected every field of resjax/recipes'),
   ],

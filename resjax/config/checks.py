@@ -113,20 +113,9 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
     config: As in resjax/recipes/default.py.
     settled: Nothing may be left to the network that the run starts from, see `started`.
   """
+  _validate_kinds(flatten(config), flatten(default.get_config()))
   config = config if settled else started.filled(config)
-  flat, known = flatten(config), flatten(default.get_config())
-  for field in flat.keys() ^ known.keys():
-    if field in flat and (hint := near(field, known, 'config.')):
-      raise ValueError(f'config.{field}: no such field{hint}')
-    reason = 'no such field, expected one' if field in flat else 'missing, expected every field'
-    raise ValueError(f'config.{field}: {reason} of resjax/recipes/default.py')
-  for field, value in flat.items():
-    if expected := of_kind(value, known[field]):
-      raise ValueError(f'config.{field}: got {shown(value)}, expected {expected}')
-    if isinstance(value, int) and value >= _MOST.get(field, 2**31):
-      raise ValueError(f'config.{field}: got {shown(value)}, expected less than {_MOST.get(field, 2**31):,}')
-    if isinstance(value, str) and '\0' in value:
-      raise ValueError(f'config.{field}: got {shown(value)}, expected text without null characters')
+  flat = flatten(config)
   for field, choices in _CHOICES.items():
     if flat[field] not in choices:
       raise ValueError(f'config.{field}: got {shown(flat[field])}, expected one of {", ".join(choices)}')
@@ -163,6 +152,22 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   _validate_teacher(config)
   if config.method == 'drnet':
     _validate_drnet(config)
+
+
+def _validate_kinds(flat: dict[str, Any], known: dict[str, Any]) -> None:
+  """Raises ValueError unless these are the fields of the default, each of its type and of a size that can be meant."""
+  for field in flat.keys() ^ known.keys():
+    if field in flat and (hint := near(field, known, 'config.')):
+      raise ValueError(f'config.{field}: no such field{hint}')
+    reason = 'no such field, expected one' if field in flat else 'missing, expected every field'
+    raise ValueError(f'config.{field}: {reason} of resjax/recipes/default.py')
+  for field, value in flat.items():
+    if field != 'data.normalize' and (expected := of_kind(value, known[field])):  # which may be numbers, too
+      raise ValueError(f'config.{field}: got {shown(value)}, expected {expected}')
+    if isinstance(value, int) and value >= _MOST.get(field, 2**31):
+      raise ValueError(f'config.{field}: got {shown(value)}, expected less than {_MOST.get(field, 2**31):,}')
+    if isinstance(value, str) and '\0' in value:
+      raise ValueError(f'config.{field}: got {shown(value)}, expected text without null characters')
 
 
 def _finite(value: Any) -> bool:

@@ -217,8 +217,7 @@ def train(
   config, total, start, begin = run.config, run.total_steps, int(state.step), run.begin.step
   saving = max(1, round(config.checkpoint.every_epochs * run.steps_per_epoch))
   evaluating = round(config.eval.every_epochs * run.steps_per_epoch) or total
-  first = jax.process_index() == 0
-  watch = Stopwatch(seconds)
+  first, watch = jax.process_index() == 0, Stopwatch(seconds)
   tracker = tracking.Tracker(config, workdir) if first and config.wandb.project else None
   evaluated: tuple[dict[str, Any], evaluate.Table] = ({}, {})
   with (

@@ -138,14 +138,12 @@ def continued(run: Run, history: tuple[dict[str, Any], ...]) -> Run:
 
 
 def _updates(config: ConfigDict, steps: float) -> int:
-  """Whole updates, in steps.
+  """Whole updates, in steps, at least one.
 
   Raises:
-    ValueError: The run is shorter than one, or too long to be counted.
+    ValueError: The run has fewer batches than an update takes, or too long to be counted.
   """
   accumulate = config.optimizer.accumulate
-  if steps < 0.5:
-    raise ValueError(f'config.epochs: got {config.epochs:g}, expected more: that is {steps:.2g} of a batch')
   batches = max(1, round(steps))
   if accumulate > batches:
     raise ValueError(
