@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import time
 
+import msgspec
 import networks
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from resjax.routing.dial import mean_cost
 from resjax.routing.predictor import Predictor
 from resjax.serving import slo
 from resjax.serving.classifying import Classifying
-from resjax.serving.messages import Cut
+from resjax.serving.messages import Cut, Reply
 from resjax.serving.settings import Depth, Settings
 from resjax.serving.steps import Highest, ladder
 
@@ -143,6 +144,7 @@ def test_a_queue_turns_the_dial_of_the_classifying_process(calibrated, crops):
   assert [step.name for step in classifying.steps][-1] == '12 px'
   calm = classifying.replies(cuts(crops[:2]))
   assert {reply.prediction['resolution'] for reply in calm} == {'16'} and calm[0].dial == '16 px'
+  assert msgspec.json.decode(msgspec.json.encode(calm[0]), type=Reply) == calm[0]  # as it is sent
   depth[0] = 400
   busy = classifying.replies(cuts(crops))
   assert {reply.prediction['resolution'] for reply in busy} == {'12'} and busy[0].dial == '12 px'

@@ -144,7 +144,10 @@ class Front:
     """Whether an image comes all the way through; it is counted nowhere."""
     blank = io.BytesIO()
     Image.new('RGB', (8, 8)).save(blank, 'PNG')
-    return isinstance(await self._ask_one(Task(blank.getvalue(), time.monotonic())), Reply)
+    reply = await self._ask_one(Task(blank.getvalue(), time.monotonic()))
+    if isinstance(reply, Refused) and reply.status == 500:
+      raise OSError(f'the classifying process answers a blank image with an error: {reply}')
+    return isinstance(reply, Reply)
 
   def _answer(self, upload: Upload, replies: list[Reply | Refused]) -> web.Response:
     """The answer to a request: of several images those that are none have an error, and the others their classes."""

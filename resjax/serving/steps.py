@@ -90,7 +90,7 @@ def ladder(classifier: Classifier, router: str | None = None, lowest: Resolution
       if router is not None:
         raise ValueError(f'router: got {router!r} without a calibration, expected {Fixed.name}: {error}') from None
   costs = tuple(map(float, classifier.engines.macs))
-  times = [each / 1e3 for each in milliseconds(classifier.engines.engine)]
+  times = [float(each) / 1e3 for each in milliseconds(classifier.engines.engine)]
   steps = [Step(f'{name(resolutions[place])} px', Fixed(costs, place), times[place]) for place in range(count)]
   between = steps[1:-1] if columns is None else _routed(classifier, chosen, columns, count)
   return _falling([steps[0], *between, *steps[1:][-1:]])
