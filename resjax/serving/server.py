@@ -84,7 +84,7 @@ async def _serve(settings: Settings, host: str, port: int, folder: pathlib.Path,
 @contextlib.asynccontextmanager
 async def _mosec(settings: Settings, folder: pathlib.Path, port: int) -> Any:
   """Starts mosec in a session of its own, so that Ctrl-C reaches the front alone; at the end none of it is left."""
-  about = {'ADDRESS': '127.0.0.1', 'PORT': port, 'PATH': folder / 'mosec', 'NAMESPACE': 'mosec', 'LOG_LEVEL': 'warning'}
+  about = {'ADDRESS': '127.0.0.1', 'PORT': port, 'PATH': folder / 'mosec', 'NAMESPACE': 'mosec', 'LOG_LEVEL': 'error'}
   about |= {'TIMEOUT': int(1e3 * settings.timeout) + 1000, 'CAPACITY': settings.capacity + 1}
   about |= {'MAX_REQUEST_SIZE': settings.max_bytes + 4096}
   surroundings = {FOLDER: str(folder)} | {f'MOSEC_{name}': str(value) for name, value in about.items()}

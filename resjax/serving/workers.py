@@ -4,6 +4,7 @@ They are two because a worker's answer to a batch has one status: what is no ima
 decoder that a hostile file brings down is started again, and nothing else is lost.
 """
 
+import logging
 import time
 import warnings
 from typing import Any
@@ -18,6 +19,7 @@ from resjax.serving.messages import Cut, Reply, Task
 from resjax.serving.settings import described, folder
 
 warnings.filterwarnings('ignore', 'IPC data')  # crops are large
+logging.getLogger('mosec.log').setLevel(logging.WARNING)  # what goes wrong here is told, and nothing less
 
 
 class Decode(Worker):
