@@ -43,7 +43,6 @@ def photographs():
 
 @pytest.fixture(scope='module')
 def folder(photographs, tmp_path_factory):
-  """A bundle, calibrated."""
   folder = tmp_path_factory.mktemp('bundle') / 'tiny'
   bundle.write(networks.tiny(), folder)
   Classifier.load(folder, max_batch=4).calibrate(photographs)
@@ -65,7 +64,6 @@ class Served:
     raise AssertionError(''.join(self.lines))
 
   def ask(self, method='POST', path='/predict', body=b'', kind=None, **options):
-    """Status, and the answer as JSON or text."""
     connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
     connection.request(method, path, body, {'Content-Type': kind} if kind else {}, **options)
     response = connection.getresponse()
@@ -80,13 +78,11 @@ class Served:
     return opened
 
   def end(self):
-    """What it prints at its end, and its exit code."""
     rest = self.process.communicate(timeout=30)[1]
     return rest, self.process.returncode
 
 
 def status_of(opened):
-  """The status that comes on a connection."""
   response = http.client.HTTPResponse(opened)
   response.begin()
   return response.status
@@ -118,7 +114,6 @@ def classifier(folder):
 
 
 def row(prediction):
-  """As the server says it."""
   fields = ('class_index', 'label', 'probability', 'macs')
   found = {field: getattr(prediction, field) for field in fields}
   return found | {'resolution': name(prediction.resolution), 'top': [guess._asdict() for guess in prediction.top]}
@@ -140,7 +135,6 @@ def test_an_image_gets_the_answer_of_predict(served, classifier, photographs):
 
 
 def form(*parts):
-  """A form with these names, file names and contents."""
   head = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
   return b''.join(head % (n, b'; filename="%s"' % f if f else b'', content) for n, f, content in parts) + b'--x--\r\n'
 
