@@ -54,7 +54,7 @@ def test_one_of_each_kind(tmp_path):
   assert items(tmp_path / 'none.jpg')[0].content == tmp_path / 'none.jpg'  # whether it is there shows when it is read
   assert items(b'abc') == [Item('0', b'abc')]
   item = Item('mine', b'abc')
-  assert items(item) == [item] and items([item]) == [Item('0', b'abc')]
+  assert items(item) == [item] and items([item, b'abc']) == [item, Item('1', b'abc')]
   assert [i.content.shape for i in items(np.zeros((3, 5, 6, 3), np.uint8))] == [(5, 6, 3)] * 3
   assert items([]) == []
 

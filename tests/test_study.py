@@ -232,3 +232,19 @@ def test_a_split_for_it_calibrates_once(classifier, tmp_path):
   assert origin == "split 'calibration'" and len(table['energy']) == 20 and (tmp_path / 'dial.npz').is_file()
   again, origin = study.reference_of(made, config)
   assert again is table and origin == 'dial.npz'
+
+
+def test_the_command_says_what_the_calibration_was_made_on(workdir, capsys, monkeypatch):
+  options = [f'--workdir={workdir}', '--max-batch=8']
+  cli.main(['calibrate', *options])
+
+  def stopped(*args, **fields):
+    raise ValueError('enough')
+
+  monkeypatch.setattr(study, 'study', stopped)
+  with pytest.raises(SystemExit, match='enough'):
+    cli.main(['report', *options])
+  assert 'calibration: dial.npz, made on 80 images of split validation\n' in capsys.readouterr().err
+  with pytest.raises(SystemExit, match='enough'):
+    cli.main(['report', *options, '--config.data.size=90'])
+  assert 'images of split validation (others by now: ' in capsys.readouterr().err

@@ -29,14 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   """Calibrates, and says which budgets can be met."""
-  from resjax.inference import calibrating
+  from resjax.inference import calibrating, origin
 
   named = shared.images(options.images)
   classifier, config = shared.load(options, bundles=True)
-  wanted = named or of_run(config, options.workdir)
+  wanted, made_on = (named, None) if named else of_run(config, options.workdir)
+  before = replaced(options.workdir)
   with shared.bar(len(wanted), 'calibrating') as seen:
-    count = classifier.calibrate(wanted, seen)
-  print(f'{count:,} images; budgets that can be met, as shares of {classifier.resolutions[0]} px:')
+    count = classifier.calibrate(wanted, seen, made_on)
+  if before is not None:
+    print(f'in the place of a calibration on {origin.shown(*before)}')
+  left_out = f' ({len(wanted) - count:,} left out)' if count < len(wanted) else ''
+  print(f'{count:,} images{left_out}; budgets that can be met, as shares of {classifier.resolutions[0]} px:')
   largest, columns = max(classifier.network.macs), classifier.calibrated
   for name in classifier.engines.routers:
     low, high = calibrating.limits(classifier.engines.router(name, columns), columns)
@@ -46,8 +50,18 @@ def run(options: argparse.Namespace) -> None:
   )
 
 
-def of_run(config: Any, workdir: str) -> list[Any]:
-  """Returns images of a run's own data, and says which: `eval.calibration_split`, or those that `split_of` finds.
+def replaced(workdir: str) -> Any:
+  """Returns `calibrating.origin` of a calibration that is there already; None also where that is damaged."""
+  from resjax.inference import calibrating
+
+  try:
+    return calibrating.origin(workdir)
+  except ValueError:
+    return None
+
+
+def of_run(config: Any, workdir: str) -> tuple[list[Any], Any]:
+  """Returns images of a run's own data, and their `Origin`: `eval.calibration_split`, or those that `split_of` finds.
 
   Raises:
     ValueError: An imported network, or a bundle, has no data.
@@ -55,6 +69,7 @@ def of_run(config: Any, workdir: str) -> list[Any]:
   """
   from resjax.data import sources
   from resjax.inference import images
+  from resjax.inference.origin import Origin
   from resjax.measuring import study
 
   if config is None:
@@ -66,13 +81,14 @@ def of_run(config: Any, workdir: str) -> list[Any]:
     )
   split = config.eval.calibration_split
   if split:
-    return images.of_source(sources.create(config, split))
+    source = sources.create(config, split)
+    return images.of_source(source), Origin.of_split(source, split)
   split, why = split_of(config.data.train_split, config.data.eval_split)
   source = sources.create(config, split)
   shared.tell_other_data(workdir, config, split, source)
   numbers = study.sample(len(source), _IMAGES)
   print(f'calibrating on {len(numbers):,} images of {split}, {why}')
-  return images.of_source(source, numbers)
+  return images.of_source(source, numbers), Origin.of_split(source, split)
 
 
 def split_of(train: str, evaluation: str) -> tuple[str, str]:

@@ -76,12 +76,15 @@ def run(options: argparse.Namespace) -> None:
     unseen_by=options.unseen_by,
     top_k=options.top_k,
   )
+  made_on = calibration(options) if options.budget is not None else ''
   found = []
   with output(path, kind, options.top_k, options.raw) as write:
     for prediction in shared.progress(stream, len(wanted), 'predicting'):
       found.append(prediction)
       write(prediction)
   summary(found, classifier, time.monotonic() - begin)
+  if made_on:
+    print(made_on, file=sys.stderr)
   counts = classifier.counts
   if counts.fixed or counts.promoted:
     print(
@@ -94,6 +97,14 @@ def run(options: argparse.Namespace) -> None:
   bad = [p for p in found if p.error is not None]
   if bad:
     sys.exit(f'error: {len(bad)} of {len(found)} images could not be read')
+
+
+def calibration(options: argparse.Namespace) -> str:
+  """What a budget was set on; nothing where that is in a bundle."""
+  from resjax.inference import calibrating, origin
+
+  known = calibrating.origin(options.workdir)
+  return '' if known is None else f'budget {options.budget}: calibrated on {origin.shown(*known)}'
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> None:
   """Studies the network, and writes the page and its numbers."""
   from resjax import report
   from resjax.data import sources
+  from resjax.inference import calibrating
+  from resjax.inference import origin as origins
   from resjax.measuring import study
   from resjax.report import page
 
@@ -51,6 +53,9 @@ def run(options: argparse.Namespace) -> None:
   source = sources.create(config, config.data.eval_split)
   shared.tell_other_data(options.workdir, config, config.data.eval_split, source, options.step)
   reference, origin = study.reference_of(classifier, config, images=options.images, say=say)
+  if origin == calibrating.FILE and (known := calibrating.origin(options.workdir)):
+    origin += f', made on {origins.shown(*known, config.data.eval_split, source)}'
+    say(f'calibration: {origin}')
   found, pictures = study.study(
     classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=say
   )

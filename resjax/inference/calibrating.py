@@ -8,21 +8,24 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from resjax import checkpoint, checksums, formats
 from resjax.inference.engines import Engines
-from resjax.inference.images import Chunk
+from resjax.inference.origin import Origin
 from resjax.inference.programs import Servable
-from resjax.preprocess import prepare
-from resjax.resolution import Resolution
 from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
 FILE = 'dial.npz'
+
+# Says what it was made on, as JSON in bytes.
+_ORIGIN = 'made_on'
+
+_DAMAGES = (ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 _END_OF_ZIP = b'PK\x05\x06'
 
@@ -78,8 +81,8 @@ class Calibration:
       except OSError as error:
         raise OSError(f'{self._workdir / FILE}: {error.strerror}; expected a folder that can be written') from error
 
-  def keep(self, columns: Columns) -> None:
-    """Takes new columns, and writes them where there is a workdir.
+  def keep(self, columns: Columns, origin: Origin | None = None) -> None:
+    """Takes new columns, and writes them where there is a workdir, with what they are of.
 
     Raises:
       ValueError: The network gave what is no number.
@@ -87,7 +90,7 @@ class Calibration:
     self._columns = _checked(columns, self._network)
     self._routers.clear()
     if self._workdir is not None:
-      write(self._workdir, self._network, self._columns)
+      write(self._workdir, self._network, self._columns, origin)
 
   def knob(self, name: str, budget: Budget) -> float | None:
     """Returns the knob that a bundle came with for a router and budget; None: it follows from the calibration.
@@ -133,48 +136,6 @@ class Calibration:
     return self._routers[name, budget]
 
 
-def table(
-  chunks: Iterable[Chunk], engines: Callable[[], Engines], seen: Callable[[int], None]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """Returns the columns of all images that could be read, and which these are, bool `[N]`; see `Classifier.columns`.
-
-  Args:
-    chunks: Images, cropped at the largest resolution.
-    engines: Gives what runs them; not called where no image could be read.
-    seen: Called with the number of images of each chunk.
-  """
-  parts: list[dict[str, np.ndarray]] = []
-  readable: list[bool] = []
-  for chunk in chunks:
-    readable.extend(error is None for error in chunk.errors)
-    seen(len(chunk.names))
-    if len(chunk.crops):
-      parts.append(engines().columns(chunk.crops))
-  columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-  return columns, np.array(readable, bool)
-
-
-def recalibrated(
-  network: Servable, resolution: Resolution, chunks: Iterable[Chunk], batch: int
-) -> tuple[Servable, str]:
-  """Returns a network at one resolution with BatchNorm statistics of these images, and what is to be told of it.
-
-  Args:
-    network: Any.
-    resolution: In pixels, of a square, or (height, width).
-    chunks: Images, cropped at the resolution.
-    batch: Images that are normalised together.
-
-  Raises:
-    ValueError: No image could be read, or the network stays as it is.
-  """
-  found = [chunk.crops for chunk in chunks if len(chunk.crops)]
-  crops = np.concatenate(found or [np.zeros((0, 1, 1, 3), np.uint8)])
-  parts = (crops[i : i + batch] for i in range(0, len(crops), batch))
-  inputs = (prepare((part,), (resolution,), network.preprocessing.normalize)[0] for part in parts)
-  return network.recalibrated(resolution, inputs)
-
-
 def made_with(network: Servable) -> dict[str, Any]:
   """Returns what a calibration depends on besides the weights, as JSON values.
 
@@ -189,16 +150,18 @@ def made_with(network: Servable) -> dict[str, Any]:
   return json.loads(json.dumps(found))  # tuples as the file has them
 
 
-def write(workdir: pathlib.Path, network: Servable, columns: Columns) -> None:
+def write(workdir: pathlib.Path, network: Servable, columns: Columns, origin: Origin | None = None) -> None:
   """Keeps a calibration; the file is replaced at once.
 
   Args:
     workdir: The run's folder.
     network: That it was made with.
     columns: Those of `KEPT`.
+    origin: What they are of.
   """
   path = workdir / FILE
   entries = {'network': network.digest, 'with': json.dumps(made_with(network)), 'format': formats.FORMAT}
+  entries |= {} if origin is None else {_ORIGIN: np.frombuffer(origin.to_json().encode(), np.uint8)}
   file = io.BytesIO()
   np.savez_compressed(file, **{name: np.array(entry) for name, entry in (entries | dict(columns)).items()})  # type: ignore[arg-type]
   checksums.write(path, checksums.sealed(file.getvalue()))
@@ -215,14 +178,10 @@ def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise FileNotFoundError(f'{path}: not there, and a budget needs it; {_advice(workdir)}')
   try:
-    content = path.read_bytes()
-    if content[-22:-18] != _END_OF_ZIP:  # which older versions wrote nothing behind
-      content = checksums.opened(content)
-    with np.load(io.BytesIO(content)) as file:
-      entries = dict(file)
+    entries = _content(path)
     digest, number = str(entries.pop('network', '')), operator.index(entries.pop('format', np.array(0)).item())
     there = dict(json.loads(str(entries.pop('with', '{}'))))  # version 0.1 did not say
-  except (ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+  except _DAMAGES as error:
     raise ValueError(f'{path}: damaged ({error}); {_advice(workdir)}') from None
   formats.check(number, path)
   if digest != network.digest:
@@ -236,6 +195,34 @@ def read(workdir: pathlib.Path, network: Servable) -> dict[str, np.ndarray]:
     return _checked(entries, network)
   except ValueError as error:
     raise ValueError(f'{path}: damaged ({error}); {_advice(workdir)}') from None
+
+
+def origin(workdir: str | pathlib.Path) -> tuple[Origin | None, int] | None:
+  """Returns what the calibration in a workdir was made on, and how many images it has; None where there is none.
+
+  Of one that an older version made, what it was made on is None.
+
+  Raises:
+    ValueError: It is damaged.
+  """
+  path = pathlib.Path(workdir) / FILE
+  if not path.is_file():
+    return None
+  try:
+    entries = _content(path)
+    made = Origin.of_json(entries[_ORIGIN].tobytes().decode()) if _ORIGIN in entries else None
+    return made, len(entries['energy'])
+  except _DAMAGES as error:
+    raise ValueError(f'{path}: damaged ({error}); {_advice(path.parent)}') from None
+
+
+def _content(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """All that is in the file; one of `_DAMAGES` where it is damaged."""
+  content = path.read_bytes()
+  if content[-22:-18] != _END_OF_ZIP:  # which older versions wrote nothing behind
+    content = checksums.opened(content)
+  with np.load(io.BytesIO(content)) as file:
+    return dict(file)
 
 
 def _advice(workdir: pathlib.Path) -> str:

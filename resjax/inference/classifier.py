@@ -12,12 +12,14 @@ import numpy as np
 from resjax import routing, shapes, unseen
 from resjax.data.crops import evaluation_crops
 from resjax.home import expanded
-from resjax.inference.calibrating import Calibration, recalibrated, table
+from resjax.inference.calibrating import Calibration
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk, Item, chunks, cut, items
 from resjax.inference.kept import Kept
 from resjax.inference.opening import opened
+from resjax.inference.origin import Origin
+from resjax.inference.passes import recalibrated, table
 from resjax.inference.predictions import Asked, Prediction, Way, check, predictions
 from resjax.inference.programs import Servable
 from resjax.inference.runtime import Makes
@@ -238,26 +240,24 @@ class Classifier:
     with self._kept.lock:
       return self._calibration.columns
 
-  def calibrate(self, images: Any, seen: Callable[[int], None] = lambda count: None) -> int:
-    """Runs images at every resolution and keeps what routers read of them, in the workdir where there is one.
+  def calibrate(self, images: Any, seen: Callable[[int], None] = lambda n: None, origin: Origin | None = None) -> int:
+    """Keeps what routers read of images, run at every resolution, in the workdir if there is one; returns of how many.
 
     Args:
       images: As of `predict`, without labels; like those that will come, thousands rather than hundreds.
       seen: Called with the number of images that were run, as the work goes on.
-
-    Returns:
-      How many could be read.
+      origin: What they are, kept beside; None: the files, or the arrays.
 
     Raises:
       ValueError: None of them.
       OSError: The workdir can't be written to.
     """
     self._calibration.check_place()
-    columns, readable = self.columns(images, seen)
+    columns, readable = self.columns(wanted := items(images), seen)
     if not readable.any():
       raise ValueError('images: none could be read, expected images to calibrate on')
     with self._kept.lock:
-      self._calibration.keep(columns)
+      self._calibration.keep(columns, origin or Origin.of_items(wanted))
     return int(readable.sum())
 
   def columns(
@@ -265,10 +265,10 @@ class Classifier:
   ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns what routers and network say of images at every trained resolution, from crops of the largest.
 
-    Arguments as of `calibrate`. Comes out: the columns of `Engines.columns` for the images that could be read, and
-    which those are, bool `[N]`.
+    Arguments as of `calibrate`. Comes out: the columns of `Engines.columns` for the images that could be read and have
+    numbers, and which those are, bool `[N]`.
     """
-    return table(self.cropped(items(images), self.resolutions[0]), lambda: self.engines, seen)
+    return table(self.cropped(items(images), self.resolutions[0]), lambda: self.engines, seen, self._note)
 
   def recalibrate(self, resolution: Resolution, images: Any, batch: int = 64) -> None:
     """Serves a resolution from now on with BatchNorm statistics of these images, see `resjax.unseen.recalibrate`.

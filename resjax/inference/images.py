@@ -65,9 +65,9 @@ def items(images: Any) -> list[Item]:
     return [Item(str(i), image) for i, image in enumerate(array if array.ndim == 4 else array[None])]
   if not isinstance(images, Sequence):
     raise ValueError(f'images: got {type(images).__name__}, expected files, folders or arrays')
-  found = [item for image in images for item in _part(image)]
-  named = [isinstance(item.content, pathlib.Path) for item in found]
-  return [item if is_file else Item(str(i), item.content) for i, (item, is_file) in enumerate(zip(found, named))]
+  found = [(item, isinstance(image, Item)) for image in images for item in _part(image)]
+  named = [given or isinstance(item.content, pathlib.Path) for item, given in found]
+  return [item if has else Item(str(i), item.content) for i, ((item, _), has) in enumerate(zip(found, named))]
 
 
 def _part(image: Any) -> list[Item]:

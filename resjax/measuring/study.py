@@ -12,6 +12,7 @@ from resjax.inference import calibrating
 from resjax.inference.classifier import Classifier
 from resjax.inference.engines import Engines
 from resjax.inference.images import Item, items, of_source
+from resjax.inference.origin import Origin
 from resjax.measuring import curves, diagnosis, speed
 from resjax.report.gallery import row as gallery_row
 from resjax.routing import Budget, Columns, Dialled
@@ -128,7 +129,7 @@ def reference_of(
   source = sources.create(config, split)
   wanted = of_source(source, sample(len(source), images))
   say(f'calibration on {len(wanted):,} images of {split}')
-  classifier.calibrate(wanted)
+  classifier.calibrate(wanted, origin=Origin.of_split(source, split))
   return classifier.calibrated, f'split {split!r}'
 
 

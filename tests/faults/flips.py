@@ -2,8 +2,8 @@
 
 python tests/faults/flips.py --flips=200 --truncations=50
 
-A small run is made, with its calibration, cost table, result, lists of its data, cache of images and a bundle; then one
-file at a time is damaged at random, read as it is used, and put right again.
+A small run is made, with its calibration, cost table, result, lists of its data, cache of images and a bundle, and the
+workdir of an imported network; then one file at a time is damaged at random, read as it is used, and put right again.
 """
 
 import argparse
@@ -59,7 +59,9 @@ def make(root):
   loop.train_and_evaluate(config, root / 'run')
   classifier = Classifier(trained.load(root / 'run'), workdir=root / 'run', max_batch=2)
   classifier.calibrate(np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8))
-  bundle.write(classifier.network, root / 'bundle')
+  bundle.write(classifier.network, root / 'bundle', stablehlo=True)
+  read = trained.read(root / 'run')
+  trained.save(read, root / 'imported')
   cache = FolderCache(Images(), str(root / 'cache'), 'images')
   for index in range(len(cache)):
     cache[index]
@@ -80,7 +82,12 @@ class Stored:
       'checkpoint, read by training': (sorted(self._step().rglob('*')), self.train),
       'checkpoint, read by all others': (sorted(self._step().rglob('*')), lambda: trained.load(self.run)),
       'results.json': ([self.run / 'results.json'], lambda: report.read(self.run)),
+      'imported network': (
+        sorted((root / 'imported').rglob('*')),
+        lambda: trained.load(root / 'imported'),
+      ),
       'dial.npz': ([self.run / 'dial.npz'], lambda: calibrating.read(self.run, self.network)),
+      'dial.npz, for the images it was made on': ([self.run / 'dial.npz'], lambda: calibrating.origin(self.run)),
       'costs.json': ([self.run / 'costs.json'], lambda: timing._read(self.run / 'costs.json')),
       'data.lists': ([self.run / 'data.lists'], lambda: identity.read(self.run)),
       'bundle': (sorted((root / 'bundle').iterdir()), lambda: bundle.read(root / 'bundle')),
