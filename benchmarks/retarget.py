@@ -181,7 +181,7 @@ def machine() -> str:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-  """Prints the table: a line for each trial, the mean over its seeds and how far they lie from it."""
+  """Prints the table: a line for each trial, mean and standard deviation over its seeds."""
   print('\n'.join(sorted({row['machine'] for row in rows})) + '\n')
   tests = ('nette1000', 'photos152')
   print(
@@ -192,7 +192,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     ours = [row for row in rows if row['name'] == name]
     right = np.array([[[row['right'][test][str(size)] for size in SIZES] for test in tests] for row in ours])
     right = np.concatenate([right, right.sum(1, keepdims=True)], 1).reshape(len(ours), -1)
-    cells = [f'{m:.0f}' + (f' ± {s:.0f}' if len(ours) > 1 else '') for m, s in zip(right.mean(0), right.std(0))]
+    spread = right.std(0, ddof=min(1, len(ours) - 1))
+    cells = [f'{m:.0f}' + (f' ± {s:.0f}' if len(ours) > 1 else '') for m, s in zip(right.mean(0), spread)]
     minutes = np.mean([row.get('seconds', 0) for row in ours]) / 60
     cost = f'{ours[0]["steps"]}, {minutes:.1f}' if 'steps' in ours[0] else '–'
     print(f'| {name} | {cost} | {len(ours)} | ' + ' | '.join(cells) + ' |')
