@@ -1,6 +1,7 @@
 """A run's checkpoints without its training: read, damage told from a disk that refuses; a network written as one."""
 
 import contextlib
+import functools
 import logging
 import os
 import pathlib
@@ -262,15 +263,25 @@ def _refusal(error: BaseException, path: str | pathlib.Path) -> BaseException | 
 
 @contextlib.contextmanager
 def news_only() -> Iterator[None]:
-  """Inside, nothing is logged that Orbax raises as well."""
+  """Inside, nothing is said that Orbax raises as well; may stand in another one."""
   loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  news = functools.partial(_is_news)  # of its own: a logger has equal filters once, and gives them up at once
+  before = sys.unraisablehook
+  sys.unraisablehook = functools.partial(_tell, before)
   for logger in loggers:
-    logger.addFilter(_is_news)
+    logger.addFilter(news)
   try:
     yield
   finally:
+    sys.unraisablehook = before
     for logger in loggers:
-      logger.removeFilter(_is_news)
+      logger.removeFilter(news)
+
+
+def _tell(before: Callable[[Any], object], what: Any) -> None:
+  """Tells of an error that nobody can catch, unless it is TensorStore's with an answer after Orbax has given up."""
+  if not (what.object is None and str(what.exc_value) == 'Event loop is closed'):
+    before(what)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -49,22 +49,35 @@ def main(arguments: list[str] | None = None) -> None:
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
+  if arguments is None:
+    ending.listen()
   try:
-    run, options = parsed(given)
+    with ending.importing():
+      run, options = parsed(given)
     _check_said(options)
     run(options)
     sys.stdout.flush()
   except BrokenPipeError:
     _end_quietly()
   except KeyboardInterrupt:
-    if arguments is not None:
-      sys.exit(130)
-    print('Stopped', file=sys.stderr)
-    ending.at_once(130)
+    _stop(arguments)
   except Exception as error:
+    if ending.interrupted():
+      _stop(arguments)
     if (line := ending.line_of(error)) is None:
       raise
     sys.exit(f'error: {line}')
+  finally:
+    if arguments is None:
+      ending.nothing_more()
+
+
+def _stop(arguments: list[str] | None) -> NoReturn:
+  """Ends as Ctrl-C does."""
+  if arguments is not None:
+    sys.exit(130)
+  print('Stopped', file=sys.stderr)
+  ending.at_once(130)
 
 
 def parsed(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], None], argparse.Namespace]:

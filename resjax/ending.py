@@ -1,21 +1,75 @@
 """How a command ends: an error in one line, and at once where clean-up could crash."""
 
+import contextlib
+import logging
 import os
+import signal
 import sys
-from typing import NoReturn
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from resjax import telling
 
-__all__ = ['at_once', 'line_of']
+__all__ = ['at_once', 'importing', 'interrupted', 'line_of', 'listen', 'nothing_more']
 
+_came = threading.Event()  # Ctrl-C
 _TOLD = (ValueError, OSError, FloatingPointError)
 
 
 def line_of(error: BaseException) -> str | None:
   """Returns what to say of an error in one line, or None where it is a fault of the program, which is shown whole."""
-  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)[:400]:
+  disk = isinstance(error, OSError)  # TensorStore says of a full one what XLA says of memory
+  if isinstance(error, MemoryError) or ('RESOURCE_EXHAUSTED' in str(error)[:400] and not disk):
     return f'not enough memory: {_first_line(error)}; expected smaller batches, resolutions or networks'
   return telling.printable(' '.join(str(error).split())) if isinstance(error, _TOLD) else None
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+  """Inside, Ctrl-C ends at once: libraries that are imported make other errors of it."""
+  before = signal.getsignal(signal.SIGINT)
+  if threading.current_thread() is not threading.main_thread() or before not in (
+    signal.default_int_handler,
+    _interrupt,
+  ):
+    yield
+    return
+  signal.signal(signal.SIGINT, _stopped)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def listen() -> None:
+  """Makes this process remember Ctrl-C, which still raises KeyboardInterrupt: see `interrupted`."""
+  mine = threading.current_thread() is threading.main_thread()
+  if mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def interrupted() -> bool:
+  """Returns whether Ctrl-C came: an error after it is what a library has made of it."""
+  return _came.is_set()
+
+
+def _interrupt(*call: Any) -> None:
+  """Answers Ctrl-C as Python does."""
+  _came.set()
+  signal.default_int_handler(*call)
+
+
+def _stopped(*_: object) -> NoReturn:
+  """Answers Ctrl-C."""
+  os.write(2, b'Stopped\n')
+  at_once(130)
+
+
+def nothing_more() -> None:
+  """Makes what has been said the last: threads that are still at work log nothing more in this process."""
+  logging.disable()
+  sys.unraisablehook = lambda _: None
 
 
 def at_once(code: int) -> NoReturn:

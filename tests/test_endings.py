@@ -1,17 +1,20 @@
 """Ends are quiet: one line, last, and the exit code of docs/reliability.md."""
 
 import contextlib
+import logging
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
-from resjax import cli, ending
+from resjax import checkpoint, cli, ending
 from resjax.data import loader, workers
+from resjax.training import loop
 from resjax.training.preemption import Notice
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,6 +66,7 @@ def test_ctrl_c_at_any_moment_of_a_command_is_one_line_and_130(monkeypatch, caps
   ended = []
   monkeypatch.setattr(sys, 'argv', ['resjax', 'summary', '--config=quickstart'])
   monkeypatch.setattr(ending, 'at_once', ended.append)
+  monkeypatch.setattr(ending, 'nothing_more', list)
 
   def interrupt(*_):
     raise KeyboardInterrupt
@@ -110,4 +114,78 @@ def test_a_signal_to_all_processes_of_a_run_with_workers(tmp_path, number, expec
       time.sleep(0.05)
     os.killpg(process.pid, number)
     code, said = process.wait(120), news(process.stderr.read())
-  assert code == expected and said[0].startswith('Stopped') and 'Traceback' not in ''.join(said), (code, said)
+  assert code == expected and len(said) == 1 and said[0].startswith('Stopped'), (code, said)
+
+
+def test_a_full_disk_is_no_lack_of_memory_and_what_tensorstore_answers_late_is_not_told(monkeypatch, caplog):
+  assert ending.line_of(OSError('RESOURCE_EXHAUSTED: No space left')) == 'RESOURCE_EXHAUSTED: No space left'
+  assert ending.line_of(RuntimeError('RESOURCE_EXHAUSTED: Out of memory')).startswith('not enough memory: ')
+  told = []
+  monkeypatch.setattr(sys, 'unraisablehook', told.append)
+  late = types.SimpleNamespace(exc_value=RuntimeError('Event loop is closed'), object=None)
+  other = types.SimpleNamespace(exc_value=RuntimeError('Event loop is closed'), object=print)
+  with checkpoint.news_only():
+    with checkpoint.news_only():
+      pass
+    sys.unraisablehook(late)
+    sys.unraisablehook(other)
+    logging.getLogger('absl').error('of orbax: within another one, which has ended')
+  assert told == [other] and caplog.records == []
+  sys.unraisablehook(late)
+  logging.getLogger('absl').error('of orbax')
+  assert told == [other, late] and len(caplog.records) == 1
+
+
+def test_a_run_whose_reader_is_gone_ends_quietly(monkeypatch, tmp_path):
+  def gone(*_, **__):
+    raise BrokenPipeError
+
+  monkeypatch.setattr(loop, 'train_and_evaluate', gone)
+  monkeypatch.setattr(cli, '_end_quietly', lambda: sys.exit(141))
+  with pytest.raises(SystemExit) as end:
+    cli.main(['train', '--config=quickstart', f'--workdir={tmp_path}'])
+  assert end.value.code == 141
+
+
+LATER = """
+import os, signal, sys
+from resjax import cli
+from resjax.commands import summary
+def run(options):
+  try:
+    os.kill(os.getpid(), signal.SIGINT)
+  except KeyboardInterrupt:
+    raise ValueError('what a library makes of it') from None
+summary.run = run
+sys.argv = ['resjax', 'summary', '--config=quickstart']
+cli.main()
+"""
+
+
+def test_what_a_library_makes_of_ctrl_c_is_ctrl_c():
+  done = subprocess.run([sys.executable, '-c', LATER], cwd=ROOT, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (130, 'Stopped\n')
+
+
+QUICK = """
+import os, signal, sys
+from resjax import ending
+with ending.importing():
+  try:
+    os.kill(os.getpid(), signal.SIGINT)
+  except BaseException as error:
+    raise ImportError('of a library that was interrupted') from error
+"""
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line():
+  done = subprocess.run([sys.executable, '-c', QUICK], cwd=ROOT, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (130, 'Stopped\n')
+
+
+def test_what_processes_leave_in_shared_memory_is_removed_without_a_word():
+  code = 'from resjax.data import loader; from multiprocessing import shared_memory; import os; loader._clean_quietly()'
+  code += "; print(shared_memory.SharedMemory('resjax-left', create=True, size=8).name, flush=True); os._exit(0)"
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+  assert (done.stdout, done.stderr) == ('resjax-left\n', '')
+  assert not pathlib.Path('/dev/shm/resjax-left').exists()

@@ -64,31 +64,34 @@ def run(options: argparse.Namespace) -> None:
     print(f'\n--workdir={workdir}: {standing(config, workdir, options.extend)}')
     return
 
-  from absl import logging  # after what ends in a second where it is wrong
+  with ending.importing():  # after what ends in a second where it is wrong
+    from absl import logging
 
-  from resjax import compiling
-  from resjax.training import hosts, preemption
-  from resjax.training.loop import train_and_evaluate
+    from resjax import checkpoint, compiling
+    from resjax.training import hosts, preemption
+    from resjax.training.loop import train_and_evaluate
 
   faulthandler.enable()
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
   compiling.keep_memory()
-  try:
-    hosts.join(options.coordinator, options.processes, options.process_id)
-    train_and_evaluate(config, workdir, extend=options.extend, other_data=options.other_data)
-  except Exception as error:
-    if (line := ending.line_of(error)) is None:
-      raise
-    hosts.leave(f'error: {line}')
-  except preemption.Preempted:
-    hosts.leave_together(
-      f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', preemption.EXIT_CODE
-    )
-  except KeyboardInterrupt:
-    print(f'Stopped; what was saved in {workdir} is good: the same command goes on', file=sys.stderr)
-    ending.at_once(130)
+  with checkpoint.news_only():  # also while the last line is said
+    try:
+      hosts.join(options.coordinator, options.processes, options.process_id)
+      train_and_evaluate(config, workdir, extend=options.extend, other_data=options.other_data)
+    except (Exception, KeyboardInterrupt) as error:
+      if isinstance(error, KeyboardInterrupt) or ending.interrupted():
+        print(f'Stopped; what was saved in {workdir} is good: the same command goes on', file=sys.stderr)
+        ending.at_once(130)
+      gone = isinstance(error, BrokenPipeError) and not hosts.many()
+      if gone or (line := ending.line_of(error)) is None:
+        raise
+      hosts.leave(f'error: {line}')
+    except preemption.Preempted:
+      hosts.leave_together(
+        f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', preemption.EXIT_CODE
+      )
 
 
 def planned(config: Any, recipe: Any, workdir: str | pathlib.Path) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import jax
@@ -169,6 +170,7 @@ class Batches(Iterator[Batch]):
     safe = functools.partial(_or_error, make)
     dataset = grain.MapDataset.range(steps.start, steps.stop).map(safe).to_iter_dataset(reading)
     if workers:
+      _clean_quietly()
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain hands the flags to its workers
       dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent)
@@ -220,6 +222,16 @@ class Batches(Iterator[Batch]):
     if len(self.bad) > self._max_bad:
       names = '; '.join(f'{name}: {reason}' for name, reason in self.bad.items())
       raise ValueError(f'config.data.max_bad_images: {self._max_bad}, but {len(self.bad)} unreadable: {names}')
+
+
+def _clean_quietly() -> None:
+  """Starts the process that removes the batches left in shared memory when all end at once, and lets it say nothing."""
+  before = sys.warnoptions[:]
+  sys.warnoptions.append(f'ignore::UserWarning:{resource_tracker.__name__}')
+  try:
+    resource_tracker.ensure_running()
+  finally:
+    sys.warnoptions[:] = before
 
 
 def _end_with_parent(*_: int) -> None:

@@ -74,10 +74,15 @@ def _check(coordinator: str, processes: int, process_id: int) -> None:
     raise ValueError(f'--process_id: got {process_id}, expected 0 to {processes - 1} with --processes={processes}')
 
 
+def many() -> bool:
+  """Returns whether this process was joined with others."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def leave(message: str, code: int = 1) -> NoReturn:
   """Ends this process with a line on stderr; one of many at once, without the others' consent."""
   print(message, file=sys.stderr)
-  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+  if not many():
     sys.exit(code)
   ending.at_once(code)
 
@@ -88,7 +93,7 @@ def leave_together(message: str, code: int) -> NoReturn:
   Clean-up is left out: Python's, in the middle of what a signal has interrupted, can crash.
   """
   print(message, file=sys.stderr)
-  if jax.distributed.is_initialized() and jax.process_count() > 1:
+  if many():
     multihost_utils.sync_global_devices('leave together')
     if jax.process_index() == 0:
       time.sleep(LAST_SECONDS)

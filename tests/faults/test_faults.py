@@ -24,6 +24,7 @@ HERE = pathlib.Path(__file__).parent
     'topologies.py restart',
     'topologies.py extended',
     'peers.py killed coordinator sigterm',
+    'ends.py interrupted group full worker data damaged reader',
   ],
 )
 def test_faults(command):
