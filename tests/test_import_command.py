@@ -100,7 +100,10 @@ def test_names_that_are_no_text_are_told(weights, tmp_path):
 @pytest.mark.parametrize(
   ('text', 'expected'),
   [
-    ('\ufeffa\r\nb\r\n\r\nd\x1b[2J\r\ne\tx\r\n f \r\ng\u2028h\r\n\r\n\n', ('a', 'b', '2', r'd\x1b[2J', 'e x', 'f', 'g?h')),
+    (
+      '\ufeffa\r\nb\r\n\r\nd\x1b[2J\r\ne\tx\r\n f \r\ng\u2028h\r\n\r\n\n',
+      ('a', 'b', '2', r'd\x1b[2J', 'e x', 'f', 'g?h'),
+    ),
     ('a\nb\n', None),
     (json.dumps(list('abcdefg')), None),
   ],

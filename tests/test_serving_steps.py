@@ -76,6 +76,14 @@ def test_without_a_calibration_the_resolutions_are_the_steps(plain):
     ladder(plain, lowest=10)
 
 
+def test_a_resolution_takes_no_less_than_its_share_of_the_multiply_adds(plain, monkeypatch):
+  engine, macs = plain.engines.engine, plain.engines.macs
+  hasty = np.array([[0.004], [0.0001], [0.0012]]) * np.array(engine.buckets)  # measured while others worked
+  monkeypatch.setattr(engine, 'costs', engine.costs._replace(seconds=hasty))
+  seconds = [step.seconds for step in ladder(plain)]
+  np.testing.assert_allclose(seconds, [0.004, 0.004 * macs[1] / macs[0], max(0.0012, 0.004 * macs[2] / macs[0])])
+
+
 @pytest.mark.parametrize('router', ['cascade', 'detail', 'random'])
 def test_with_a_calibration_budgets_stand_between_the_largest_and_the_lowest(calibrated, router):
   steps = ladder(calibrated, router)

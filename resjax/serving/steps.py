@@ -90,7 +90,7 @@ def ladder(classifier: Classifier, router: str | None = None, lowest: Resolution
       if router is not None:
         raise ValueError(f'router: got {router!r} without a calibration, expected {Fixed.name}: {error}') from None
   costs = tuple(map(float, classifier.engines.macs))
-  times = [float(each) / 1e3 for each in milliseconds(classifier.engines.engine)]
+  times = _times(classifier)
   steps = [Step(f'{name(resolutions[place])} px', Fixed(costs, place), times[place]) for place in range(count)]
   between = steps[1:-1] if columns is None else _routed(classifier, chosen, columns, count)
   return _falling([steps[0], *between, *steps[1:][-1:]])
@@ -103,7 +103,7 @@ def _routed(classifier: Classifier, router: str, columns: Columns, count: int) -
   kind, costs = routing.kind_of(router), tuple(map(float, engines.macs[:count]))
   own = milliseconds(engines.scorer)[0] if engines.scorer else 0.0
   made = kind.of(costs, float(engines.predictor_macs), seen)
-  timed = kind.of(milliseconds(engines.engine)[:count], own, seen)
+  timed = kind.of(tuple(1e3 * each for each in _times(classifier)[:count]), own, seen)
   column = made.read(seen)
   low, high = reachable(made, column)
   steps = []
@@ -112,6 +112,16 @@ def _routed(classifier: Classifier, router: str, columns: Columns, count: int) -
     seconds = timed.charged[rule.choose(column)].mean() / 1e3
     steps.append(Step(f'{router} {target / costs[0]:.2f}', Highest(rule), float(seconds)))
   return steps
+
+
+def _times(classifier: Classifier) -> list[float]:
+  """Seconds of an image at each resolution, of the cost table, but none below its share of the multiply-adds.
+
+  Small inputs use a processor no better than large ones. A table that was measured while others worked says that some
+  do, and a dial that believes it goes down too far.
+  """
+  macs, times = classifier.engines.macs, milliseconds(classifier.engines.engine)
+  return [float(max(each, times[0] * cost / macs[0])) / 1e3 for each, cost in zip(times, macs)]
 
 
 def _falling(steps: list[Step]) -> list[Step]:
