@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     return
 
   with ending.importing():  # after what ends in a second where it is wrong
-    from absl import logging
+    from absl import flags, logging
 
     from resjax import checkpoint, compiling
     from resjax.training import hosts, preemption
@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> None:
 
   faulthandler.enable()
   logging.use_absl_handler()
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # or absl's first line is on flags
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
   compiling.keep_memory()
