@@ -8,10 +8,10 @@ Command:  resjax import mobilenet_v2.pth --model=mobilenetv2 --workdir=runs/pret
           else bit for bit as it was: --config=retarget:private.
           Another teacher of the same classes: --config.teacher.checkpoint=runs/other
 Cost:     2 epochs of photos/*.jpg, 0.8 G multiply-adds forward per image at the five sizes, and the teacher's 0.3 G.
-Result:   that of the photographs: MobileNetV2 at 224, 128 and 96 px, 240 steps of 8 out of 5,000 of them, three in five of
-          the ten classes of most that it was scored on, gained 16.9 points at 96 px (standard deviation 0.3 over three
-          seeds), 11.0 at 128 and 7.2 at 224, and nothing on other classes; docs/retarget.md. As it stands, five sizes and
-          two epochs, the recipe was not run whole on photographs.
+Result:   that of the photographs: MobileNetV2 at 224, 128 and 96 px, 240 steps of 8 out of 5,000 of them, three in five
+          of the ten classes of most that it was scored on, gained 16.9 points at 96 px (standard deviation 0.3 over
+          three seeds), 11.0 at 128 and 7.2 at 224, and nothing on other classes; docs/retarget.md. As it stands, five
+          sizes and two epochs, the recipe was not run whole on photographs.
 """
 
 from ml_collections import ConfigDict
