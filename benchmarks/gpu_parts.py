@@ -81,7 +81,7 @@ def layers(options: dict) -> None:
         out, pull = jax.vjp(layer, *arguments)
         return out, pull(back)
 
-      chosen = (lambda *given, cpu, default: cpu(*given)) if own else (lambda *given, cpu, default: default(*given))
+      chosen = (lambda *given, cpu, **_: cpu(*given)) if own else (lambda *given, default, **_: default(*given))
       with mock.patch('jax.lax.platform_dependent', chosen):
         found = of_function(both_ways, (back, *arguments), options)
       tell(what=name, own=own, batch=batch, ms=turns.spread([1e3 * second for second in found]))

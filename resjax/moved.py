@@ -65,6 +65,7 @@ MOVED: dict[str, dict[str, str]] = {
     'refused': '=resjax.planning.compiler.refused',
   },
   'resjax.training.topology': {name: f'=resjax.planning.topology.{name}' for name in _TOPOLOGY},
+  'resjax.data.decode': {'SUFFIXES': 'resjax.data.decode.suffixes()'},
   'resjax.data.places': {
     'is_remote': '=resjax.paths.is_remote',
     'local': '=resjax.paths.local',

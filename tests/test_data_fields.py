@@ -21,6 +21,7 @@ def workdir(tmp_path_factory):
 def load(workdir, *fields):
   parser = argparse.ArgumentParser()
   options.add_workdir(parser)
+  options.add_max_pixels(parser)
   parsed = parser.parse_args([f'--workdir={workdir}'])
   parsed.fields = list(fields)
   return options.load(parsed)

@@ -102,7 +102,7 @@ def test_names_that_are_no_text_are_told(weights, tmp_path):
   [
     (
       '\ufeffa\r\nb\r\n\r\nd\x1b[2J\r\ne\tx\r\n f \r\ng\u2028h\r\n\r\n\n',
-      ('a', 'b', '2', r'd\x1b[2J', 'e x', 'f', 'g?h'),
+      ('a', 'b', '2', r'd\x1b[2J', 'e x', 'f', r'g\u2028h'),
     ),
     ('a\nb\n', None),
     (json.dumps(list('abcdefg')), None),

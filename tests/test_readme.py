@@ -45,7 +45,7 @@ def test_every_flag_that_is_named_is_a_field_of_the_config():
 
 def test_every_extra_that_is_named_exists():
   extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['optional-dependencies']
-  assert set(re.findall(r"'\.\[(\w+)\]'", README)) == {'gpu', 'tpu', 'test'} <= set(extras)
+  assert set(re.findall(r"'\.\[(\w+)\]'", README)) == {'gpu', 'serve', 'tpu', 'test'} <= set(extras)
 
 
 def test_the_two_commands_stand_where_ci_finds_them():

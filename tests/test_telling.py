@@ -86,7 +86,7 @@ def test_lines_for_the_reader_move_no_cursor_and_refusals_neither(capsys, monkey
   predict.summary([Prediction('caf\udce9\r', error='bad\x07')], None, 1.0)
   assert capsys.readouterr().err == 'caf\\udce9\\r: bad\\x07\n'
   monkeypatch.setattr(predict, 'run', lambda options: (_ for _ in ()).throw(ValueError('one\x1b[31m\ntwo')))
-  with pytest.raises(SystemExit, match=r'^error: one\\x1b\[31m\ntwo$'):
+  with pytest.raises(SystemExit, match=r'^error: one\\x1b\[31m two$'):
     cli.main(['predict', 'a', '--workdir=b'])
 
 

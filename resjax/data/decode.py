@@ -9,6 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
+from resjax import moved
 from resjax.data import bombs
 
 __all__ = ['BadImage', 'Picture', 'decode', 'dimensions', 'readable', 'suffixes']
@@ -293,3 +294,6 @@ def _decode_other(picture: Image.Image) -> np.ndarray:
 def _said(error: Exception) -> str:
   """What an error says, in one line."""
   return ' '.join(str(error).split()) or type(error).__name__
+
+
+moved.tell(globals())

@@ -82,6 +82,8 @@ def _telling(file: str) -> Iterator[None]:
       f'--config: {file} imports from configs, which is not here; expected `from resjax.recipes import ...`'
     ) from None
   except Exception as error:  # whatever a user's file does
+    if isinstance(error, ValueError) and str(error).startswith('--config'):
+      raise  # what the recipe itself says of what is given to it
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = f', line {last.lineno} of {last.filename}' if last.filename != __file__ else ''
     said = next(iter(str(error).splitlines()), '')[:300]
