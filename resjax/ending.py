@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -57,6 +58,7 @@ def interrupted() -> bool:
 def _interrupt(*call: Any) -> None:
   """Answers Ctrl-C as Python does."""
   _came.set()
+  warnings.simplefilter('ignore')  # of what is left half done, such as coroutines that nobody awaits
   signal.default_int_handler(*call)
 
 

@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
     'topologies.py restart',
     'topologies.py extended',
     'peers.py killed coordinator sigterm',
-    'ends.py interrupted group full worker data damaged reader',
+    'ends.py full worker',
   ],
 )
 def test_faults(command):
