@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from resjax import ending
 from resjax.fields import SYNTAX, near
-from resjax.shown import shown
+from resjax.telling import shown
 
 # Subcommand: what `resjax --help` says of it. Its module has `add_arguments(parser)` and `run(options)`.
 COMMANDS: dict[str, str] = {

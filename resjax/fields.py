@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import tuple_parser
 
-from resjax.shown import shown
+from resjax.telling import shown
 
 __all__ = ['SYNTAX', 'near', 'of_kind', 'put']
 

@@ -4,7 +4,7 @@ import itertools
 import numbers
 from collections.abc import Iterable, Sequence
 
-from resjax.shown import shown
+from resjax.telling import shown
 
 Resolution = int | tuple[int, int]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 # What a spreadsheet computes where a cell begins so; a number, and a sign alone, it does not.
 _FORMULA = re.compile(r"'|[=+\-@\t\r](?!$)")
+_LONGEST = 200  # letters of a value
 _NUMBER = re.compile(r'[+-]?\d+(\.\d+)?')
 
 
@@ -32,9 +33,13 @@ def distinct(name: str, others: list[str]) -> str:
   return ascii(name) if same else repr(name)
 
 
-def shown(error: BaseException) -> str:
-  """Returns what an error says, in its lines, each `printable`."""
-  return '\n'.join(map(printable, str(error).split('\n')))
+def shown(value: Any) -> str:
+  """Returns a value for a message: in one line, and not too long."""
+  try:
+    text = ' '.join(repr(value).split())
+  except ValueError:  # an integer of thousands of digits
+    text = 'a value too long to show'
+  return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
 
 
 def cell(value: Any) -> Any:

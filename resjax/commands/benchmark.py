@@ -26,7 +26,7 @@ from rich.text import Text
 
 from resjax.commands import options as shared
 from resjax.routing import Budget, choosable
-from resjax.shown import shown
+from resjax.telling import shown
 
 _IMAGES = 256  # that are kept in memory; larger rounds take some again
 # Compiler options of a program that takes longer to optimise than to run.

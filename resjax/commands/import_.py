@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from resjax.commands import options as shared
-from resjax.shown import shown
+from resjax.telling import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

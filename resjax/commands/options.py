@@ -19,7 +19,7 @@ from rich.progress import Progress, track
 from resjax.fields import near
 from resjax.home import expanded
 from resjax.resolution import Resolution, name, parse
-from resjax.shown import shown
+from resjax.telling import shown
 
 # Fields of a run's config that may be set where its network is used.
 _DATA = (

@@ -14,7 +14,7 @@ from resjax.fields import near, of_kind
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
 from resjax.resolution import MOST
-from resjax.shown import shown
+from resjax.telling import shown
 
 _CHOICES = {
   'method': ('rsnet', 'drnet'),

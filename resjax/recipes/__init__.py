@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from resjax.fields import put
 from resjax.home import expanded
-from resjax.shown import shown
+from resjax.telling import shown
 
 # What `--config=NAME` takes besides a file.
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
