@@ -6,27 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from blocked import SCRIPT
 
 import resjax
 from resjax import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 RIGHT = {224: 129, 192: 124, 160: 119, 128: 104, 96: 65}  # of 152
-
-# benchmarks/exported.py where none of the packages that its first argument names can be imported.
-ALONE = """
-import runpy, sys
-
-blocked = sys.argv[1].split(',')
-class Blocker:
-  def find_spec(self, name, path=None, target=None):
-    if name.split('.')[0] in blocked:
-      raise ImportError(f'{name} is not here')
-
-sys.meta_path.insert(0, Blocker())
-sys.argv = sys.argv[2:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +38,7 @@ def export(shared_data, workdir):
 def counts(shared_data, blocked, *paths):
   """How many each of the models gets right, in their order."""
   labels, benchmark = shared_data / 'photos152' / 'labels.csv', ROOT / 'benchmarks' / 'exported.py'
-  command = [sys.executable, '-c', ALONE, blocked, benchmark, labels, *paths]
+  command = [sys.executable, '-c', SCRIPT, blocked, benchmark, labels, *paths]
   done = subprocess.run(command, capture_output=True, text=True, cwd=paths[0].parent)
   assert done.returncode == 0, done.stderr
   return [int(line.split(': ')[-1].removesuffix(' of 152')) for line in done.stdout.splitlines()]

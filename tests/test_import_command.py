@@ -16,16 +16,13 @@ from resjax.interop import torch as ours
 torch = pytest.importorskip('torch')
 
 import torch_models  # noqa: E402
-from twins import CLASSES, TOLERANCE, arrays, assert_same_dict, randomised, rsnets  # noqa: E402
+from twins import CLASSES, TOLERANCE, arrays, assert_same_dict, narrow_mobilenet, randomised, rsnets  # noqa: E402
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
   """The file of a narrow MobileNetV2, its state, and its module in torch."""
-  path = tmp_path_factory.mktemp('weights') / 'a.pth'
-  twin = randomised(torch_models.MobileNetV2(CLASSES, 0.35))
-  torch.save({'state_dict': twin.state_dict(), 'arch': 'mobilenetv2_035'}, path)
-  return path, twin
+  return narrow_mobilenet(tmp_path_factory.mktemp('weights'))
 
 
 def photographs(folder, count=4):

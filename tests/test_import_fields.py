@@ -10,17 +10,13 @@ from resjax.recipes import default
 
 torch = pytest.importorskip('torch')
 
-import torch_models  # noqa: E402
-from twins import CLASSES, randomised  # noqa: E402
+from twins import narrow_mobilenet  # noqa: E402
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
   """The file of a narrow MobileNetV2."""
-  path = tmp_path_factory.mktemp('weights') / 'a.pth'
-  twin = randomised(torch_models.MobileNetV2(CLASSES, 0.35))
-  torch.save({'state_dict': twin.state_dict(), 'arch': 'mobilenetv2_035'}, path)
-  return path
+  return narrow_mobilenet(tmp_path_factory.mktemp('weights'))[0]
 
 
 @pytest.mark.parametrize(

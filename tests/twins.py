@@ -3,10 +3,18 @@
 import jax
 import numpy as np
 import torch
+import torch_models
 
 CLASSES = 7
 # Largest difference of float32 logits over the largest logit: some 50 layers of sums in another order; found: 1e-5.
 TOLERANCE = 1e-4
+
+
+def narrow_mobilenet(folder):
+  """Returns the file of a narrow MobileNetV2, written into a folder, and its module in torch."""
+  twin = randomised(torch_models.MobileNetV2(CLASSES, 0.35))
+  torch.save({'state_dict': twin.state_dict(), 'arch': 'mobilenetv2_035'}, folder / 'a.pth')
+  return folder / 'a.pth', twin
 
 
 def randomised(twin, seed=0):
