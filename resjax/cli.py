@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
   'predict': 'classify images, each at the resolution that a budget allows',
   'report': 'measure a trained network and show what was found as a page',
   'serve': 'answer images over HTTP, at the resolution that a budget or a deadline allows',
+  'study': 'put claims to the test: arms, seeds, intervals, verdicts',
   'summary': 'show what a network is made of',
   'train': 'train and evaluate a network by a recipe',
 }

@@ -16,7 +16,7 @@ from resjax.routing.fixed import Fixed
 from resjax.routing.oracle import Oracle
 
 _SETTING = ('#2e9e7a', 'D')  # the router of the page's own budget
-_INK = '#102030'  # stands for the page's own colour
+INK = '#102030'  # stands for the page's own colour
 _BLUES = ('#1b4f91', '#4c8fd6', '#a8cdf0', '#7fb8a4', '#e0c48a', '#d99873')
 
 
@@ -29,7 +29,7 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
   """
   timed = unit == 'milliseconds'
   lines = _by_milliseconds(study) if timed else _by_macs(study)
-  figure, axes = _figure(5.8, 4.1)
+  figure, axes = framed(5.8, 4.1)
   for name, points in ((name, points) for name, points in lines.items() if points):
     kind = ROUTERS.get(name)
     color, marker = kind.style if kind else _SETTING
@@ -42,14 +42,14 @@ def accuracy(study: dict[str, Any], unit: str) -> Markup:
     if timed:
       axes.hlines(ys, *ends, color=color, linewidth=1)
   for entry, (x, y, *_) in zip(study['resolutions'], lines['static']):
-    axes.annotate(f'{entry["pixels"]} px', (x, y), (8, -13), textcoords='offset points', color=_INK, fontsize=9)
+    axes.annotate(f'{entry["pixels"]} px', (x, y), (8, -13), textcoords='offset points', color=INK, fontsize=9)
   axes.set_ylabel('top-1 accuracy, %')
   axes.set_xlabel('milliseconds per image' if timed else 'multiply-adds per image')
   if not timed:
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=' '))
   axes.set_xlim(left=0)
-  axes.legend(frameon=False, labelcolor=_INK, fontsize=9, loc='lower right')
-  return _svg(figure, f'accuracy-{unit}', f'Top-1 accuracy against {axes.get_xlabel()}, a line for each router')
+  axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc='lower right')
+  return svg(figure, f'accuracy-{unit}', f'Top-1 accuracy against {axes.get_xlabel()}, a line for each router')
 
 
 def shares(study: dict[str, Any]) -> Markup:
@@ -66,14 +66,14 @@ def shares(study: dict[str, Any]) -> Markup:
       heights = [100 * list(point['share'].values())[place] for point in points]
       axes.bar(xs, heights, 7, floor, color=_BLUES[place % len(_BLUES)], label=f'{entry["pixels"]} px')
       floor = [a + b for a, b in zip(floor, heights)]
-    axes.set_title(name, fontsize=10, color=_INK)
+    axes.set_title(name, fontsize=10, color=INK)
     axes.set(xlim=(0, 100), ylim=(0, 100))
     _plain(axes)
   panels[0].set_ylabel('% of the images')
-  figure.supxlabel("budget, % of the largest resolution's multiply-adds", fontsize=10, color=_INK)
+  figure.supxlabel("budget, % of the largest resolution's multiply-adds", fontsize=10, color=INK)
   handles, labels = panels[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc='outside right center', frameon=False, labelcolor=_INK, fontsize=9)
-  return _svg(figure, 'shares', 'Share of the images at each resolution, by router and budget')
+  figure.legend(handles, labels, loc='outside right center', frameon=False, labelcolor=INK, fontsize=9)
+  return svg(figure, 'shares', 'Share of the images at each resolution, by router and budget')
 
 
 def reliability(study: dict[str, Any]) -> Markup:
@@ -86,15 +86,15 @@ def reliability(study: dict[str, Any]) -> Markup:
     most = max(b['images'] for b in bins)
     width = bins[0]['high'] - bins[0]['low']
     middles = [(b['low'] + b['high']) / 2 for b in bins]
-    axes.bar(middles, [0.25 * b['images'] / most for b in bins], width * 0.9, color=_INK, alpha=0.18)
-    axes.plot([0, 1], [0, 1], ':', color=_INK, linewidth=1)
+    axes.bar(middles, [0.25 * b['images'] / most for b in bins], width * 0.9, color=INK, alpha=0.18)
+    axes.plot([0, 1], [0, 1], ':', color=INK, linewidth=1)
     color = _BLUES[place % len(_BLUES)] if place < 2 else Fixed.style[0]
     axes.plot([b['confidence'] for b in bins], [b['accuracy'] for b in bins], 'o-', color=color, markersize=4)
-    axes.set_title(f'{entry["pixels"]} px, ECE {100 * entry["ece"]:.1f} %', fontsize=10, color=_INK)
+    axes.set_title(f'{entry["pixels"]} px, ECE {100 * entry["ece"]:.1f} %', fontsize=10, color=INK)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='confidence')
     _plain(axes)
   panels[0].set_ylabel('share that is right')
-  return _svg(figure, 'reliability', 'Share of right answers against confidence, a panel for each resolution')
+  return svg(figure, 'reliability', 'Share of right answers against confidence, a panel for each resolution')
 
 
 def _by_macs(study: dict[str, Any]) -> dict[str, list[tuple[float, ...]]]:
@@ -114,7 +114,7 @@ def _by_milliseconds(study: dict[str, Any]) -> dict[str, list[tuple[float, ...]]
   return found
 
 
-def _figure(width: float, height: float) -> tuple[mpl_figure.Figure, mpl_axes.Axes]:
+def framed(width: float, height: float) -> tuple[mpl_figure.Figure, mpl_axes.Axes]:
   """A figure of one panel."""
   figure = mpl_figure.Figure(figsize=(width, height), layout='constrained')
   axes = figure.add_subplot()
@@ -125,16 +125,16 @@ def _figure(width: float, height: float) -> tuple[mpl_figure.Figure, mpl_axes.Ax
 
 def _plain(axes: mpl_axes.Axes) -> None:
   """A light grid and no frame."""
-  axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+  axes.grid(color=INK, alpha=0.12, linewidth=0.8)
   axes.set_axisbelow(True)
   axes.spines[['top', 'right']].set_visible(False)
-  axes.spines[['left', 'bottom']].set_color(_INK)
-  axes.tick_params(colors=_INK, labelsize=9)
-  axes.xaxis.label.set(color=_INK, size=10)
-  axes.yaxis.label.set(color=_INK, size=10)
+  axes.spines[['left', 'bottom']].set_color(INK)
+  axes.tick_params(colors=INK, labelsize=9)
+  axes.xaxis.label.set(color=INK, size=10)
+  axes.yaxis.label.set(color=INK, size=10)
 
 
-def _svg(figure: mpl_figure.Figure, name: str, description: str) -> Markup:
+def svg(figure: mpl_figure.Figure, name: str, description: str) -> Markup:
   """The figure as an <svg> element: no size of its own, no addresses, text as text, ids that no other chart has."""
   out = io.StringIO()
   figure.patch.set_visible(False)
@@ -146,7 +146,7 @@ def _svg(figure: mpl_figure.Figure, name: str, description: str) -> Markup:
   text = out.getvalue()
   box = next(iter(re.findall(r'viewBox="[^"]+"', text)))
   inside = text[text.index('>', text.index('<svg')) + 1 :]
-  inside = re.sub(r'<g id="[^"]+"', '<g', inside).replace(_INK, 'currentColor')
+  inside = re.sub(r'<g id="[^"]+"', '<g', inside).replace(INK, 'currentColor')
   inside = re.sub(r'font:[^;\"]*?([0-9.]+px)[^;\"]*', r'font-size: \1; font-family: inherit', inside)
   return Markup(f'<svg {box} role="img" aria-label="{escape(description)}">{inside}')
 

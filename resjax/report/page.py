@@ -24,15 +24,8 @@ def render(study: dict[str, Any], pictures: dict[int, np.ndarray]) -> str:
       `machine`, `dtype`, `versions`, `config`, `changed` and `reported`; the last two may be None.
     pictures: uint8 `[H, W, 3]`, by the numbers that the study's gallery names.
   """
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters |= {'percent': percent, 'macs': macs_text, 'number': '{:,}'.format}
-  environment.filters['by_largest_share'] = lambda classes: sorted(classes, key=lambda entry: list(entry[1].values()))
+  made = environment()
+  made.filters['by_largest_share'] = lambda classes: sorted(classes, key=lambda entry: list(entry[1].values()))
   shown = {
     'accuracy_macs': charts.accuracy(study, 'macs'),
     'accuracy_milliseconds': charts.accuracy(study, 'milliseconds'),
@@ -40,7 +33,20 @@ def render(study: dict[str, Any], pictures: dict[int, np.ndarray]) -> str:
     'reliability': charts.reliability(study),
   }
   addresses = {number: data_uri(pixels) for number, pixels in pictures.items()}
-  return environment.get_template('page.html.j2').render(study=study, charts=shown, pictures=addresses)
+  return made.get_template('page.html.j2').render(study=study, charts=shown, pictures=addresses)
+
+
+def environment() -> jinja2.Environment:
+  """Returns what makes pages: the templates of this folder, and how they show numbers."""
+  made = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  made.filters |= {'percent': percent, 'macs': macs_text, 'number': '{:,}'.format}
+  return made
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

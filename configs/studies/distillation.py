@@ -1,0 +1,32 @@
+"""Who teaches: nobody, the ensemble, the ensemble and every larger size; and whether a longer training changes that.
+
+Command:  resjax study configs/studies/distillation.py
+"""
+
+from configs.studies import scales
+from configs.studies.scales import above
+from resjax.evidence import Arm, Claim, Study
+
+ABLATION = 'RS-Nets, section 4.3'
+LONGER = 'no paper: is it that the training was too short?'
+
+
+def get_study(scale: str = 'digits') -> Study:
+  """Returns the study."""
+  at = scales.of(scale)
+  largest = at.sizes[0]
+  arms = {name: Arm({'distillation': name}) for name in ('none', 'vanilla', 'full')}
+  arms |= {
+    f'{name} 4 times as long': Arm({'distillation': name}, times=4.0, about='four times the epochs')
+    for name in ('none', 'full')
+  }
+  claims = [
+    *above('vanilla', 'none', at.sizes, 'the ensemble as a teacher helps', ABLATION),
+    *above('full', 'vanilla', at.sizes, 'and the larger sizes as teachers help more', ABLATION),
+    *above('full', 'none', at.sizes, 'full distillation helps at every size', ABLATION),
+    *above('full 4 times as long', 'none 4 times as long', at.sizes, 'also where training is longer', LONGER),
+    Claim('full@ensemble', f'full@{largest}', 'the teacher, the ensemble, is above the largest size', ABLATION),
+    Claim('none@ensemble', f'none@{largest}', 'and so it is without distillation', LONGER),
+  ]
+  about = 'The terms of the distillation loss, one after the other.'
+  return Study(f'Distillation, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)

@@ -1,0 +1,151 @@
+"""The runs of a study: the config of each arm and seed, and the key by which a finished one is found again."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resjax import config as configuration
+from resjax import macs, models, recipes
+from resjax.config.extension import among
+from resjax.evidence.definition import Arm, Study
+from resjax.fields import near, of_kind
+from resjax.telling import shown
+
+__all__ = ['Job', 'key_of', 'of_study', 'work']
+
+# Fields that a run may go on without, and that its result depends on all the same.
+_SCORED = ('eval.pyramid', 'eval.calibration_split', 'eval.interpolation', 'eval.crop_fraction')
+_STARTS = {'drnet': 'drnet.checkpoint', 'rsnet': 'init.checkpoint'}  # by method
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """One run.
+
+  Attributes:
+    arm: Its name.
+    seed: Of the run.
+    config: Its own; a start that is another job's network has no place in it yet.
+    start: That other job, or None.
+    sizes: That it is scored at besides.
+    fractions: That it is scored with besides.
+  """
+
+  arm: str
+  seed: int
+  config: ConfigDict
+  start: 'Job | None' = None
+  sizes: tuple[int, ...] = ()
+  fractions: tuple[float, ...] = ()
+
+  @property
+  def key(self) -> str:
+    """Tells its result from all others'."""
+    return key_of(self.config, self.start and self.start.config, self.sizes, self.fractions)
+
+  @property
+  def weights(self) -> str:
+    """Tells its network from all others', however that is scored."""
+    return key_of(self.config, self.start and self.start.config)
+
+  def config_from(self, place: str) -> ConfigDict:
+    """Returns the config with the place of the start's network in it."""
+    config = self.config.copy_and_resolve_references()
+    if self.start is not None:
+      config.update_from_flattened_dict({_STARTS[config.method]: place})
+      if config.method == 'drnet':
+        config.drnet.start = 'checkpoint'
+    return config
+
+
+def key_of(
+  config: ConfigDict, start: ConfigDict | None, sizes: Sequence[int] = (), fractions: Sequence[float] = ()
+) -> str:
+  """Returns a digest of what a result depends on, its data apart.
+
+  Args:
+    config: Of the run; of the fields that may change when a run goes on, those that evaluation reads count alone.
+    start: Of the run whose network it starts from.
+    sizes: See `Job`.
+    fractions: See `Job`.
+  """
+  fields = configuration.fields_read(config, config.method)
+  kept = {name: v for name, v in fields.items() if name in _SCORED or not among(name, configuration.FREE)}
+  text = json.dumps([kept, start and key_of(start, None), list(sizes), list(fractions)], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def of_study(
+  study: Study,
+  seeds: Sequence[int],
+  names: Sequence[str] | None = None,
+  fields: Sequence[str] = (),
+  data: Mapping[str, Any] | None = None,
+) -> list[Job]:
+  """Returns the runs of a study: all arms of the first seed, then of the second one.
+
+  Args:
+    study: See `definition`.
+    seeds: Of the runs.
+    names: Of the arms; None: all. What these start from comes along.
+    fields: As `--config.FIELD=VALUE`, on top of the study's own, below the arms'.
+    data: Fields by dotted name on top of all others: where the images are.
+
+  Raises:
+    ValueError: There is no such arm, or an arm's config can't be run; names the arm.
+  """
+  for name in names or ():
+    if name not in study.arms:
+      raise ValueError(f'--arms: got {shown(name)}, expected some of {", ".join(study.arms)}{near(name, study.arms)}')
+  wanted = {*(names or study.arms)}
+  wanted |= {study.arms[name].start for name in wanted} - {''}
+  found: list[Job] = []
+  for seed in seeds:
+    made: dict[str, Job] = {}
+    for name in sorted((n for n in study.arms if n in wanted), key=lambda n: bool(study.arms[n].start)):
+      arm = study.arms[name]
+      config = _config(study, name, arm, fields, data or {}, seed)
+      made[name] = Job(name, seed, config, made.get(arm.start), tuple(arm.sizes), tuple(arm.fractions))
+      configuration.validate(made[name].config_from('START'))
+    found += made.values()
+  return found
+
+
+def work(config: ConfigDict) -> float:
+  """Returns the multiply-adds of one image at all resolutions, times the epochs."""
+  model = models.from_config(config)
+  return config.epochs * sum(macs.of_model(model, resolution) for resolution in config.resolutions)
+
+
+def _config(study: Study, name: str, arm: Arm, fields: Sequence[str], data: Mapping[str, Any], seed: int) -> ConfigDict:
+  """The config of one run."""
+  config = recipes.make(arm.recipe or study.recipe)
+  where = f'arm {shown(name)}'
+  _set(config, study.fields, 'study')
+  recipes.with_fields(config, fields)
+  _set(config, arm.fields, where)
+  _set(config, data, '--data.dir')
+  if not (isinstance(arm.times, int | float) and arm.times > 0 and math.isfinite(arm.times)):
+    raise ValueError(f'{where}: got times {shown(arm.times)}, expected a number above 0')
+  config.epochs = config.epochs * arm.times
+  config.seed = seed
+  return config
+
+
+def _set(config: ConfigDict, fields: Mapping[str, Any], where: str) -> None:
+  """Sets fields by dotted name, in the types that they have."""
+  known = configuration.flatten(config)
+  for field, value in fields.items():
+    if field not in known:
+      raise ValueError(f'{where}: config.{field}: no such field{near(field, known, "config.")}')
+    if expected := of_kind(value, known[field]):
+      raise ValueError(f'{where}: config.{field}: got {shown(value)}, expected {expected}')
+  with config.ignore_type():
+    config.update_from_flattened_dict(
+      {name: float(v) if isinstance(known[name], float) else v for name, v in fields.items()}
+    )

@@ -1,0 +1,202 @@
+"""The runs of a study, one after the other: finished ones are kept, those that others have are passed over."""
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import pathlib
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from resjax import config as configuration
+from resjax import ending, lock, report
+from resjax.data import identity, sources
+from resjax.evidence import records, scoring
+from resjax.evidence.jobs import Job
+from resjax.evidence.records import Record
+from resjax.inference.runtime import processor, processors
+from resjax.training.loop import train_and_evaluate
+from resjax.training.run import build
+
+__all__ = ['Kept', 'Outcome', 'check_data', 'run_all']
+
+Say = Callable[[str], None]
+
+
+class Kept:
+  """The records in a folder, by key; those that other processes write are found as they come."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self._found: dict[str, Record] = {}
+    self._read: set[str] = set()
+
+  def find(self, key: str) -> Record | None:
+    """Returns a record, or None where there is none; errors as of `records.read`."""
+    return self._found.get(key) or self.all().get(key)
+
+  def all(self) -> dict[str, Record]:
+    """Returns all records; errors as of `records.read`."""
+    for path in sorted(self.folder.glob('*.json')):
+      if path.name not in self._read:
+        record = records.read(path)
+        self._found[record.key] = record
+        self._read.add(path.name)
+    return self._found
+
+
+@dataclasses.dataclass
+class Outcome:
+  """What became of the runs.
+
+  Attributes:
+    failed: The runs that ended in an error, and what that says.
+    taken: Those that another process has, or whose start it has.
+  """
+
+  failed: list[tuple[Job, str]] = dataclasses.field(default_factory=list)
+  taken: list[Job] = dataclasses.field(default_factory=list)
+
+
+def run_all(jobs: Sequence[Job], workdir: pathlib.Path, kept: Kept, say: Say = print) -> Outcome:
+  """Does all runs that are not finished, and keeps what they found.
+
+  A run that fails is told of, and the next one begins; what is no error of input or disk is shown whole. A run that
+  another process has is passed over, and looked for again at the end.
+
+  Args:
+    jobs: In their order.
+    workdir: Of all of them: `runs/KEY/run` is the workdir of one.
+    kept: Where records are read and written.
+    say: Gets a line for each run.
+
+  Raises:
+    Preempted: SIGTERM came.
+  """
+  outcome, pending = Outcome(), list(jobs)
+  for _ in range(2):
+    left = []
+    for job in pending:
+      if kept.find(job.key) is not None:
+        continue
+      try:
+        if not _do(job, workdir, kept, say):
+          left.append(job)
+      except Exception as error:
+        if ending.interrupted():
+          raise
+        line = ending.line_of(error)
+        if line is None:
+          traceback.print_exc(file=sys.stderr)
+          line = f'{type(error).__name__}: {next(iter(str(error).splitlines()), "")[:300]}'
+        outcome.failed.append((job, line))
+        say(f'{name_of(job)}: failed: {line}')
+    pending = left
+  outcome.taken = [job for job in pending if kept.find(job.key) is None]
+  return outcome
+
+
+def check_data(jobs: Iterable[Job], kept: Kept) -> None:
+  """Refuses to put runs beside those on other data.
+
+  Args:
+    jobs: Of one source.
+    kept: The records that there are.
+
+  Raises:
+    ValueError: The data are others.
+    FileNotFoundError: They are not there.
+  """
+  before = next((record for record in kept.all().values()), None)
+  job = next((job for job in jobs if kept.find(job.key) is None), None)
+  if before is None or job is None:
+    return
+  for split, name in (('train', job.config.data.train_split), ('eval', job.config.data.eval_split)):
+    now, there = identity.of(sources.create(job.config, name)), before.about['data'].get(split, {})
+    if there.get('digest') != now.digest:
+      raise ValueError(
+        f'--records: {kept.folder} holds runs on other data ({split}: {there.get("entries", 0):,} entries there, '
+        f'{len(now.entries):,} here, or others); expected the same, or another folder'
+      )
+
+
+def name_of(job: Job) -> str:
+  """Returns what messages call a run."""
+  return f'{job.arm}, seed {job.seed}'
+
+
+def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
+  """Does one run and keeps what it found; False where it or its start is another process's."""
+  began = time.monotonic()
+  with contextlib.ExitStack() as held:
+    if job.start is not None and not _is_trained(job.start, workdir):
+      if not _take(held, job.start, workdir):
+        return False
+      _train(job.start, workdir)
+    if not _take(held, job, workdir):
+      return False
+    if kept.find(job.key) is not None:  # another process came first
+      return True
+    results, config = _train(job, workdir)
+    ways = scoring.ways_of(build(config), _place(job, workdir))
+    records.write(_file(job, kept.folder), ways, _about(job, results, ways, time.monotonic() - began))
+  found = ', '.join(f'{name} {100 * top1:.1f}' for name, top1 in scoring.accuracies(ways).items())
+  say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training')
+  return True
+
+
+def _take(held: contextlib.ExitStack, job: Job, workdir: pathlib.Path) -> bool:
+  """Whether no other process has a run; it is this one's as long as the stack lasts."""
+  try:
+    held.enter_context(lock.alone(_place(job, workdir).parent))
+  except ValueError:  # who has it
+    return False
+  return True
+
+
+def _train(job: Job, workdir: pathlib.Path) -> tuple[dict[str, Any], Any]:
+  """Trains to the end, from where the run stands; returns its result and its config, which leaves nothing open."""
+  place = _place(job, workdir)
+  config = job.config_from('' if job.start is None else str(_place(job.start, workdir)))
+  config = configuration.settled(config, place)
+  with contextlib.redirect_stdout(io.StringIO()):  # its table, and where its files are
+    return train_and_evaluate(config, place), config
+
+
+def _is_trained(job: Job, workdir: pathlib.Path) -> bool:
+  return (_place(job, workdir) / report.results.NAME).exists()
+
+
+def _place(job: Job, workdir: pathlib.Path) -> pathlib.Path:
+  """The workdir of a run; its lock is beside, since training has one of its own."""
+  return workdir / 'runs' / job.weights / 'run'
+
+
+def _file(job: Job, folder: pathlib.Path) -> pathlib.Path:
+  """The file of its record."""
+  return folder / f'{re.sub("[^a-z0-9]+", "-", job.arm.lower()).strip("-")}-{job.seed}-{job.key}.json'
+
+
+def _about(job: Job, results: dict[str, Any], ways: dict[str, records.Way], seconds: float) -> dict[str, Any]:
+  """What a record has besides what was right."""
+  return {
+    'arm': job.arm,
+    'seed': job.seed,
+    'config': configuration.to_json(job.config),
+    'start': job.start and configuration.to_json(job.start.config),
+    'sizes': list(job.sizes),
+    'fractions': list(job.fractions),
+    'images': len(next(iter(ways.values())).right),
+    'seconds': round(results['train_seconds'], 1),
+    'wall_seconds': round(seconds, 1),
+    'epochs': job.config.epochs,
+    'params': results['params'],
+    'data': results['data'],
+    'versions': results['versions'],
+    'machine': f'{processors()} × {processor()}',
+    'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d'),
+  }
