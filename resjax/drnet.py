@@ -35,7 +35,7 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `shared_batch_norm`, `model.dtype` and `drnet.predictor`.
+    config: Reads what `rsnet.init` does, `model.dtype` and `drnet.predictor`.
     key: A typed PRNG key.
   """
   variables = rsnet.init(model, config, key)

@@ -14,7 +14,8 @@ from jax.lax import stop_gradient
 
 from resjax import shapes
 
-DISTILLATIONS = ('full', 'vanilla', 'none')
+# Who teaches; the last three leave out a part of 'full', and the rest weighs what it weighs there.
+DISTILLATIONS = ('full', 'vanilla', 'none', 'without_ensemble', 'without_larger', 'without_smaller')
 
 
 class Mixed(NamedTuple):
@@ -130,7 +131,9 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
   """Returns what each resolution pays for disagreeing with its teachers; the sum is L_dis (MRED).
 
   'vanilla': the ensemble teaches every resolution, `KL(p_0 || p_s)`. 'full': the ensemble and every larger resolution
-  teach, weighted `2 / (R + 1)`; a dense hierarchy, not a chain. 'none': zeros.
+  teach, weighted `2 / (R + 1)`; a dense hierarchy, not a chain. 'without_ensemble', 'without_larger': 'full' but for
+  the terms of those teachers, so that the two add up to it; 'without_smaller': of the resolutions the largest alone
+  teaches. 'none': zeros.
 
   Args:
     logits: `[R, B, K]`, highest resolution first.
@@ -153,9 +156,13 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
   from_ensemble = kl_divergence(ensemble[None], logits)
   if kind == 'vanilla':
     return from_ensemble
-  from_larger = [
-    sum((kl_divergence(logits[t], logits[s]) for t in range(s)), jnp.zeros((), logits.dtype)) for s in range(count)
-  ]
+  if kind == 'without_larger':
+    return 2 / (count + 1) * from_ensemble
+  teachers = [range(min(s, 1) if kind == 'without_smaller' else s) for s in range(count)]
+  zero = jnp.zeros((), logits.dtype)
+  from_larger = [sum((kl_divergence(logits[t], logits[s]) for t in teachers[s]), zero) for s in range(count)]
+  if kind == 'without_ensemble':
+    return 2 / (count + 1) * jnp.stack(from_larger)
   return 2 / (count + 1) * (from_ensemble + jnp.stack(from_larger))
 
 

@@ -127,7 +127,7 @@ def per_example_keys(key: Array, index: Array) -> Array:
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
-def draw_flips(key: Array, index: Array, resolutions: Sequence[int], kind: str) -> Array | None:
+def draw_flips(key: Array, index: Array, resolutions: Sequence[Resolution], kind: str) -> Array | None:
   """Returns bool `[R, B]`, each true with probability one half, or None for kind 'none'.
 
   Args:

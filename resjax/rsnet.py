@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from resjax import losses, mixing, preprocess, switchable
 from resjax.apply import Apply, rematerialised
+from resjax.resolution import branches, sides
 from resjax.routing.cascade import log_odds
 
 Batch = dict[str, Any]
@@ -29,18 +30,27 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
 
   Args:
     model: A plain network.
-    config: Reads `resolutions` and `shared_batch_norm`.
+    config: Reads `resolutions`, `private` and `shared_batch_norm`.
     key: A typed PRNG key.
   """
-  resolutions = tuple(config.resolutions)
-  images = jnp.zeros((1, resolutions[0], resolutions[0], 3))
+  resolutions = branches(config.resolutions)
+  images = jnp.zeros((1, *sides(resolutions[0]), 3))
   variables = switchable.share(
     model.init(key, images, train=False),
     resolutions,
-    shared_batch_norm=config.shared_batch_norm,
+    private=private(config),
   )
   params = variables['params'] | {'alpha': jnp.ones(len(resolutions))}
   return variables | {'params': params}
+
+
+def private(config: ConfigDict) -> str:
+  """Returns what of the normalisers is private to a resolution, one of `switchable.PRIVATE`.
+
+  Args:
+    config: Reads `private` and `shared_batch_norm`, which says 'none' of old.
+  """
+  return 'none' if config.shared_batch_norm else config.private
 
 
 def pretraining(config: ConfigDict) -> None:
@@ -118,7 +128,7 @@ def train_logits(
   """
   images = train_images(config, batch, key, places)
   network = rematerialised(model, config.remat)
-  return switchable.forward(network, variables, images, tuple(config.resolutions)[places], train=True)
+  return switchable.forward(network, variables, images, branches(config.resolutions)[places], train=True)
 
 
 def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = slice(None)) -> tuple[Array, ...]:
@@ -130,7 +140,7 @@ def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = s
     key: The step's typed PRNG key.
     places: As of `train_logits`.
   """
-  resolutions, data, index = tuple(config.resolutions), config.data, batch['index']
+  resolutions, data, index = branches(config.resolutions), config.data, batch['index']
   flips = preprocess.draw_flips(key, index, resolutions, data.flip)
   flips = None if flips is None else flips[places]
   images = batch['images'] if len(batch['images']) == 1 else batch['images'][places]
@@ -199,8 +209,9 @@ def loss_of_logits(
     teacher_weight=config.teacher.weight,
     temperature=config.teacher.temperature,
   )
-  metrics = {'loss': loss} | {f'distillation_{r}': terms['distillation'][i] for i, r in enumerate(config.resolutions)}
-  answers, names = with_ensemble(logits, alpha).argmax(-1), [*config.resolutions, 'ensemble']
+  places = branches(config.resolutions)
+  metrics = {'loss': loss} | {f'distillation_{r}': terms['distillation'][i] for i, r in enumerate(places)}
+  answers, names = with_ensemble(logits, alpha).argmax(-1), [*places, 'ensemble']
   if labels is not None:
     costs, right = [*terms['cross_entropy'], terms['ensemble']], losses.hits(answers, labels).mean(-1)
     for i, name in enumerate(names):
@@ -222,7 +233,7 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
     model: A plain network.
     config: Reads `resolutions`, `data.normalize`, `eval.interpolation` and `eval.mistakes`.
   """
-  resolutions = tuple(config.resolutions)
+  resolutions = branches(config.resolutions)
 
   def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
     normalize, interpolation = config.data.normalize, config.eval.interpolation

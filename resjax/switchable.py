@@ -17,7 +17,7 @@ from jax import Array
 
 from resjax import moved, shapes
 from resjax.apply import Apply, run
-from resjax.resolution import Resolution, check_order, parse, several, sides
+from resjax.resolution import Resolution, check_order, is_name, parse, several, sides
 from resjax.resolution import name as key_of
 
 Variables = dict[str, Any]
@@ -25,50 +25,55 @@ Variables = dict[str, Any]
 # The one private set of a network whose normalisers are shared by all resolutions (an ablation).
 SHARED_SET = 'all'
 
+# What of the normalisers is private: scale and bias, mean and variance, both, or nothing.
+PRIVATE = ('all', 'affine', 'statistics', 'none')
+
 
 def share(
   variables: Any,
   resolutions: Sequence[Resolution],
   *,
-  private: Callable[[str, Any], bool] | None = None,
+  private: Callable[[str, Any], bool] | str | None = None,
   shared_batch_norm: bool = False,
 ) -> Variables:
   """Returns the variables of a switchable network: every resolution starts with its own copy of what is private.
 
-  Without `private`, the variables are those of any Flax (linen) network with BatchNorm, `{'params': ...,
-  'batch_stats': ...}`, and private are the parameters of every module that keeps batch statistics, whatever its name.
-  With it, they are any pytree of arrays. The copies alias the same buffers: build a state that will be donated inside
+  The variables are those of any Flax (linen) network with BatchNorm, `{'params': ..., 'batch_stats': ...}`, and private
+  are the parameters of every module that keeps batch statistics, whatever its name, and the statistics. With a function
+  `private`, they are any pytree of arrays. The copies alias the same buffers: build a state that will be donated inside
   `jax.jit`.
 
   Args:
     variables: Of a plain network.
     resolutions: Input sizes in pixels, of squares, or (height, width); their order does not matter here.
-    private: `private(path, leaf)` says whether a leaf is private; `path` is such as 'params/block1/norm/scale'.
-    shared_batch_norm: One private set for all resolutions instead (the paper's ablation).
+    private: `private(path, leaf)` says whether a leaf is private; `path` is such as 'params/block1/norm/scale'. Or of a
+      network with BatchNorm one of `PRIVATE`: what is not private has one set for all, 'all'. None: 'all'.
+    shared_batch_norm: The same as 'none' (the paper's ablation); with a function one private set for all resolutions.
 
   Returns:
-    `{'params': {'shared': ..., 'private': {'224': ..., '128x192': ...}}, 'batch_stats': {...}}`; with `private` given,
+    `{'params': {'shared': ..., 'private': {'224': ..., '128x192': ...}}, 'batch_stats': {...}}`; with a function,
     `{'shared': tree, 'private': {'224': tree}}`, each tree as it was, with None in place of the other's leaves.
 
   Raises:
-    ValueError: Nothing would be private; without `private`, there are other collections than those two; the variables
-      are shared already; or a resolution is repeated, or is none.
+    ValueError: Nothing would be private; without a function, there are other collections than those two, or `private`
+      is unknown; the variables are shared already; or a resolution is repeated (see `resolution.branches`), or is none.
   """
   if is_shared(variables):
     raise ValueError("variables: shared already, expected a plain network's (resjax.extract takes one out)")
   resolutions = several(resolutions)
-  if not resolutions or len({sides(r) for r in resolutions}) != len(resolutions):
+  names = [key_of(r) for r in resolutions]
+  if not resolutions or len(set(names)) != len(names):
     raise ValueError(
       f'resolutions: got {resolutions}, expected one or more distinct positive integers or (height, width)'
     )
-  keys = [SHARED_SET] if shared_batch_norm else [key_of(r) for r in resolutions]
-  if private is not None:
+  if callable(private):
     mask = jax.tree.map_with_path(lambda path, leaf: bool(private(path_text(path), leaf)), variables)
     if not any(jax.tree.leaves(mask)):
       raise ValueError('private: true for no leaf, expected one or more that are private to a resolution')
     alone = jax.tree.map(lambda leaf, chosen: leaf if chosen else None, variables, mask)
     rest = jax.tree.map(lambda leaf, chosen: None if chosen else leaf, variables, mask)
-    return {'shared': rest, 'private': {key: alone for key in keys}}
+    return {'shared': rest, 'private': {key: alone for key in ([SHARED_SET] if shared_batch_norm else names)}}
+  affine, kept = _own(private or 'all', shared_batch_norm)
   _check_batch_norm(variables)
   statistics = flatten_dict(variables['batch_stats'])
   normalisers = {path[:-1] for path in statistics}
@@ -79,10 +84,20 @@ def share(
   return {
     'params': {
       'shared': unflatten_dict(shared),
-      'private': {key: unflatten_dict(normal) for key in keys},
+      'private': {key: unflatten_dict(normal) for key in (names if affine else [SHARED_SET])},
     },
-    'batch_stats': {key: unflatten_dict(statistics) for key in keys},
+    'batch_stats': {key: unflatten_dict(statistics) for key in (names if kept else [SHARED_SET])},
   }
+
+
+def _own(private: str, shared_batch_norm: bool) -> tuple[bool, bool]:
+  """Whether scale and bias are private, and whether the statistics are."""
+  if private not in PRIVATE:
+    raise ValueError(f'private: got {private!r}, expected a function, or one of {", ".join(PRIVATE)}')
+  if shared_batch_norm and private not in ('all', 'none'):
+    raise ValueError(f"shared_batch_norm: got True with private={private!r}, expected one of the two, or 'none'")
+  private = 'none' if shared_batch_norm else private
+  return private in ('all', 'affine'), private in ('all', 'statistics')
 
 
 def path_text(path: tuple[Any, ...]) -> str:
@@ -114,37 +129,48 @@ def is_shared(variables: Any) -> bool:
   params, statistics = variables['params'], variables.get('batch_stats', {})
   if not isinstance(params, dict) or not {'shared', 'private'} <= params.keys():
     return False
-  return all(map(_is_key, params['private'])) and params['private'].keys() <= statistics.keys()
+  own = params['private'].keys()
+  return all(map(_is_key, own)) and (own <= statistics.keys() or SHARED_SET in {*own, *statistics})
 
 
 def _is_key(key: Any) -> bool:
   """Whether a dict's key names a private set."""
-  return isinstance(key, str) and (key == SHARED_SET or key.replace('x', '', 1).isdigit())
+  return isinstance(key, str) and (key == SHARED_SET or is_name(key))
 
 
 def sets_of(variables: Variables) -> dict[str, Any]:
   """Returns what is private to each resolution, by its name; of BatchNorm networks the statistics alone.
+
+  Where the statistics are shared, it is scale and bias, which may be shared too.
 
   Raises:
     ValueError: The variables are not shared.
   """
   if not is_shared(variables):
     raise ValueError("variables: a plain network's, expected what resjax.share returns")
-  return variables['batch_stats'] if 'params' in variables else variables['private']
+  if 'params' not in variables:
+    return variables['private']
+  statistics = variables['batch_stats']
+  return variables['params']['private'] if SHARED_SET in statistics else statistics
 
 
 def set_of(variables: Variables, resolution: Resolution) -> str:
-  """Returns the key of the private set that serves a resolution.
+  """Returns the key of the private set that serves a resolution; of BatchNorm networks that of its statistics.
 
   Raises:
     ValueError: The variables are not shared, or have no private set for this resolution.
   """
-  known = sets_of(variables)
-  if SHARED_SET in known:
+  key = _key_in(sets_of(variables), resolution)
+  return _key_in(variables['batch_stats'], resolution) if 'params' in variables else key
+
+
+def _key_in(sets: dict[str, Any], resolution: Resolution) -> str:
+  """The key among sets of one kind."""
+  if SHARED_SET in sets:
     return SHARED_SET
   key = key_of(resolution)
-  if key not in known:
-    raise ValueError(f'resolution: got {resolution}, expected one of {", ".join(areas_of(known))}')
+  if key not in sets:
+    raise ValueError(f'resolution: got {resolution}, expected one of {", ".join(areas_of(sets))}')
   return key
 
 
@@ -166,7 +192,8 @@ def view(variables: Variables, resolution: Resolution) -> Any:
   if 'params' not in variables:
     return _where_none(variables['shared'], variables['private'][key])
   params = variables['params']
-  flat = flatten_dict(params['shared']) | flatten_dict(params['private'][key])
+  own = params['private'][_key_in(params['private'], resolution)]
+  flat = flatten_dict(params['shared']) | flatten_dict(own)
   return {'params': unflatten_dict(flat), 'batch_stats': variables['batch_stats'][key]}
 
 

@@ -13,6 +13,7 @@ from resjax import config as configuration
 from resjax.models import predictor
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
+from resjax.resolution import branches
 from resjax.switchable import Variables
 
 
@@ -92,7 +93,7 @@ def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[st
   return Network(
     model=models.from_config(config),
     variables=variables,
-    resolutions=tuple(config.resolutions),
+    resolutions=branches(config.resolutions),
     preprocessing=Preprocessing.of_config(config),
     class_names=tuple(class_names),
     predictor=predictor.from_config(config) if 'predictor' in variables['params'] else None,

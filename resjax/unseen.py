@@ -59,14 +59,17 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
   source = f'of {there[low]} px' if low == high else f'interpolated between {there[low]} and {there[high]} px'
   share = 0.0 if low == high else (side - low) / (high - low)
   area = '' if height == width else f' (in area {side:.0f}x{side:.0f})'
-  new = known | {key: _between(known[there[low]], known[there[high]], share)}
+
+  def wider(sets: dict[str, Any]) -> dict[str, Any]:
+    if SHARED_SET in sets:
+      return sets
+    return sets | {key: _between(sets[there[low]], sets[there[high]], share)}
+
   if 'params' not in variables:
-    added = {'private': new}
+    added = {'private': wider(known)}
   else:
-    params = variables['params']
-    private = params['private']
-    private = private | {key: _between(private[there[low]], private[there[high]], share)}
-    added = {'params': params | {'private': private}, 'batch_stats': new}
+    params, statistics = variables['params'], variables['batch_stats']
+    added = {'params': params | {'private': wider(params['private'])}, 'batch_stats': wider(statistics)}
   return variables | added, f'{key} px{area}: BatchNorm {source}'
 
 

@@ -56,8 +56,10 @@ def test_every_recipe_is_valid_and_survives_json(name):
   ('field', 'value', 'message'),
   [
     ('resolutions', (96, 224), r'config.resolutions: got \(96, 224\), expected the highest first'),
-    ('resolutions', (), 'config.resolutions: got .* expected one or more distinct positive integers'),
-    ('resolutions', (32, -8), 'config.resolutions: got .* expected one or more distinct positive integers'),
+    ('resolutions', (), 'config.resolutions: got .* expected one or more positive integers'),
+    ('resolutions', (32, -8), 'config.resolutions: got .* expected one or more positive integers'),
+    ('resolutions', (16, 8, 16), r'config.resolutions: got \(16, 8, 16\), expected the highest first'),
+    ('private', 'bias', "config.private: got 'bias', expected one of all, affine, statistics, none"),
     ('distillation', 'chain', "config.distillation: got 'chain', expected one of full, vanilla, none"),
     ('model.name', 'resnet19', "config.model.name: got 'resnet19', expected one of resnet18, "),
     ('data.flip', 'often', "config.data.flip: got 'often', expected one of none, shared, independent"),

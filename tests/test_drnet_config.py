@@ -44,7 +44,11 @@ def test_a_recipes_budget_stays_a_budget_where_the_network_is_another(name):
   [
     ({'method': 'dynamic'}, "config.method: got 'dynamic', expected one of rsnet, drnet"),
     ({'resolutions': (224,)}, r'config.resolutions: got \(224,\), expected two or more to choose from'),
-    ({'shared_batch_norm': True}, "config.shared_batch_norm: got True, expected False with method='drnet'"),
+    ({'resolutions': (224, 224)}, r"config.resolutions: got \(224, 224\), expected distinct ones with method='drnet'"),
+    (
+      {'shared_batch_norm': True, 'private': 'affine'},
+      "config.private: got 'affine' with shared_batch_norm=True, expected 'none', or shared_batch_norm=False",
+    ),
     (
       {'data.crops': 'different', 'data.pyramid': 'host'},
       "config.data.crops: got 'different', expected 'same' with method='drnet'",

@@ -78,6 +78,28 @@ def test_totals_as_printed_in_the_reference(x64):
     np.testing.assert_allclose(losses.rsnet_loss(jnp.array(z), labels, alpha, kind=kind)[0], expected, atol=1e-10)
 
 
+@pytest.mark.parametrize('name', CASES)
+def test_parts_of_full_distillation_add_up_to_it(name, x64):
+  """Terms that are left out leave the others as they weigh in 'full'; values and gradients."""
+  logits, _, alpha = arrays(CASES[name], np.float64)
+  count = len(logits)
+
+  def of(kind):
+    def terms(z):
+      return losses.distillation(z, losses.ensemble_logits(z, alpha), kind)
+
+    return terms(logits), jax.grad(lambda z: terms(z).sum())(logits)
+
+  full, ensemble, larger = of('full'), of('without_larger'), of('without_ensemble')
+  for whole, one, other, vanilla in zip(full, ensemble, larger, of('vanilla')):
+    np.testing.assert_allclose(one + other, whole, atol=1e-12)
+    np.testing.assert_allclose(one, 2 / (count + 1) * vanilla, atol=1e-12)
+  assert larger[0][0] == 0 and not larger[1][0].any()  # nobody teaches the largest
+  if count > 1:
+    one = losses.kl_divergence(logits[0][None], logits)
+    np.testing.assert_allclose(of('without_smaller')[0], ensemble[0] + 2 / (count + 1) * one, atol=1e-12)
+
+
 def test_teachers_are_detached(x64):
   logits, labels, alpha = arrays(CASES['five_resolutions'], np.float64)
 

@@ -110,6 +110,11 @@ def test_it_is_with_one_batch_norm_for_all_resolutions():
   compare(make_config(shared_batch_norm=True), count=8)
 
 
+@pytest.mark.parametrize('fields', [{'private': 'statistics'}, {'resolutions': (16, 16), 'data.flip': 'independent'}])
+def test_it_is_where_a_part_is_private_or_sizes_repeat(fields):
+  compare(make_config(distillation='without_ensemble', **fields))
+
+
 def test_it_is_with_images_of_every_size_from_the_host():
   compare(make_config(**{'data.pyramid': 'host', 'data.flip': 'shared'}), sizes=RESOLUTIONS)
 

@@ -159,6 +159,22 @@ def test_one_batch_norm_for_all_sizes_serves_every_size():
   same(resjax.view(new, (100, 120)), plain)
 
 
+@pytest.mark.parametrize('private', ['affine', 'statistics'])
+def test_what_alone_is_private_is_interpolated_and_the_rest_is_one_for_all(private):
+  plain = Slow().init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False)
+  shared = resjax.share(plain, RESOLUTIONS, private=private)
+  own, one = (shared['params']['private'], shared['batch_stats'])[:: 1 if private == 'affine' else -1]
+  own['128'] = jax.tree.map(lambda x: x + 1, own['128'])
+  new, line = unseen.add(shared, 144)
+  assert line == '144 px: BatchNorm interpolated between 128 and 160 px'
+  added, kept = (new['params']['private'], new['batch_stats'])[:: 1 if private == 'affine' else -1]
+  same(added['144'], jax.tree.map(lambda x: x - 0.5, own['128']))
+  assert kept is one and list(kept) == ['all']
+  resjax.view(new, 144)
+  with pytest.raises(ValueError, match='^resolution: got 144, expected one of 160, 128, 96'):
+    resjax.view(shared, 144)
+
+
 @pytest.mark.parametrize('wrong', [0, -8, 12.5, '128', (8, 0), (8, 8, 8), None])
 def test_wrong_resolutions(variables, wrong):
   with pytest.raises(ValueError, match=r'^resolution: got .*, expected a positive integer or \(height, width\)$'):

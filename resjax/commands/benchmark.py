@@ -153,7 +153,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   from resjax.measuring.pool import Pool, photographs
   from resjax.models.predictor import PREDICTORS
 
-  fields = [*options.fields, '--config.method=drnet', '--config.data.crops=same', '--config.shared_batch_norm=False']
+  fields = [*options.fields, '--config.method=drnet', '--config.data.crops=same']
   if options.resolutions is not None:
     sizes = numbers(options, 'resolutions', int, 'pixels such as 224,160,96', lambda r: r > 0)
     fields.append(f'--config.resolutions={sizes}')

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resjax import losses, models, preprocess, resize
+from resjax import losses, models, preprocess, resize, switchable
 from resjax.apply import REMAT
 from resjax.config import started
 from resjax.config.stored import flatten
@@ -19,6 +19,7 @@ from resjax.telling import shown
 _CHOICES = {
   'method': ('rsnet', 'drnet'),
   'distillation': losses.DISTILLATIONS,
+  'private': switchable.PRIVATE,
   'drnet.start': ('scratch', 'pretrain', 'checkpoint'),
   'drnet.estimator': ('dense', 'routed', 'supervised'),
   'drnet.predictor.name': tuple(PREDICTORS),
@@ -129,12 +130,16 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
   squares = all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in resolutions)
-  if not resolutions or not squares or len(set(resolutions)) != len(resolutions):
-    raise ValueError(f'config.resolutions: got {shown(resolutions)}, expected one or more distinct positive integers')
+  if not resolutions or not squares:
+    raise ValueError(f'config.resolutions: got {shown(resolutions)}, expected one or more positive integers')
   if max(resolutions) > MOST:
     raise ValueError(f'config.resolutions: got {shown(resolutions)}, expected at most {MOST} pixels')
   if list(resolutions) != sorted(resolutions, reverse=True):
     raise ValueError(f'config.resolutions: got {resolutions}, expected the highest first')
+  if config.shared_batch_norm and config.private not in ('all', 'none'):
+    raise ValueError(
+      f"config.private: got {config.private!r} with shared_batch_norm=True, expected 'none', or shared_batch_norm=False"
+    )
   if config.data.crops == 'different' and config.data.pyramid != 'host':
     raise ValueError(
       "config.data.pyramid: got 'device' with data.crops='different', expected 'host' "
@@ -229,8 +234,8 @@ def _validate_drnet(config: ConfigDict) -> None:
   options, resolutions = config.drnet, tuple(config.resolutions)
   if len(resolutions) < 2:
     raise ValueError(f"config.resolutions: got {resolutions}, expected two or more to choose from with method='drnet'")
-  if config.shared_batch_norm:
-    raise ValueError("config.shared_batch_norm: got True, expected False with method='drnet'")
+  if len(set(resolutions)) != len(resolutions):
+    raise ValueError(f"config.resolutions: got {resolutions}, expected distinct ones with method='drnet'")
   if config.data.crops != 'same':
     raise ValueError(f"config.data.crops: got {config.data.crops!r}, expected 'same' with method='drnet'")
   if config.init.checkpoint and options.start != 'pretrain':

@@ -191,7 +191,7 @@ def _check_fields(config: ConfigDict, fields: Sequence[str]) -> None:
   usual, made = (configuration.flatten(each) for each in (recipes.make('default'), config))
   asked = configuration.flatten(recipes.make('default', fields))
   expected = {field: made[field] for field in made if field != 'resolutions'}
-  expected |= {field: usual[field] for field in ('method', 'shared_batch_norm')}
+  expected |= {field: usual[field] for field in ('method', 'private', 'shared_batch_norm')}
   wrong = [field for field in expected if asked[field] not in (usual[field], expected[field])]
   if wrong:
     said = '; '.join(f'config.{field}: got {asked[field]!r}, expected {expected[field]!r}' for field in wrong)

@@ -13,16 +13,16 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from resjax import macs, models
+from resjax import macs, models, rsnet
 from resjax.models import predictor
-from resjax.resolution import name, sides
+from resjax.resolution import branches, name, sides
 
 
 def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
   """Returns what a config's network is made of, as JSON values.
 
   Args:
-    config: Read: model, resolutions, shared_batch_norm, and with method 'drnet' drnet.predictor.
+    config: Read: model, resolutions, private, shared_batch_norm, and with method 'drnet' drnet.predictor.
     depth: Modules below this depth are added up in those above; None: every layer by itself.
 
   Returns:
@@ -31,10 +31,10 @@ def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
     {'shared', 'private', 'sets', 'alpha', 'predictor', 'all'}. `private` is of one resolution. Activations are the
     outputs of all layers (modules without others in them) for one image.
   """
-  model, resolutions = models.from_config(config), tuple(config.resolutions)
+  model, resolutions = models.from_config(config), branches(config.resolutions)
   layers = _layers(model, resolutions, depth)
   total = added('all', layers)
-  sets = 1 if config.shared_batch_norm else len(resolutions)
+  sets = len(resolutions) if rsnet.private(config) in ('all', 'affine') else 1
   chooses = None
   if config.method == 'drnet':
     found = predictor.from_config(config)

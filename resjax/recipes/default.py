@@ -11,16 +11,21 @@ def get_config() -> ConfigDict:
 
   # --- the method ---
   config.method = 'rsnet'  # or 'drnet': a predictor chooses each image's resolution
-  # Input sizes in pixels, highest first: the order of distillation. One size trains an ordinary network.
+  # Input sizes in pixels, highest first: the order of distillation. One size trains an ordinary network; a size that
+  # stands several times, such as (224, 224, 224), as many branches of it.
   config.resolutions = (224, 192, 160, 128, 96)
-  # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training).
+  # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training); 'full'
+  # but for some of its teachers: 'without_ensemble', 'without_larger' (the larger sizes) and 'without_smaller' (the
+  # sizes but the largest).
   config.distillation = 'full'
   config.label_smoothing = 0.0
   # What an image of each class counts in the cross-entropies: a number for each, or ('balanced',): all classes alike,
   # however many images they have. Brought to a mean of 1 over the training images. (): all images alike.
   config.class_weights = ()
-  # True: one BatchNorm set serves every resolution (the paper's ablation; worse at both ends).
-  config.shared_batch_norm = False
+  # What of BatchNorm each resolution has for itself: 'all', 'affine' (scale and bias), 'statistics' (mean and
+  # variance), 'none' (the paper's ablation; worse at both ends). What it has not is one for all.
+  config.private = 'all'
+  config.shared_batch_norm = False  # True: as private='none'
   # True: BatchNorm normalises over the batch of all devices; False: over each device's own part.
   config.sync_batch_norm = False
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import moved, trained, unseen
+from resjax import moved, rsnet, trained, unseen
 from resjax.recipes import default
+from resjax.resolution import branches
+from resjax.resolution import name as name_of
 from resjax.rsnet import Start
 from resjax.switchable import SHARED_SET, Variables, path_text
 from resjax.trained import Trained
@@ -18,7 +20,7 @@ from resjax.training import freezing, state
 from resjax.training.devices import Devices
 
 # Fields that say what the weights mean: the same there and here.
-_SAME = ('model.name', 'model.width', 'data.normalize', 'shared_batch_norm')
+_SAME = ('model.name', 'model.width', 'data.normalize')
 
 # And such as may differ, but say how images were prepared where the network was judged.
 _OTHERWISE = ('eval.interpolation', 'eval.crop_fraction')
@@ -88,16 +90,17 @@ def load(
     raise FileNotFoundError(f'config.{begin.field}: {error}') from None
   _check(found, config, begin)
   variables, notes = found.network.variables, []
-  for resolution in config.resolutions:
+  wanted, there_are = branches(config.resolutions), branches(found.config.resolutions)
+  for resolution in wanted:
     variables, note = unseen.add(variables, resolution, 'nearest')
-    if resolution not in found.config.resolutions:
+    if resolution not in there_are:
       notes.append(note)
   params, known = variables['params'], variables['batch_stats']
-  keys = [SHARED_SET] if SHARED_SET in known else [str(r) for r in config.resolutions]
   loaded: Variables = {'params': {'shared': params['shared']}, 'batch_stats': {}}
   if begin.what != 'shared':
-    loaded['params']['private'] = {key: params['private'][key] for key in keys}
-    loaded['batch_stats'] = {key: known[key] for key in keys}
+    sets = [SHARED_SET, *map(name_of, wanted)]
+    loaded['params']['private'] = {key: params['private'][key] for key in sets if key in params['private']}
+    loaded['batch_stats'] = {key: known[key] for key in sets if key in known}
   here, there, usual = (configuration.flatten(each) for each in (config, found.config, default.get_config()))
   for field in _OTHERWISE:
     if here[field] != there[field]:
@@ -112,8 +115,8 @@ def load(
       f'{known_names[first]!r} there'
     )
   if begin.what == 'all':
-    ones = dict(zip(found.config.resolutions, params['alpha'], strict=True))
-    alpha = jnp.stack([ones.get(r, jnp.ones(())) for r in config.resolutions])
+    ones = dict(zip(there_are, params['alpha'], strict=True))
+    alpha = jnp.stack([ones.get(r, jnp.ones(())) for r in wanted])
     loaded['params']['alpha'] = jax.device_put(alpha, devices.replicated)
   return loaded, notes
 
@@ -144,8 +147,8 @@ def _check(found: Trained, config: ConfigDict, begin: Start) -> None:
       f'config.resolutions: {", ".join(map(str, unknown))} not among the resolutions {tuple(saved.resolutions)} '
       f'that {workdir} was trained at'
     )
-  here, there = configuration.flatten(config), configuration.flatten(saved)
-  for field in _SAME + ('model.num_classes',) * begin.exact:
+  here, there = (configuration.flatten(each) | {'private': rsnet.private(each)} for each in (config, saved))
+  for field in (*_SAME, 'private', *('model.num_classes',) * begin.exact):
     if here[field] != there[field]:
       way = " (left empty, '', it is as there)" if field == 'data.normalize' else ''
       raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {workdir}{way}')

@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from resjax import drnet
 from resjax.data import loader
 from resjax.report import mistakes
+from resjax.resolution import Resolution, branches
 from resjax.routing.predictor import Predictor
 from resjax.routing.score import right_of
 from resjax.routing.score import score as score_of
@@ -34,9 +35,9 @@ def evaluate(run: Run, variables: Variables, workdir: str | pathlib.Path | None 
     with DRNet also the predictor among the `routers`.
   """
   table = score(run, variables, run.eval_source)
-  summary = summarise(table['ranks'], run.config.resolutions, run.eval_source)
+  summary = summarise(table['ranks'], branches(run.config.resolutions), run.eval_source)
   if 'guess' in table and workdir is not None and jax.process_index() == 0:
-    source, ways = run.eval_source, [*map(str, run.config.resolutions), 'ensemble']
+    source, ways = run.eval_source, [*map(str, branches(run.config.resolutions)), 'ensemble']
     rows = mistakes.surest(
       table['label'], table['guess'], table['ranks'], table['guess_odds'],
       most=run.config.eval.mistakes, ways=ways, name_of=source.name_of, class_names=source.class_names,
@@ -90,7 +91,7 @@ def _blank(length: int, like: np.ndarray) -> np.ndarray:
   return np.full((length, *like.shape[1:]), fill, like.dtype)
 
 
-def summarise(ranks: np.ndarray, resolutions: tuple[int, ...], source: Any) -> dict[str, Any]:
+def summarise(ranks: np.ndarray, resolutions: tuple[Resolution, ...], source: Any) -> dict[str, Any]:
   """Returns what `evaluate` does, from the ranks of all images."""
   counted = ranks[:, 0] >= 0
   keys = [str(r) for r in resolutions]

@@ -11,6 +11,7 @@ from resjax import checkpoint, formats, lock, macs, report
 from resjax import config as configuration
 from resjax.data import identity, loader
 from resjax.paths import local
+from resjax.resolution import parse
 from resjax.training import backbone, evaluate, extending, judge, optimizer, same_data, teaching, tracking
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.metrics import MetricWriter, Progress
@@ -178,7 +179,7 @@ def conclude(
 def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float) -> dict[str, Any]:
   """Returns what results.json holds: the last evaluation with costs, sizes, versions and the config."""
   resolutions = {
-    key: {'macs': macs.of_model(run.model, int(key)), **row} for key, row in summary['resolutions'].items()
+    key: {'macs': macs.of_model(run.model, parse(key)), **row} for key, row in summary['resolutions'].items()
   }
   return {
     'format': formats.FORMAT,

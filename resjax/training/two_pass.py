@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import compiling, rsnet, switchable
 from resjax.apply import Apply
+from resjax.resolution import branches
 from resjax.training import freezing, step
 from resjax.training.devices import Devices
 from resjax.training.state import TrainState
@@ -112,7 +113,7 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
       params = freezing.held(params, freezing.pairs(config.optimizer))
       variables = {'params': params, 'batch_stats': batch_stats}
       logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
-      changed = switchable.set_of(variables, config.resolutions[place])
+      changed = switchable.set_of(variables, branches(config.resolutions)[place])
       rows = _with_row(logits, logits_here, place, len(config.resolutions))
       alpha = stop_gradient(params['alpha'])
       loss, _ = rsnet.loss_of_logits(config, rows, labels, alpha, batch.get('teacher'))
