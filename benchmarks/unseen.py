@@ -1,10 +1,12 @@
 """Accuracy at sizes that the network was not trained at, by what its BatchNorm is there.
 
-Every image of the evaluation split is scored at every multiple of --step from the smallest trained size to 1.25 times
-the largest, and at the trained sizes, each crop made from the full image. BatchNorm is that of the nearest trained one,
-interpolated between the two neighbours, or the interpolated one with statistics of unlabelled training images.
+Every image of the evaluation split is scored at every multiple of --step from the smallest trained size (or --lowest,
+for a network of one size, an I-Net) to 1.25 times the largest, and at the trained sizes, each crop made from the full
+image; --crop-fraction says how much of it, that is, how large things look. BatchNorm is that of the nearest trained
+one, interpolated between the two neighbours, or the interpolated one with statistics of unlabelled training images.
 
-  python benchmarks/unseen.py --workdir=runs/quickstart [--step=4] [--images=1024] [--json=FILE]
+  python benchmarks/unseen.py --workdir=runs/quickstart [--step=4] [--lowest=8] [--crop-fraction=1.0] [--images=1024]
+    [--json=FILE]
 
 Prints a Markdown table.
 """
@@ -53,9 +55,9 @@ class Sample:
     return self.source.name_of(self.chosen[index])
 
 
-def sizes_of(trained: tuple[int, ...], step: int) -> tuple[int, ...]:
+def sizes_of(trained: tuple[int, ...], step: int, lowest: int | None = None) -> tuple[int, ...]:
   """The sizes of the table, highest first."""
-  multiples = range(-(-min(trained) // step) * step, int(BEYOND * max(trained)) + 1, step)
+  multiples = range(-(-(lowest or min(trained)) // step) * step, int(BEYOND * max(trained)) + 1, step)
   return tuple(sorted({*multiples, *trained}, reverse=True))
 
 
@@ -78,12 +80,15 @@ def networks_at(
   return {how: (view(wide, size), line) for how, (wide, line) in found.items()}
 
 
-def measure(workdir: str, step: int, images: int) -> dict[str, Any]:
+def measure(
+  workdir: str, step: int, images: int, lowest: int | None = None, crop_fraction: float | None = None
+) -> dict[str, Any]:
   """Returns the rows of the table, highest size first, and what they were measured on."""
   found = trained.read(workdir)
   variables, config = found.network.variables, found.config
   model, normalize = models.from_config(config), config.data.normalize
-  sizes = sizes_of(config.resolutions, step)
+  config.eval.crop_fraction = crop_fraction or config.eval.crop_fraction
+  sizes = sizes_of(config.resolutions, step, lowest)
   sample = Sample(sources.create(config, config.data.train_split), images)
   crops = [crops for crops, _ in batches(sample, config, sizes, config.batch_size)]
   networks = {}
@@ -110,13 +115,19 @@ def measure(workdir: str, step: int, images: int) -> dict[str, Any]:
     }
     for size in sizes
   ]
-  return {'rows': rows, 'images': count, 'recalibration_images': sum(len(batch[0]) for batch in crops)}
+  return {
+    'rows': rows,
+    'images': count,
+    'recalibration_images': sum(len(batch[0]) for batch in crops),
+    'crop_fraction': config.eval.crop_fraction,
+  }
 
 
 def show(found: dict[str, Any]) -> None:
   """Prints the table."""
   versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'flax', 'numpy'))
-  print(f'{found["images"]} images scored; recalibrated on {found["recalibration_images"]} images, without labels')
+  print(f'{found["images"]} images scored, crop fraction {found["crop_fraction"]:g}')
+  print(f'recalibrated on {found["recalibration_images"]} images, without labels')
   print(f'{platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()}, {versions}\n')
   print('| input | multiply-adds | nearest | interpolated | recalibrated |')
   print('|---|---|---|---|---|')
@@ -132,13 +143,17 @@ def main() -> None:
   parser.add_argument('--workdir', default='runs/quickstart', help='of a finished run')
   parser.add_argument('--step', type=int, default=4, help='pixels between the sizes')
   parser.add_argument('--images', type=int, default=1024, help='unlabelled training images to recalibrate on')
+  parser.add_argument('--lowest', type=int, help='pixels of the smallest size; default: the smallest trained one')
+  parser.add_argument('--crop-fraction', type=float, help="of the crop in the image; default: the run's")
   parser.add_argument('--json', help='file for the numbers')
   args = parser.parse_args()
-  for name in ('step', 'images'):
-    if getattr(args, name) < 1:
+  if args.crop_fraction is not None and not 0 < args.crop_fraction <= 1:
+    parser.error(f'--crop-fraction: got {args.crop_fraction}, expected more than 0, at most 1')
+  for name in ('step', 'images', 'lowest'):
+    if getattr(args, name) is not None and getattr(args, name) < 1:
       parser.error(f'--{name}: got {getattr(args, name)}, expected a positive integer')
   try:
-    found = measure(args.workdir, args.step, args.images)
+    found = measure(args.workdir, args.step, args.images, args.lowest, args.crop_fraction)
     if args.json:
       pathlib.Path(args.json).write_text(json.dumps(found, indent=2) + '\n')
   except (ValueError, OSError) as error:

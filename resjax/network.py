@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -211,6 +211,11 @@ class Network:
     """
     variables, note = unseen.add(self.variables, resolution, how)
     return self.replace(variables=variables, resolutions=(resolution,), predictor=None), note
+
+  def at_all(self, resolutions: Sequence[Resolution], how: str = 'interpolate') -> tuple['Network', list[str]]:
+    """Returns this network at some sizes, the highest first, as `at` does at one; see `unseen.add_all`."""
+    variables, notes = unseen.add_all(self.variables, self.resolutions, resolutions, how)
+    return self.replace(variables=variables, resolutions=tuple(resolutions), predictor=None), notes
 
   def with_dtype(self, dtype: str | None) -> 'Network':
     """Returns this network computing in 'float32' or 'bfloat16', its variables as they are; None: as it is.

@@ -101,6 +101,13 @@ def check_order(resolutions: Sequence[Resolution]) -> None:
     raise ValueError(f'resolutions: got {tuple(resolutions)}, expected one or more, the highest first')
 
 
+def check_distinct(resolutions: Sequence[Resolution]) -> None:
+  """Raises ValueError where several are branches of one size: between such there is nothing to choose."""
+  if len({sides(resolution) for resolution in resolutions}) != len(resolutions):
+    named = ', '.join(map(name, resolutions))
+    raise ValueError(f'resolutions: got {named}, branches of one size, expected distinct sizes, or one of these alone')
+
+
 def _falls(high: Resolution, low: Resolution) -> bool:
   """Whether one resolution may stand before another."""
   (height, width), (lower, narrower) = sides(high), sides(low)

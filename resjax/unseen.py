@@ -73,6 +73,35 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
   return variables | added, f'{key} px{area}: BatchNorm {source}'
 
 
+def add_all(
+  variables: Variables, trained: Sequence[Resolution], resolutions: Sequence[Resolution], how: str = 'interpolate'
+) -> tuple[Variables, list[str]]:
+  """Returns variables that serve all of some resolutions, and what was done for each.
+
+  In the ensemble of them a trained one weighs by its `alpha`, and any other by the mean of those.
+
+  Args:
+    variables: As of `add`.
+    trained: The resolutions of `params['alpha']`, if there is such an entry, in its order.
+    resolutions: That are wanted, in their order.
+    how: As of `add`.
+
+  Raises:
+    ValueError: As of `add`.
+  """
+  lines = []
+  for resolution in resolutions:
+    variables, line = add(variables, resolution, how)
+    lines.append(line)
+  params = variables.get('params', {})
+  if 'alpha' in params:
+    alpha = params['alpha']
+    known = dict(zip(trained, alpha)) if len(alpha) == len(trained) else {}  # of what was taken out the weights are not
+    alpha = jnp.stack([known.get(resolution, alpha.mean()) for resolution in resolutions])
+    variables = variables | {'params': params | {'alpha': alpha}}
+  return variables, lines
+
+
 def recalibrate(
   model: nn.Module | Apply, variables: Variables, resolution: Resolution, batches: Iterable[Array]
 ) -> tuple[Variables, str]:

@@ -2,9 +2,11 @@
 
 resjax evaluate --workdir=runs/mine
 resjax evaluate --workdir=runs/mobilenet --data=photos/val --resolution=160
+resjax evaluate --workdir=runs/inet_224 --workdir=runs/inet_160
 
 --data is a folder with a folder of images for each class, named as the network's classes or by their numbers; or a
 split of the run's own data, such as train, or of TFDS train[:10%]. Nothing is trained, and the run's results stay.
+Several workdirs of the same classes are scored as an ensemble, on the data of the first.
 """
 
 import argparse
@@ -19,15 +21,17 @@ from typing import Any
 from rich.console import Console
 
 from resjax.commands import options as shared
+from resjax.commands import sizes
 from resjax.telling import cell, printable
 
+MEANS = ('logits', 'probabilities')  # as of measuring.together
 _MOST_CLASSES = 12  # that are printed; classes.csv has all
 _COLUMNS = 120  # that the table of classes needs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
-  shared.add_workdir(parser)
+  shared.add_workdir(parser, several=True)
   shared.add_max_pixels(parser)
   shared.add_data(parser)
   parser.add_argument(
@@ -35,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=shared.image,
     help="a folder of class folders, or a split of the run's data; default: data.eval_split",
   )
-  parser.add_argument('--resolution', type=shared.resolution, help='this one alone, trained or not: 160, or 128x192')
+  sizes.add_arguments(parser)
+  parser.add_argument(
+    '--mean', choices=MEANS, default='logits', help='of several workdirs: what their answers are the mean of (logits)'
+  )
   parser.add_argument(
     '--out', type=shared.path, help='folder of the tables and pictures; default: evaluation in the workdir'
   )
@@ -52,30 +59,50 @@ def run(options: argparse.Namespace) -> None:
   from resjax import checkpoint
   from resjax.data.classes import labels_of
   from resjax.inference import runtimes
-  from resjax.measuring import evaluation
+  from resjax.measuring import evaluation, together
 
   if options.json:
     shared.check_writable(options.json)
-  classifier, config = shared.load(options)
-  network: Any = classifier.network
+  workdirs, networks, config = loaded(options)
+  network: Any = networks[0]
   meta = checkpoint.load_meta(options.workdir, step=options.step)
   source, data = opened(options.data, config, options.workdir, network.class_names, imported=bool(meta.get('origin')))
   classes = labels_of(source.class_names, network.class_names, data)
-  if options.resolution is not None:
-    network, note = network.at(options.resolution)
-    print(note, file=sys.stderr)
   out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'evaluation')
   out.mkdir(parents=True, exist_ok=True)
   with shared.bar(len(source), 'scoring') as seen:
-    result = evaluation.evaluate(
-      network, source, classes, max_batch=options.max_batch, runtime=runtimes.named(options.runtime), seen=seen
-    )
-  show(result, f'{options.workdir} on {data}')
+    how: dict[str, Any] = {'max_batch': options.max_batch, 'runtime': runtimes.named(options.runtime), 'seen': seen}
+    if len(networks) == 1:
+      result = evaluation.evaluate(network, source, classes, **how)
+    else:
+      result = together.evaluate(networks, workdirs, source, classes, mean=options.mean, **how)
+  show(result, f'{" and ".join(workdirs)} on {data}')
   numbers = pathlib.Path(options.json or out / 'evaluation.json')
   figures = evaluation.summary(result) | {'workdir': str(options.workdir), 'step': meta['step'], 'data': data}
+  figures['crop_fraction'] = network.preprocessing.crop_fraction
+  if len(networks) > 1:
+    figures |= {'workdirs': workdirs, 'mean': options.mean}
   numbers.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
   write(result, figures['classes'], network, source, out, options.mistakes)
   print(f'In {out}: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png; the figures in {numbers}')
+
+
+def loaded(options: argparse.Namespace) -> tuple[list[str], list[Any], Any]:
+  """Returns the workdirs that are named, their networks as the options want them, and the first one's config.
+
+  Of `options` itself `workdir` becomes the first.
+
+  Raises:
+    ValueError: A workdir is named twice; or as of `shared.load`.
+  """
+  workdirs = list(options.workdir)
+  if len({os.path.realpath(workdir) for workdir in workdirs}) != len(workdirs):
+    raise ValueError(f'--workdir: got {", ".join(workdirs)}, expected each of them once')
+  found = []
+  for options.workdir in workdirs:
+    found.append(shared.load(options))
+  options.workdir = workdirs[0]
+  return workdirs, [sizes.asked(classifier.network, options) for classifier, _ in found], found[0][1]
 
 
 def opened(
@@ -158,7 +185,7 @@ def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: 
   names, way = result.class_names, result.ways[0]
   matrix = result.confusion()
   confusion.write(matrix, names, out / 'confusion.csv')
-  accuracy = f'top-1 {100 * result.top(1)[way]:.1f} % of {len(result.labels):,} images at {way} px'
+  accuracy = f'top-1 {100 * result.top(1)[way]:.1f} % of {len(result.labels):,} images, {_how(way)}'
   confusion.draw(matrix, names, accuracy).savefig(out / 'confusion.png')
   with open(out / 'classes.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     writer = csv.writer(file)
@@ -173,5 +200,10 @@ def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: 
   mistakes.write(rows, out / 'mistakes.csv')
   crop, numbers = evaluation_crops(network.preprocessing, network.resolutions[:1]), result.numbers
   crops = [crop(source[int(numbers[row['number']])]['image'])[0] for row in rows]
-  title = f'The surest of the mistakes at {way} px: what it is, and what it was taken for'
+  title = f'The surest of the mistakes, {_how(way)}: what it is, and what it was taken for'
   mistakes.draw(rows, crops, title if rows else 'No mistakes').savefig(out / 'mistakes.png')
+
+
+def _how(way: str) -> str:
+  """What pictures call a way."""
+  return f'{way} px' if way[0].isdigit() else way

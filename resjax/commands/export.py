@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
-from resjax.resolution import Resolution
+from resjax.resolution import Resolution, check_distinct
 from resjax.routing import Budget
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Net
     trained, (network, note) = network.resolutions, network.at(resolution)
     if resolution not in trained:
       print(note, file=sys.stderr)
+  check_distinct(network.resolutions)
   if kind in ('onnx', 'bundle') and getattr(network.model, 'dtype', 'float32') != 'float32':
     network = network.with_dtype('float32')
     print('written to compute in float32, where the run computes in bfloat16', file=sys.stderr)

@@ -48,20 +48,19 @@ def images(named: Sequence[str]) -> list[Item]:
   return [item for name in named for item in (listed(sys.stdin.buffer) if name == '-' else items(name))]
 
 
-def add_workdir(parser: argparse.ArgumentParser, *, bundles: bool = False) -> None:
+def add_workdir(parser: argparse.ArgumentParser, *, bundles: bool = False, several: bool = False) -> None:
   """Adds what says which network is meant, and of which kind, and how it runs."""
-  add_network(parser.add_mutually_exclusive_group(required=True), bundles=bundles)
+  add_network(parser.add_mutually_exclusive_group(required=True), bundles=bundles, several=several)
   parser.add_argument('--step', type=step, help='of the checkpoint; default: the latest')
   parser.add_argument('--max-batch', type=batch, default=64, help='images of the largest program (64)')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
   add_runtime(parser)
 
 
-def add_network(which: Any, *, bundles: bool = False) -> None:
+def add_network(which: Any, *, bundles: bool = False, several: bool = False) -> None:
   """Adds to a group what says which network is meant; a bundle that a command does not take is refused by `load`."""
-  which.add_argument(
-    '--workdir', type=path, help=f'of the run that trained the network{", or a bundle" if bundles else ""}'
-  )
+  where = f'of the run that trained the network{", or a bundle" if bundles else ""}{"; or several" if several else ""}'
+  which.add_argument('--workdir', type=path, action='append' if several else 'store', help=where)
   about = 'the folder that resjax export wrote, in the place of --workdir' if bundles else argparse.SUPPRESS
   which.add_argument('--bundle', dest='workdir', type=a_bundle, metavar='DIR', help=about)
 

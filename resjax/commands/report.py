@@ -1,6 +1,7 @@
 """Measures a trained network and writes what was found as one HTML page, with the numbers in report.json beside it.
 
 resjax report --workdir=runs/drnet_quickstart
+resjax report --workdir=runs/inet_224 --resolution=224 --resolution=160 --resolution=96
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from typing import Any
 
 from resjax.commands import options as shared
+from resjax.commands import sizes
 from resjax.routing import Budget
 
 
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared.add_workdir(parser)
   shared.add_max_pixels(parser)
   shared.add_data(parser)
+  sizes.add_arguments(parser)
   parser.add_argument('--out', type=shared.path, help='the page; default: report.html in the workdir')
   parser.add_argument('--images', type=shared.positive, default=10_000, help='that are scored at most (10000)')
   parser.add_argument('--rounds', type=shared.positive, default=5, help='of the measurement of seconds (5)')
@@ -32,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
   """Studies the network, and writes the page and its numbers."""
   from resjax import report
   from resjax.data import sources
-  from resjax.inference import calibrating
+  from resjax.inference import Classifier, calibrating
   from resjax.inference import origin as origins
   from resjax.measuring import study
   from resjax.report import page
@@ -50,6 +53,11 @@ def run(options: argparse.Namespace) -> None:
       f'--config.data: none given, and {options.workdir} holds an imported network; expected images with labels: '
       '--config.data.source=folder --config.data.dir=DIR'
     )
+  own = not sizes.differs(options)
+  if not own:
+    how = {'max_batch': options.max_batch, 'runtime': options.runtime}
+    classifier = Classifier(sizes.asked(classifier.network, options), **how)
+    config.eval.crop_fraction = classifier.network.preprocessing.crop_fraction
   source = sources.create(config, config.data.eval_split)
   shared.tell_other_data(options.workdir, config, config.data.eval_split, source, options.step)
   reference, origin = study.reference_of(classifier, config, images=options.images, say=say)
@@ -60,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=say
   )
   found['calibration']['origin'] = origin
-  found |= made(options, classifier, config) | {'reported': reported(report.read(options.workdir))}
+  found |= made(options, classifier, config) | {'reported': reported(report.read(options.workdir)) if own else None}
   numbers = out.with_suffix('.json')
   numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
   out.write_text(page.render(found, pictures), encoding='utf-8', errors='backslashreplace')
@@ -82,8 +90,9 @@ def made(options: argparse.Namespace, classifier: Any, config: Any) -> dict[str,
   fields = configuration.flatten(values)
   default = configuration.flatten(configuration.to_json(recipes.make('default')))
   changed = {k: v for k, v in fields.items() if default.get(k) != v}
-  given = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
-           if name not in ('command', 'fields') and value is not None]  # fmt: skip
+  given = [f'--{name.replace("_", "-")}={value}' for name, values in vars(options).items()
+           if name not in ('command', 'fields') and values is not None
+           for value in (map(shared.pixels, values) if name == 'resolution' else [values])]  # fmt: skip
   given += options.fields
   identity = classifier.engines.engine.runtime.identity
   return {

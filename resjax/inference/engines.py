@@ -10,6 +10,7 @@ from resjax.inference import programs, runtimes
 from resjax.inference.engine import Batch, Engine
 from resjax.inference.programs import Servable
 from resjax.inference.runtime import Makes
+from resjax.resolution import check_distinct
 from resjax.routing import Columns, Dialled
 from resjax.routing.cascade import log_odds
 from resjax.routing.fixed import Fixed
@@ -36,8 +37,10 @@ class Engines:
       **options: Of the engine.
 
     Raises:
-      ValueError: There is no such runtime, it is not installed, or can't run this network.
+      ValueError: There is no such runtime, it is not installed, or can't run this network; or several of its
+        resolutions are branches of one size.
     """
+    check_distinct(network.resolutions)
     self.network = network
     name = network.runtime if runtime is None else runtime
     make = runtimes.named(name) if name is None or isinstance(name, str) else name

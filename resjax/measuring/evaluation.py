@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -115,24 +115,49 @@ def evaluate(
   Raises:
     ValueError: No image can be read, the network gives no numbers, or a label is no class of the network.
   """
+  return evaluated(Runners(network, runtime, max_batch), source, classes, threads=threads, seen=seen)
+
+
+class Runs(Protocol):
+  """What answers images, in C ways.
+
+  Ways, multiply-adds and class names are those of `Evaluation`. At most `size` images run together. Of one network
+  alone, `network`, the predictor's choice is judged.
+  """
+
+  ways: tuple[str, ...]
+  macs: tuple[int, ...]
+  class_names: tuple[str, ...]
+  size: int
+  network: Network | None
+
+  def flat(self, image: bytes | np.ndarray) -> np.ndarray:
+    """All crops that are needed of an image, as one row uint8."""
+
+  def run(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits `[C, n, K]` of at most `size` images from their rows, float64; and the predictor's scores `[n, R]`."""
+
+
+def evaluated(
+  runners: Runs,
+  source: Any,
+  classes: Sequence[int] | None = None,
+  *,
+  threads: int | None = None,
+  seen: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+  """Returns what `evaluate` does, of whatever answers; arguments and errors as there."""
   wanted, labels = _items(source)
-  sizes = network.resolutions
-  crop = evaluation_crops(network.preprocessing, sizes)
-  runners = _Runners(network, runtime, max_batch)
   parts: list[dict[str, np.ndarray]] = []
   errors: list[str | None] = []
-
-  def flat(image: bytes | np.ndarray) -> np.ndarray:  # crops of all sizes, one row an image
-    return np.concatenate([sized.ravel() for sized in crop(image)])
-
-  for chunk in chunks(wanted, flat, size=runners.size, threads=threads or processors()):
+  for chunk in chunks(wanted, runners.flat, size=runners.size, threads=threads or processors()):
     begin, end = len(errors), len(errors) + len(chunk.errors)
     errors.extend(chunk.errors)
     seen(len(chunk.errors))
     rows = np.flatnonzero([error is None for error in chunk.errors]) + begin
     if len(rows):
-      own = _translated(labels[rows], classes, network.num_classes, wanted[begin:end])
-      parts.append(runners.run(_split(chunk.crops, sizes), own))
+      own = _translated(labels[rows], classes, len(runners.class_names), wanted[begin:end])
+      parts.append(_columns(*runners.run(chunk.crops), own))
   if not parts:
     raise ValueError(f'images: none of {len(source)} could be read, expected some to score')
   table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -140,12 +165,12 @@ def evaluate(
   scores = table.pop('scores', None)
   return Evaluation(
     ways=runners.ways,
-    macs=(*network.macs, sum(network.macs))[: len(runners.ways)],
-    class_names=network.class_names,
+    macs=runners.macs,
+    class_names=runners.class_names,
     images=tuple(item.name for item, error in zip(wanted, errors) if error is None),
     numbers=np.flatnonzero([error is None for error in errors]),
     unreadable=tuple((item.name, error) for item, error in zip(wanted, errors) if error is not None),
-    predictor=None if scores is None else _of_predictor(network, scores, table['ranks']),
+    predictor=None if scores is None else _of_predictor(runners.network, scores, table['ranks']),
     **table,
   )
 
@@ -182,14 +207,21 @@ def summary(found: Evaluation) -> dict[str, Any]:
   } | ({'routers': {'predictor': found.predictor}} if found.predictor else {})
 
 
-class _Runners:
-  """The programs of a network, one at each resolution from crops of its own, and the predictor's."""
+class Runners:
+  """The programs of a network, one at each resolution from crops of its own, and the predictor's; see `Runs`."""
+
+  network: Network | None
 
   def __init__(self, network: Network, runtime: Makes, max_batch: int):
+    """Compiles them; arguments as of `evaluate`. `row` is the length of a row of `flat`."""
+    self.row = sum(int(np.prod(sides(size))) * 3 for size in network.resolutions)
+    self.network, self.class_names = network, network.class_names
+    self._sizes, self._crop = network.resolutions, evaluation_crops(network.preprocessing, network.resolutions)
     alpha = network.variables['params'].get('alpha') if 'params' in network.variables else None
     count = len(network.resolutions)
     weights = np.exp(np.zeros(count) if alpha is None else np.asarray(alpha, float))
     self.ways = (*map(name_of, network.resolutions), *[ENSEMBLE] * (count > 1))
+    self.macs = (*network.macs, sum(network.macs))[: len(self.ways)]
     self._weights = weights / weights.sum()
     self._places = [runtime(programs.of_network(network.at(resolution)[0])) for resolution in network.resolutions]
     self._scorer = None if network.predictor is None else runtime(programs.of_predictor(network))
@@ -198,25 +230,35 @@ class _Runners:
       if made is not None:
         made.compile((self.size,))
 
-  def run(self, crops: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of `Evaluation` for at most `size` images, and the predictor's `scores`."""
+  def flat(self, image: bytes | np.ndarray) -> np.ndarray:
+    """Returns the crops of all sizes, one row an image."""
+    return np.concatenate([sized.ravel() for sized in self._crop(image)])
+
+  def run(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns what `Runs` says."""
+    crops = _split(rows, self._sizes)
     pending = [self._start(place, sized) for place, sized in zip(self._places, crops, strict=True)]
     scores = self._start(self._scorer, crops[0]) if self._scorer is not None else None
-    logits = np.stack([np.asarray(out)[: len(labels)].astype(float) for out in pending])
+    logits = np.stack([np.asarray(out)[: len(rows)].astype(float) for out in pending])
     if len(self.ways) > len(pending):
       logits = np.concatenate([logits, np.einsum('r,rnk->nk', self._weights, logits)[None]])
-    single = logits.astype(np.float32)  # as ranks are found, so that a tie is the same one
-    found = {
-      'labels': labels,
-      'guesses': single.argmax(-1).T,
-      'ranks': np.asarray(rsnet.rank_of(jnp.asarray(single), jnp.asarray(labels))).T,
-      'odds': log_odds(logits).T,
-    }
-    return found if scores is None else found | {'scores': np.asarray(scores)[: len(labels)]}
+    return logits, None if scores is None else np.asarray(scores)[: len(rows)]
 
   def _start(self, runtime: Runtime, crops: np.ndarray) -> Any:
     """The logits of a program, on their way."""
     return runtime.dispatch(runtime.put(crops), 0, self.size, np.arange(len(crops)))
+
+
+def _columns(logits: np.ndarray, scores: np.ndarray | None, labels: np.ndarray) -> dict[str, np.ndarray]:
+  """Columns of `Evaluation` for some images, and the predictor's `scores`."""
+  single = logits.astype(np.float32)  # as ranks are found, so that a tie is the same one
+  found = {
+    'labels': labels,
+    'guesses': single.argmax(-1).T,
+    'ranks': np.asarray(rsnet.rank_of(jnp.asarray(single), jnp.asarray(labels))).T,
+    'odds': log_odds(logits).T,
+  }
+  return found if scores is None else found | {'scores': scores}
 
 
 def _items(source: Any) -> tuple[list[Item], np.ndarray]:
@@ -248,10 +290,10 @@ def _translated(labels: np.ndarray, classes: Sequence[int] | None, count: int, i
   return labels
 
 
-def _of_predictor(network: Network, scores: np.ndarray, ranks: np.ndarray) -> dict[str, Any]:
+def _of_predictor(network: Network | None, scores: np.ndarray, ranks: np.ndarray) -> dict[str, Any]:
   """What the predictor's choice comes to on images of these ranks."""
+  assert network is not None and network.predictor is not None
   predictor, count = network.predictor, len(network.resolutions)
-  assert predictor is not None
   router = Predictor(tuple(map(float, network.macs)), float(predictor.macs))
   choice = router.choose(router.read({'scores': scores}))
   return scored_choice(choice, right_of(ranks[:, :count]), router.charged, [name_of(r) for r in network.resolutions])
