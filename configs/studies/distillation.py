@@ -4,10 +4,9 @@ Command:  resjax study configs/studies/distillation.py
 """
 
 from configs.studies import scales
-from configs.studies.scales import above
+from configs.studies.scales import IMPLIED, RSNET, above
 from resjax.evidence import Arm, Claim, Study
 
-ABLATION = 'RS-Nets, section 4.3'
 LONGER = 'no paper: is it that the training was too short?'
 
 
@@ -21,11 +20,11 @@ def get_study(scale: str = 'digits') -> Study:
     for name in ('none', 'full')
   }
   claims = [
-    *above('vanilla', 'none', at.sizes, 'the ensemble as a teacher helps', ABLATION),
-    *above('full', 'vanilla', at.sizes, 'and the larger sizes as teachers help more', ABLATION),
-    *above('full', 'none', at.sizes, 'full distillation helps at every size', ABLATION),
+    *above('vanilla', 'none', at.sizes, 'the ensemble as a teacher helps', RSNET),
+    *above('full', 'vanilla', at.sizes, 'and the larger sizes as teachers help more', RSNET),
+    *above('full', 'none', at.sizes, 'full distillation helps at every size', RSNET),
     *above('full 4 times as long', 'none 4 times as long', at.sizes, 'also where training is longer', LONGER),
-    Claim('full@ensemble', f'full@{largest}', 'the teacher, the ensemble, is above the largest size', ABLATION),
+    Claim('full@ensemble', f'full@{largest}', 'the ensemble, which teaches, is above the largest size', IMPLIED),
     Claim('none@ensemble', f'none@{largest}', 'and so it is without distillation', LONGER),
   ]
   about = 'The terms of the distillation loss, one after the other.'

@@ -5,11 +5,9 @@ Command:  resjax study configs/studies/main.py
 """
 
 from configs.studies import scales
-from configs.studies.scales import above
+from configs.studies.scales import IMPLIED, RSNET, above
 from resjax.evidence import Arm, Claim, Study
 
-TABLE = 'RS-Nets, table 1'
-ABLATION = 'RS-Nets, section 4.3'
 OURS = 'no paper: the same question at equal compute'
 
 
@@ -31,15 +29,15 @@ def get_study(scale: str = 'digits') -> Study:
     },
   }
   claims = [
-    *above('RS-Net', 'I-Net {}', at.sizes, 'RS-Net is above individually trained networks at every size', TABLE),
+    *above('RS-Net', 'I-Net {}', at.sizes, 'RS-Net is above individually trained networks at every size', RSNET),
     *above('RS-Net', 'I-Net {} equal compute', at.sizes, 'and also where those are trained as long in all', OURS),
-    *above('RS-Net', 'parallel', at.sizes, 'distillation helps at every size', TABLE),
-    *above('RS-Net', 'RS-Net vanilla', at.sizes, 'full distillation is above vanilla', ABLATION),
-    *above('RS-Net vanilla', 'parallel', at.sizes, 'the ensemble as a teacher helps', ABLATION),
-    *above('parallel', 'I-Net {}', at.sizes[:-1], 'parallel training helps the larger sizes', TABLE),
-    Claim(f'I-Net {smallest}@{smallest}', f'parallel@{smallest}', 'and costs the smallest one', TABLE),
-    *above('RS-Net', 'RS-Net shared BN', (largest, smallest), 'shared BatchNorm hurts most at both ends', ABLATION),
-    Claim('RS-Net@ensemble', f'RS-Net@{largest}', 'the ensemble is above the largest size', ABLATION),
+    *above('RS-Net', 'parallel', at.sizes, 'distillation helps at every size', RSNET),
+    *above('RS-Net', 'RS-Net vanilla', at.sizes, 'full distillation is above vanilla', RSNET),
+    *above('RS-Net vanilla', 'parallel', at.sizes, 'the ensemble as a teacher helps', RSNET),
+    *above('parallel', 'I-Net {}', at.sizes[:-1], 'parallel training helps the larger sizes', RSNET),
+    Claim(f'I-Net {smallest}@{smallest}', f'parallel@{smallest}', 'and costs the smallest one', RSNET),
+    *above('RS-Net', 'RS-Net shared BN', (largest, smallest), 'shared BatchNorm hurts most at both ends', RSNET),
+    Claim('RS-Net@ensemble', f'RS-Net@{largest}', 'the ensemble, which teaches, is above the largest size', IMPLIED),
   ]
   about = 'One network for all sizes against one for each, and what distillation and private BatchNorm add.'
   return Study(f'Main table, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)

@@ -4,10 +4,8 @@ Command:  resjax study configs/studies/normalisers.py
 """
 
 from configs.studies import scales
-from configs.studies.scales import above
+from configs.studies.scales import RSNET, above
 from resjax.evidence import Arm, Study
-
-ABLATION = 'RS-Nets, section 4.3'
 
 
 def get_study(scale: str = 'digits') -> Study:
@@ -20,8 +18,8 @@ def get_study(scale: str = 'digits') -> Study:
     'shared undistilled': Arm({'distillation': 'none', 'shared_batch_norm': True}),
   }
   claims = [
-    *above('private', 'shared', at.sizes, 'private BatchNorm is above shared, most at both ends', ABLATION),
-    *above('private undistilled', 'shared undistilled', at.sizes, 'also without distillation', ABLATION),
+    *above('private', 'shared', at.sizes, 'private BatchNorm is above shared, most at both ends', RSNET),
+    *above('private undistilled', 'shared undistilled', at.sizes, 'also without distillation', RSNET),
   ]
   about = 'Private against shared normalisers.'
   return Study(f'Normalisers, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)

@@ -7,6 +7,10 @@ from typing import Any
 from resjax import macs, models, recipes
 from resjax.evidence import Claim
 
+RSNET = 'RS-Net, Wang et al., ECCV 2020'
+DRNET = 'DRNet, Zhu et al., NeurIPS 2021'
+IMPLIED = f'implied by {RSNET}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -17,12 +21,18 @@ class Scale:
     recipe: That the arms differ from.
     fields: That all of them set otherwise.
     sizes: Highest first.
+    drnet: Recipe and fields of a predictor that is trained after a network of this scale.
+    from_scratch: Times the predictor's epochs: those of the network before it and its own.
+    crop_area: Of random crops, where the recipe has none.
   """
 
   name: str
   recipe: str
   fields: Mapping[str, Any]
   sizes: tuple[int, ...]
+  drnet: tuple[str, Mapping[str, Any]]
+  from_scratch: float
+  crop_area: tuple[float, float] = (0.25, 1.0)
 
   def ratio(self, size: int) -> float:
     """Returns how many times a network of one size can be trained for the multiply-adds of all sizes."""
@@ -34,7 +44,7 @@ class Scale:
 
 
 # Handwriting in three sizes, made from scikit-learn's digits: 12,000 to train, 10,000 to score; about a minute a run.
-DIGITS = Scale('digits', 'quickstart', {}, (32, 16, 8))
+DIGITS = Scale('digits', 'quickstart', {}, (32, 16, 8), ('drnet_quickstart', {}), 2.75, (0.5, 1.0))
 
 # A folder of photographs, such as imagenette's 9,469 + 3,925 at 72 px: about 14 minutes a run on two cores.
 PHOTOGRAPHS = Scale(
@@ -52,7 +62,7 @@ PHOTOGRAPHS = Scale(
     'data.flip': 'shared',
     'data.pyramid': 'device',
     'data.workers': 0,
-    'eval.every_epochs': 0.0,
+    'eval.every_epochs': 0,
     'batch_size': 64,
     'epochs': 20.0,
     'optimizer.learning_rate': 0.05,
@@ -62,7 +72,13 @@ PHOTOGRAPHS = Scale(
     'checkpoint.every_epochs': 5.0,
   },
   (64, 48, 32),
-)
+  (
+    'drnet_from_rsnet_r18',
+    {'drnet.checkpoint': '', 'drnet.start': 'pretrain', 'drnet.budget': 0.6, 'drnet.predictor.width': 1.0,
+     'drnet.predictor.size': 32, 'drnet.eta': 1.0, 'epochs': 8.0, 'optimizer.learning_rate': 0.02},
+  ),
+  3.5,
+)  # fmt: skip
 
 _SCALES = {scale.name: scale for scale in (DIGITS, PHOTOGRAPHS)}
 

@@ -111,7 +111,10 @@ def of_study(
       arm = study.arms[name]
       config = _config(study, name, arm, fields, data or {}, seed)
       made[name] = Job(name, seed, config, made.get(arm.start), tuple(arm.sizes), tuple(arm.fractions))
-      configuration.validate(made[name].config_from('START'))
+      try:
+        configuration.validate(made[name].config_from('START'))
+      except ValueError as error:
+        raise ValueError(f'arm {shown(name)}: {error}') from None
     found += made.values()
   return found
 

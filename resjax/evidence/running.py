@@ -142,7 +142,7 @@ def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
     if kept.find(job.key) is not None:  # another process came first
       return True
     results, config = _train(job, workdir)
-    ways = scoring.ways_of(build(config), _place(job, workdir))
+    ways = scoring.ways_of(build(config), _place(job, workdir), job.sizes, job.fractions)
     records.write(_file(job, kept.folder), ways, _about(job, results, ways, time.monotonic() - began))
   found = ', '.join(f'{name} {100 * top1:.1f}' for name, top1 in scoring.accuracies(ways).items())
   say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training')

@@ -1,13 +1,14 @@
 """What a trained run gets right, image by image: at each size, all together, and by each way to choose a size."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from resjax import checkpoint, drnet, macs
 from resjax.data import sources
+from resjax.evidence import elsewhere
 from resjax.evidence.definition import ENSEMBLE
 from resjax.evidence.records import Way
 from resjax.routing.cascade import Cascade
@@ -23,12 +24,16 @@ from resjax.training.run import Run
 __all__ = ['ways_of']
 
 
-def ways_of(run: Run, workdir: pathlib.Path) -> dict[str, Way]:
+def ways_of(
+  run: Run, workdir: pathlib.Path, sizes: Sequence[int] = (), fractions: Sequence[float] = ()
+) -> dict[str, Way]:
   """Returns what a finished run gets right on its evaluation split, by the names of the ways.
 
   Args:
     run: As of `run.build`, with the run's config.
     workdir: That it was trained in.
+    sizes: Others, at which it is scored as well, see `elsewhere.ways_of`.
+    fractions: Of crops, likewise.
 
   Returns:
     '32' and so on, 'ensemble' where there are several sizes; with a predictor 'predictor', 'random', in the same mix,
@@ -45,14 +50,16 @@ def ways_of(run: Run, workdir: pathlib.Path) -> dict[str, Way]:
   table = evaluate.readable(found)
   if not len(table['ranks']):
     raise ValueError(f'images: none of {len(run.eval_source)} could be read, expected some to score')
-  sizes = run.config.resolutions
-  costs = [macs.of_model(run.model, size) for size in sizes]
+  trained = run.config.resolutions
+  costs = [macs.of_model(run.model, size) for size in trained]
   right = table['ranks'] == 0
-  ways = {str(size): Way(right[:, place], cost) for place, (size, cost) in enumerate(zip(sizes, costs))}
-  if len(sizes) > 1:
-    ways[ENSEMBLE] = Way(right[:, len(sizes)], sum(costs))
+  ways = {str(size): Way(right[:, place], cost) for place, (size, cost) in enumerate(zip(trained, costs))}
+  if len(trained) > 1:
+    ways[ENSEMBLE] = Way(right[:, len(trained)], sum(costs))
   if 'scores' in table:
     ways |= _routed(run, saved.variables, table, costs)
+  if sizes or fractions:
+    ways |= elsewhere.ways_of(run, saved.variables, sizes, fractions, np.flatnonzero(found['ranks'][:, 0] >= 0))
   return ways
 
 

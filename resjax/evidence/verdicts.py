@@ -10,9 +10,9 @@ from resjax.evidence.intervals import paired
 from resjax.evidence.jobs import Job
 from resjax.evidence.records import Record
 
-__all__ = ['OPEN', 'REFUTED', 'SHOWN', 'findings', 'verdict']
+__all__ = ['NOT_RUN', 'OPEN', 'REFUTED', 'SHOWN', 'findings', 'verdict']
 
-SHOWN, REFUTED, OPEN = 'shown', 'refuted', 'open at this scale'
+SHOWN, REFUTED, OPEN, NOT_RUN = 'shown', 'refuted', 'open at this scale', 'not run'
 SEEDS = 3  # fewer say nothing
 LEVEL = 0.95
 
@@ -57,7 +57,7 @@ def judged(claim: Claim, runs: Runs) -> dict[str, Any]:
   seeds = sorted(left.keys() & right.keys())
   found |= {'seeds': len(seeds), 'verdict': OPEN, 'difference': None, 'low': None, 'high': None, 'above': 0}
   if not seeds:
-    return found | {'note': 'no runs of both sides yet'}
+    return found | {'verdict': NOT_RUN, 'note': ''}
   here, there = (np.stack([side[seed] for seed in seeds]) for side in (left, right))
   interval = paired(here, there, level=LEVEL)
   found |= interval._asdict() | {'above': int(((here - there).mean(1) > 0).sum())}

@@ -16,8 +16,10 @@ from resjax.report.table import macs_text
 from resjax.telling import printable
 
 _COLORS = ('#1b4f91', '#d64a41', '#2e9e7a', '#b0761c', '#7a4fa3', '#4c8fd6', '#5c6570', '#c2578f', '#87a922', '#00838f')
+_MOST_WAYS = 6  # that stand beside each other
 _MARKERS = 'osD^vP*X<>'
 _STYLES = {'shown': 'green', 'refuted': 'red'}
+_VERDICTS = ('shown', 'refuted', 'open at this scale', 'not run')
 
 
 def show(found: dict[str, Any], console: Console | None = None) -> None:
@@ -37,9 +39,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
 def summary(found: dict[str, Any]) -> str:
   """Returns how many runs, of how many images and seconds, and how many claims came out how."""
   verdicts = [claim['verdict'] for claim in found['claims']]
-  counts = ', '.join(
-    f'{verdicts.count(verdict)} {verdict}' for verdict in dict.fromkeys(sorted(verdicts, reverse=True))
-  )
+  counts = ', '.join(f'{verdicts.count(each)} {each}' for each in _VERDICTS if each in verdicts)
   images = ' to '.join(f'{count:,}' for count in found['images']) or 'no'
   return (
     f'{found["finished"]} of {found["wanted"]} runs finished, {duration(found["seconds"])} of training; '
@@ -76,6 +76,14 @@ def side_text(side: str | list[str] | tuple[str, ...]) -> str:
   """Returns one side of a claim in words: `RS-Net at 32`."""
   names = [side] if isinstance(side, str) else side
   return 'mean of ' * (len(names) > 1) + ', '.join(' at '.join(name.split('@')) for name in names)
+
+
+def claim_text(claim: dict[str, Any]) -> str:
+  """Returns a claim in short: `RS-Net > I-Net 32, at 32`."""
+  left, right = claim['left'], claim['right']
+  if isinstance(left, str) and isinstance(right, str) and left.partition('@')[2] == right.partition('@')[2]:
+    return f'{left.partition("@")[0]} > {right.partition("@")[0]}, at {left.partition("@")[2]}'
+  return f'{side_text(left)} > {side_text(right)}'
 
 
 def draw(found: dict[str, Any]) -> mpl_figure.Figure:
@@ -115,7 +123,7 @@ def render(found: dict[str, Any]) -> str:
     found: As for `show`, and the `command` that made it.
   """
   environment = page.environment()
-  environment.filters |= {'side': side_text, 'interval': interval_text, 'duration': duration}
+  environment.filters |= {'short': claim_text, 'interval': interval_text, 'duration': duration}
   environment.filters['spread'] = spread_text
   picture: Markup = charts.svg(draw(found), 'evidence', 'Top-1 accuracy against multiply-adds, a line for each arm')
   template = environment.get_template('evidence.html.j2')
@@ -125,6 +133,8 @@ def render(found: dict[str, Any]) -> str:
 def _accuracies(found: dict[str, Any]) -> Table:
   """A row for each arm, a column for each way."""
   ways = ways_of(found)
+  if len(ways) > _MOST_WAYS:
+    return _by_way(found)
   table = Table(title=f'{found["title"]}: top-1 %', title_justify='left', title_style='bold', box=box.SIMPLE_HEAD)
   table.add_column('arm')
   for way in ('seeds', *ways, 'minutes'):
@@ -137,6 +147,20 @@ def _accuracies(found: dict[str, Any]) -> Table:
   return table
 
 
+def _by_way(found: dict[str, Any]) -> Table:
+  """A row for each way of each arm."""
+  table = Table(title=f'{found["title"]}: top-1 %', title_justify='left', title_style='bold', box=box.SIMPLE_HEAD)
+  table.add_column('arm')
+  for column in ('way', 'seeds', 'multiply-adds', 'top-1 %'):
+    table.add_column(column, justify='right')
+  for name, arm in found['arms'].items():
+    count = len(arm['seeds'])
+    for way, entry in arm['ways'].items():
+      macs, top1 = macs_text(entry['macs']['mean']), spread_text(entry['top1'], count)
+      table.add_row(Text(printable(name)), way, str(count), macs, top1)
+  return table
+
+
 def _claims(found: dict[str, Any]) -> Table:
   """A row for each claim."""
   table = Table(title='claims', title_justify='left', title_style='bold', box=box.SIMPLE_HEAD)
@@ -146,7 +170,7 @@ def _claims(found: dict[str, Any]) -> Table:
   for claim in found['claims']:
     points = '' if claim['difference'] is None else f'{100 * claim["difference"]:+.2f}'
     seeds = f'{claim["above"]}/{claim["seeds"]}' if claim['seeds'] else ''
-    text = f'{side_text(claim["left"])} > {side_text(claim["right"])}'
+    text = claim_text(claim)
     style = _STYLES.get(claim['verdict'], '')
     table.add_row(Text(printable(text)), points, interval_text(claim), seeds, Text(claim['verdict'], style=style))
   return table

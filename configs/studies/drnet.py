@@ -1,0 +1,59 @@
+"""DRNet: trainings, estimators, budgets, the weight of the budget, and predictors of several sizes.
+
+Command:  resjax study configs/studies/drnet.py
+"""
+
+from configs.studies import scales
+from configs.studies.scales import DRNET
+from resjax.evidence import Arm, Claim, Study
+
+OURS = 'no paper: DRNet is compared with no cascade and with no static network of several sizes'
+
+_FINE = {'drnet.frozen': False, 'drnet.learning_rate_factor': 1.0, 'optimizer.learning_rate': 0.02}
+_BUDGETS = (0.2, 0.3, 0.7)
+
+
+def get_study(scale: str = 'digits') -> Study:
+  """Returns the study."""
+  at = scales.of(scale)
+  largest, middle, _ = at.sizes
+  recipe, fields = at.drnet
+
+  def after(start: str, about: str = '', **changed: object) -> Arm:
+    return Arm({**fields, **{name.replace('__', '.'): v for name, v in changed.items()}}, recipe=recipe, start=start,
+               about=about)  # fmt: skip
+
+  def alone(about: str, **changed: object) -> Arm:
+    own = {'drnet.start': 'scratch', 'drnet.frozen': False, **{n.replace('__', '.'): v for n, v in changed.items()}}
+    return Arm({**fields, **own}, recipe=recipe, times=at.from_scratch, about=about)
+
+  arms = {
+    'RS-Net': Arm({'distillation': 'full'}),
+    'parallel': Arm({'distillation': 'none'}),
+    'frozen': after('RS-Net', 'the predictor alone, on RS-Net'),
+    'fine-tuned': Arm({**fields, **_FINE}, recipe=recipe, start='RS-Net', about='both, from RS-Net'),
+    'two stages': Arm({**fields, **_FINE}, recipe=recipe, start='parallel', about="both, from parallel: the paper's"),
+    'one stage': alone('both from scratch'),
+    'supervised': after('RS-Net', 'learns the smallest size that is right', drnet__estimator='supervised'),
+    'frozen routed': after('RS-Net', 'each image runs once', drnet__estimator='routed'),
+    'one stage routed': alone('each image runs once', drnet__estimator='routed'),
+    **{f'budget {budget}': after('RS-Net', drnet__budget=budget) for budget in _BUDGETS},
+    **{f'eta {eta}': after('RS-Net', 'the budget weighs less', drnet__eta=eta) for eta in (0.1, 0.3)},
+    'half the predictor': after('RS-Net', 'half its channels', drnet__predictor__width=0.5),
+    'twice the predictor': after('RS-Net', 'twice its channels', drnet__predictor__width=2.0),
+  }
+  trained = ('frozen', 'fine-tuned', 'two stages', 'one stage')
+  claims = [
+    *(Claim(f'{name}@predictor', f'{name}@random', 'the predictor is above chance', DRNET) for name in trained),
+    *(Claim(f'{name}@predictor', f'{name}@cascade', 'and above a cascade at its cost', OURS) for name in trained),
+    *(Claim(f'{name}@predictor', f'RS-Net@{largest}', 'and above RS-Net, largest size', OURS) for name in trained),
+    *(Claim(f'{name}@predictor', f'RS-Net@{middle}', 'and above RS-Net, middle size', OURS) for name in trained),
+    Claim('two stages@predictor', 'one stage@predictor', 'two stages are above one', DRNET),
+    Claim('frozen@predictor', 'frozen routed@predictor', 'gradients for every choice are above those of one', OURS),
+    Claim('one stage@predictor', 'one stage routed@predictor', 'also from scratch', OURS),
+    Claim('budget 0.7@predictor', 'budget 0.3@predictor', 'a larger budget is more accurate', DRNET),
+    Claim('budget 0.3@predictor', 'budget 0.2@predictor', 'a larger budget is more accurate', DRNET),
+    Claim('twice the predictor@predictor', 'half the predictor@predictor', 'a larger predictor is better', OURS),
+  ]
+  about = 'A predictor that sends each image to a size, trained in several ways; chance, a cascade, and one size.'
+  return Study(f'DRNet, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)

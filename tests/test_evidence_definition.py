@@ -1,0 +1,115 @@
+"""Studies as files, and the runs that they come to."""
+
+import json
+import pathlib
+
+import pytest
+
+from resjax import config as configuration
+from resjax.evidence import Arm, Claim, Study, definition, jobs
+
+ROOT = pathlib.Path(__file__).parents[1]
+STUDIES = sorted(path.stem for path in (ROOT / 'configs' / 'studies').glob('*.py'))
+SHIPPED = [name for name in STUDIES if name not in ('__init__', 'scales')]
+
+
+def study(arms=None, claims=(), **more):
+  return Study('A study', 'quickstart', {'plain': Arm()} if arms is None else arms, claims, **more)
+
+
+@pytest.mark.parametrize('scale', ['digits', 'photographs'])
+@pytest.mark.parametrize('name', SHIPPED)
+def test_a_shipped_study_can_be_run(name, scale):
+  """Every config is one that a run takes, and every claim names arms and ways of them."""
+  found = definition.read(f'configs/studies/{name}.py:{scale}')
+  runs = jobs.of_study(found, [0], data={'data.dir': 'DIR'} if scale == 'photographs' else None)
+  assert [run.arm for run in runs if not run.start] + [run.arm for run in runs if run.start] == [r.arm for r in runs]
+  assert {run.arm for run in runs} == set(found.arms) and len({run.key for run in runs}) == len(runs)
+  assert found.seeds >= 5 and found.scale == scale and found.claims and all(claim.source for claim in found.claims)
+  sizes = {run.arm: {*map(str, run.config.resolutions)} for run in runs}
+  for claim in found.claims:
+    for arm, way in (*definition.sides(claim.left), *definition.sides(claim.right)):
+      assert not way.isdecimal() or way in sizes[arm], claim
+
+
+def test_what_a_file_does_wrong_is_one_line(tmp_path):
+  file = tmp_path / 'own.py'
+  with pytest.raises(FileNotFoundError, match=r'^study: no file .*own\.py, expected one such as'):
+    definition.read(file)
+  file.write_text('def get_study(scale):\n  return 1 / len(scale[9:])\n')
+  with pytest.raises(ValueError, match=r'fails \(ZeroDivisionError: .*, line 2 of .*own\.py\); expected a study'):
+    definition.read(f'{file}:small')
+  file.write_text('def get_study():\n  return 3\n')
+  with pytest.raises(ValueError, match=r'get_study of .*own\.py returned 3, expected a resjax\.evidence\.Study'):
+    definition.read(file, 'an argument that it does not take')
+
+
+@pytest.mark.parametrize(
+  ('arms', 'claims', 'message'),
+  [
+    ({}, (), '^arms: got none'),
+    ({'a,b': Arm()}, (), "^arms: got 'a,b', expected a name without"),
+    ({'a': Arm(start='b')}, (), "^arm 'a': starts from 'b', expected one of a$"),
+    ({'a': Arm(), 'b': Arm(start='a'), 'c': Arm(start='b')}, (), "^arm 'c': starts from 'b', expected one that starts"),
+    (None, [Claim('plain@32', 'other@32', 'x', 'y')], "^claim 'x': names 'other', expected one of plain$"),
+    (None, [Claim('plain', 'plain@32', 'x', 'y')], "^claims: got 'plain', expected 'ARM@WAY'"),
+  ],
+)
+def test_names_that_are_not_there_are_refused(arms, claims, message):
+  with pytest.raises(ValueError, match=message):
+    study(arms, claims)
+
+
+@pytest.mark.parametrize(
+  ('arm', 'message'),
+  [
+    (Arm({'epoch': 3}), r"^arm 'a': config\.epoch: no such field. Did you mean config\.epochs\?"),
+    (Arm({'epochs': 'many'}), r"^arm 'a': config\.epochs: got 'many', expected a number"),
+    (Arm({'batch_size': 0}), r"^arm 'a': config\.batch_size: got 0, expected more than 0"),
+    (Arm(times=0), "^arm 'a': got times 0, expected a number above 0"),
+  ],
+)
+def test_a_config_that_can_not_be_run_is_refused_before_any_run(arm, message):
+  with pytest.raises(ValueError, match=message):
+    jobs.of_study(study({'a': arm}), [0])
+
+
+def test_fields_of_the_study_the_command_the_arm_and_the_data_come_in_this_order():
+  found = study({'a': Arm({'batch_size': 8}, times=2)}, fields={'batch_size': 2, 'epochs': 1.0, 'data.dir': 'x'})
+  (run,) = jobs.of_study(found, [3], None, ['--config.epochs=5', '--config.batch_size=4'], {'data.dir': 'there'})
+  config = run.config
+  assert (config.batch_size, config.epochs, config.data.dir, config.seed) == (8, 10.0, 'there', 3)
+
+
+def test_all_arms_of_a_seed_come_before_the_next_and_starts_come_along():
+  arms = {'late': Arm({'drnet.frozen': True}, recipe='drnet_quickstart', start='net'), 'net': Arm(), 'other': Arm()}
+  found = jobs.of_study(study(arms), [4, 2], ['late'])
+  assert [(run.arm, run.seed) for run in found] == [('net', 4), ('late', 4), ('net', 2), ('late', 2)]
+  assert found[1].start is found[0]
+  config = found[1].config_from('runs/there')
+  assert (config.drnet.start, config.drnet.checkpoint) == ('checkpoint', 'runs/there')
+  with pytest.raises(ValueError, match="^--arms: got 'lat', expected some of late, net, other. Did you mean late"):
+    jobs.of_study(study(arms), [0], ['lat'])
+
+
+def test_the_key_is_of_what_is_computed():
+  """Where and how fast it runs does not matter; all that the result depends on does."""
+  (run,) = jobs.of_study(study(), [0])
+
+  def changed(**fields):
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+    return jobs.key_of(config, None)
+
+  assert changed(data__dir='elsewhere', data__workers=3, log_steps=1, drnet__eta=9.0) == run.key
+  others = [changed(seed=1), changed(epochs=2.0), changed(eval__crop_fraction=0.5), changed(distillation='none')]
+  others += [jobs.key_of(run.config, *more) for more in ((run.config,), (None, [24]), (None, [], [1]))]
+  assert len({run.key, *others}) == 8
+
+
+def test_the_key_outlives_fields_that_come_later():
+  """A stored config that lacks a field is as one with its default, so that a record is found by later versions."""
+  (run,) = jobs.of_study(study(), [0])
+  stored = json.loads(json.dumps(configuration.to_json(run.config)))
+  del stored['optimizer']['layer_decay'], stored['eval']['mistakes']
+  assert jobs.key_of(configuration.complete({'format': 1, 'config': stored}, 'there'), None) == run.key

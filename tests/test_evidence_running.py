@@ -1,0 +1,127 @@
+"""Runs one after the other: kept, shared, failing; nothing is trained here."""
+
+import types
+
+import numpy as np
+import pytest
+
+from resjax import config as configuration
+from resjax import lock
+from resjax.evidence import Arm, Study, estimates, jobs, running
+from resjax.evidence.records import Way
+
+
+@pytest.fixture
+def trained(monkeypatch):
+  """The workdirs that were trained in, one after the other; training is made up, and fails where batch_size is 13."""
+  places = []
+
+  def train(config, place):
+    places.append(str(place))
+    place.mkdir(parents=True, exist_ok=True)
+    if config.batch_size == 13:
+      raise FloatingPointError('loss is nan')
+    if config.batch_size == 14:
+      raise RuntimeError('a fault')
+    (place / 'results.json').write_text('{}')
+    return {'train_seconds': 8.0 * config.epochs, 'params': 7, 'data': {}, 'versions': {'jax': '1'}}
+
+  monkeypatch.setattr(running, 'train_and_evaluate', train)
+  monkeypatch.setattr(running, 'build', lambda config: config)
+  right = np.ones(4, bool)
+  monkeypatch.setattr(running.scoring, 'ways_of', lambda *_: {'32': Way(right, 1.0), 'ensemble': Way(~right, 2.0)})
+  return places
+
+
+def of(seeds=(0, 1), **arms):
+  return jobs.of_study(Study('A study', 'quickstart', arms or {'a': Arm(), 'b': Arm(times=2)}, ()), seeds)
+
+
+def test_finished_runs_are_kept_and_not_repeated(trained, tmp_path):
+  said, wanted = [], of()
+  outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), said.append)
+  assert not outcome.failed and not outcome.taken and len(trained) == len(set(trained)) == 4
+  assert said[1] == 'b, seed 0: 32 100.0, ensemble 0.0; 56 s of training'
+  kept = running.Kept(tmp_path / 'records')
+  again = running.run_all([*wanted, *of(c=Arm({'epochs': 7.0}))], tmp_path, kept, said.append)  # c is as b
+  assert not again.failed and len(trained) == 4 and len(said) == 4
+  changed = of(a=Arm({'label_smoothing': 0.1}))
+  running.run_all(changed, tmp_path, kept, said.append)
+  assert len(trained) == 6 and kept.find(changed[0].key).about['config']['label_smoothing'] == 0.1
+
+
+def test_a_run_that_fails_is_told_of_and_the_next_one_begins(trained, tmp_path, capsys):
+  wanted = of((0,), bad=Arm({'batch_size': 13}), worse=Arm({'batch_size': 14}), good=Arm())
+  said = []
+  outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), said.append)
+  assert [(job.arm, line) for job, line in outcome.failed] == [
+    ('bad', 'loss is nan'),
+    ('worse', 'RuntimeError: a fault'),
+  ]
+  assert said[0] == 'bad, seed 0: failed: loss is nan' and said[2].startswith('good, seed 0: 32 100.0')
+  assert 'Traceback' in capsys.readouterr().err and len(list((tmp_path / 'records').iterdir())) == 1
+
+
+def test_ctrl_c_ends_it(trained, tmp_path, monkeypatch):
+  def stop(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(running, 'train_and_evaluate', stop)
+  with pytest.raises(KeyboardInterrupt):
+    running.run_all(of(), tmp_path, running.Kept(tmp_path / 'records'))
+
+
+def test_what_a_run_starts_from_is_trained_once_and_its_place_is_given(trained, tmp_path, monkeypatch):
+  arms = {'net': Arm(), **{name: Arm({'drnet.eta': eta}, recipe='drnet_quickstart', start='net')
+                           for name, eta in (('x', 0.1), ('y', 0.2))}}  # fmt: skip
+  wanted = of((0,), **arms)
+  running.run_all(wanted[1:], tmp_path, running.Kept(tmp_path / 'records'), lambda line: None)
+  places = [place.removeprefix(f'{tmp_path}/runs/') for place in trained]
+  assert places == [f'{job.weights}/run' for job in wanted]
+  running.run_all(wanted, tmp_path, kept := running.Kept(tmp_path / 'records'), lambda line: None)
+  assert len(trained) == 4 and {record.about['arm'] for record in kept.all().values()} == {'net', 'x', 'y'}
+  config = configuration.from_json(kept.find(wanted[1].key).about['config'])
+  assert str(tmp_path) not in str(config)
+
+
+def test_a_run_that_another_process_has_is_passed_over(trained, tmp_path):
+  wanted = of((0,))
+  with lock.alone(tmp_path / 'runs' / wanted[0].weights):  # as another process would: each has a file of its own
+    outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), lambda line: None)
+    assert [job.arm for job in outcome.taken] == ['a'] and len(trained) == 1
+  assert not running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), lambda line: None).taken
+  assert len(trained) == 2
+
+
+def test_a_run_whose_start_another_process_has_is_passed_over(trained, tmp_path):
+  late = Arm({'drnet.eta': 0.1}, recipe='drnet_quickstart', start='net')
+  wanted = of((0,), net=Arm(), late=late)
+  with lock.alone(tmp_path / 'runs' / wanted[0].weights):
+    outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), lambda line: None)
+  assert [job.arm for job in outcome.taken] == ['net', 'late'] and not trained
+
+
+def test_other_data_are_refused(trained, tmp_path, monkeypatch):
+  kept = running.Kept(tmp_path / 'records')
+  running.run_all(of((0,)), tmp_path, kept, lambda line: None)
+  for record in kept.all().values():
+    record.about['data'].update({split: {'digest': 'other', 'entries': 3} for split in ('train', 'eval')})
+  monkeypatch.setattr(running.sources, 'create', lambda config, split: split)
+  here = types.SimpleNamespace(digest='this', entries=(1, 2))
+  monkeypatch.setattr(running.identity, 'of', lambda source: here)
+  running.check_data(of((0,)), kept)  # nothing is to be run
+  with pytest.raises(ValueError, match=r'^--records: .* holds runs on other data \(train: 3 entries there, 2 here'):
+    running.check_data(of((1,)), kept)
+  here.digest = 'other'
+  running.check_data(of((1,)), kept)
+
+
+def test_the_time_left_is_that_of_finished_runs_or_by_multiply_adds(trained, tmp_path):
+  kept = running.Kept(tmp_path / 'records')
+  wanted = of()
+  assert [row.seconds for row in estimates.estimates(wanted, kept.all())] == [None, None]
+  running.run_all(wanted[:1], tmp_path, kept, lambda line: None)
+  first, second = estimates.estimates(wanted, kept.all())
+  assert (first.arm, first.finished, first.missing, first.seconds, first.measured) == ('a', 1, 1, 28.0, True)
+  assert (second.finished, second.missing, second.measured) == (0, 2, False)
+  assert second.seconds == pytest.approx(56.0) and second.epochs == 7.0
