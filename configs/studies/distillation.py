@@ -16,6 +16,11 @@ def get_study(scale: str = 'digits') -> Study:
   largest = at.sizes[0]
   arms = {name: Arm({'distillation': name}) for name in ('none', 'vanilla', 'full')}
   arms |= {
+    'without ensemble': Arm({'distillation': 'without_ensemble'}, about='every larger size teaches, the ensemble not'),
+    'without larger': Arm({'distillation': 'without_larger'}, about='full, but the larger sizes do not teach'),
+    'without smaller': Arm({'distillation': 'without_smaller'}, about='full, the largest size and the ensemble teach'),
+  }
+  arms |= {
     f'{name} 4 times as long': Arm({'distillation': name}, times=4.0, about='four times the epochs')
     for name in ('none', 'full')
   }
@@ -23,6 +28,9 @@ def get_study(scale: str = 'digits') -> Study:
     *above('vanilla', 'none', at.sizes, 'the ensemble as a teacher helps', RSNET),
     *above('full', 'vanilla', at.sizes, 'and the larger sizes as teachers help more', RSNET),
     *above('full', 'none', at.sizes, 'full distillation helps at every size', RSNET),
+    *above('full', 'without ensemble', at.sizes, 'the ensemble as a teacher helps', IMPLIED),
+    *above('full', 'without larger', at.sizes, 'the larger sizes as teachers help', IMPLIED),
+    *above('full', 'without smaller', at.sizes[-1:], 'so do those between', IMPLIED),
     *above('full 4 times as long', 'none 4 times as long', at.sizes, 'also where training is longer', LONGER),
     Claim('full@ensemble', f'full@{largest}', 'the ensemble, which teaches, is above the largest size', IMPLIED),
     Claim('none@ensemble', f'none@{largest}', 'and so it is without distillation', LONGER),

@@ -34,6 +34,10 @@ def get_study(scale: str = 'digits') -> Study:
     'fine-tuned': Arm({**fields, **_FINE}, recipe=recipe, start='RS-Net', about='both, from RS-Net'),
     'two stages': Arm({**fields, **_FINE}, recipe=recipe, start='parallel', about="both, from parallel: the paper's"),
     'one stage': alone('both from scratch'),
+    'parallel shared BN': Arm({'distillation': 'none', 'shared_batch_norm': True}),
+    'two stages shared BN': Arm(
+      {**fields, **_FINE, 'shared_batch_norm': True}, recipe=recipe, start='parallel shared BN', about='one BatchNorm'
+    ),
     'supervised': after('RS-Net', 'learns the smallest size that is right', drnet__estimator='supervised'),
     'frozen routed': after('RS-Net', 'each image runs once', drnet__estimator='routed'),
     'one stage routed': alone('each image runs once', drnet__estimator='routed'),
@@ -49,6 +53,7 @@ def get_study(scale: str = 'digits') -> Study:
     *(Claim(f'{name}@predictor', f'RS-Net@{largest}', 'and above RS-Net, largest size', OURS) for name in trained),
     *(Claim(f'{name}@predictor', f'RS-Net@{middle}', 'and above RS-Net, middle size', OURS) for name in trained),
     Claim('two stages@predictor', 'one stage@predictor', 'two stages are above one', DRNET),
+    Claim('two stages@predictor', 'two stages shared BN@predictor', 'resolution-aware BatchNorm helps', DRNET),
     Claim('frozen@predictor', 'frozen routed@predictor', 'gradients for every choice are above those of one', OURS),
     Claim('one stage@predictor', 'one stage routed@predictor', 'also from scratch', OURS),
     Claim('budget 0.7@predictor', 'budget 0.3@predictor', 'a larger budget is more accurate', DRNET),

@@ -11,6 +11,7 @@ from resjax.data import sources
 from resjax.evidence import elsewhere
 from resjax.evidence.definition import ENSEMBLE
 from resjax.evidence.records import Way
+from resjax.resolution import branches
 from resjax.routing.cascade import Cascade
 from resjax.routing.judge import crossed
 from resjax.routing.known import Known
@@ -50,7 +51,7 @@ def ways_of(
   table = evaluate.readable(found)
   if not len(table['ranks']):
     raise ValueError(f'images: none of {len(run.eval_source)} could be read, expected some to score')
-  trained = run.config.resolutions
+  trained = branches(run.config.resolutions)
   costs = [macs.of_model(run.model, size) for size in trained]
   right = table['ranks'] == 0
   ways = {str(size): Way(right[:, place], cost) for place, (size, cost) in enumerate(zip(trained, costs))}

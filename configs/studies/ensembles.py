@@ -1,0 +1,38 @@
+"""Ensembles: of several sizes in one network, of branches of one size, and how they are taught.
+
+Command:  resjax study configs/studies/ensembles.py
+"""
+
+from configs.studies import scales
+from configs.studies.scales import IMPLIED, RSNET
+from resjax.evidence import Arm, Claim, Study
+
+OURS = 'no paper: is it worth what the other branches cost?'
+
+
+def get_study(scale: str = 'digits') -> Study:
+  """Returns the study."""
+  at = scales.of(scale)
+  largest, middle, _ = at.sizes
+  count = len(at.sizes)
+  arms = {
+    'RS-Net': Arm({'distillation': 'full'}, about='several sizes'),
+    'parallel': Arm({'distillation': 'none'}, about='several sizes, nobody teaches'),
+    f'I-Net {largest}': Arm({'resolutions': (largest,)}, about='one size, one branch'),
+    **{
+      f'{count} of {size}': Arm({'resolutions': (size,) * count, 'distillation': 'full'}, about='branches of one size')
+      for size in (largest, middle)
+    },
+    f'{count} of {largest} undistilled': Arm({'resolutions': (largest,) * count, 'distillation': 'none'}),
+  }
+  alike = f'{count} of {largest}'
+  claims = [
+    Claim('RS-Net@ensemble', f'RS-Net@{largest}', 'the ensemble of sizes is above its largest one', IMPLIED),
+    Claim('RS-Net@ensemble', f'{alike}@ensemble', 'sizes are above branches of the largest one', RSNET),
+    Claim('RS-Net@ensemble', f'{count} of {middle}@ensemble', 'and above branches of the middle one', RSNET),
+    Claim('parallel@ensemble', f'{alike} undistilled@ensemble', 'also where nobody teaches', OURS),
+    Claim(f'{alike}@ensemble', f'I-Net {largest}@{largest}', 'branches of one size are above one', OURS),
+    Claim('RS-Net@ensemble', f'I-Net {largest}@{largest}', 'sizes are above one network of the largest', IMPLIED),
+  ]
+  about = 'What all branches say together, where they differ in their size and where they do not.'
+  return Study(f'Ensembles, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)
