@@ -161,9 +161,9 @@ def ended(server: Server, images: Sequence[pathlib.Path]) -> dict[str, Any]:
   below = {each[0] for each in server.processes()}
   took, said = server.end()
   rows = found(clients)
-  living = {
-    int(pid) for pid in subprocess.run(['ps', '-e', '-o', 'pid='], capture_output=True, text=True).stdout.split()
-  }
+  time.sleep(1)  # those that the kernel is ending
+  processes = subprocess.run(['ps', '-e', '-o', 'pid=,stat='], capture_output=True, text=True).stdout.splitlines()
+  living = {int(row.split()[0]) for row in processes if row.split()[1][0] != 'Z'}
   with socket.socket() as opened:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.bind(('127.0.0.1', server.port))
