@@ -111,12 +111,18 @@ def of_study(
       arm = study.arms[name]
       config = _config(study, name, arm, fields, data or {}, seed)
       made[name] = Job(name, seed, config, made.get(arm.start), tuple(arm.sizes), tuple(arm.fractions))
-      try:
-        configuration.validate(made[name].config_from('START'))
-      except ValueError as error:
-        raise ValueError(f'arm {shown(name)}: {error}') from None
+      if seed == seeds[0]:
+        _check(made[name])
     found += made.values()
   return found
+
+
+def _check(job: Job) -> None:
+  """Raises ValueError, naming the arm, where its config can't be run."""
+  try:
+    configuration.validate(job.config_from('START'))
+  except ValueError as error:
+    raise ValueError(f'arm {shown(job.arm)}: {error}') from None
 
 
 def work(config: ConfigDict) -> float:

@@ -1,0 +1,55 @@
+"""docs/evidence.md is what the records say."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks import evidence as script
+from resjax import config as configuration
+from resjax.evidence import definition, jobs, records
+
+ROOT = pathlib.Path(__file__).parents[1]
+BEGIN = '<!-- study configs/studies/two_resolutions.py made -->\n'
+
+
+def test_the_tables_are_those_of_the_records():
+  text = (ROOT / 'docs' / 'evidence.md').read_text(encoding='utf-8')
+  assert script.written(text, ROOT / 'docs') == text, 'python benchmarks/evidence.py writes them'
+  shown = set(re.findall(r'<!-- study configs/studies/(\w+)\.py ', text))
+  there = {path.stem for path in (ROOT / 'configs' / 'studies').glob('*.py')} - {'__init__', 'scales'}
+  assert shown == there
+
+
+def test_no_record_is_large():
+  for path in (ROOT / 'docs' / 'evidence').rglob('*.json'):
+    assert path.stat().st_size < 25_000, path
+
+
+def test_a_table_is_made_from_records_and_the_rest_of_the_page_stays(tmp_path):
+  study = definition.read(ROOT / 'configs' / 'studies' / 'two_resolutions.py')
+  rng = np.random.default_rng(0)
+  for job in jobs.of_study(study, range(3), ['I-Net 32', '32 and 16']):
+    right = rng.random(500) < (0.95 if ' and ' in job.arm else 0.7)
+    ways = {str(size): records.Way(right, 1e6) for size in job.config.resolutions}
+    about = {'arm': job.arm, 'seed': job.seed, 'config': configuration.to_json(job.config), 'start': None, 'sizes': [],
+             'fractions': [], 'images': 500, 'seconds': 60, 'data': {}, 'machine': '2 × M', 'date': '2026-01-01',
+             'epochs': 1, 'params': 1, 'versions': {'jax': '1', 'flax': '2', 'python': '3'}}  # fmt: skip
+    records.write(tmp_path / 'made' / f'{job.key}.json', ways, about)
+  page = f'Before.\n{BEGIN}old\n<!-- end of study -->\nAfter.\n'
+  text = script.written(page, tmp_path)
+  assert text.startswith(f'Before.\n{BEGIN}**Two') and text.endswith('<!-- end of study -->\nAfter.\n')
+  assert 'old' not in text and script.written(text, tmp_path) == text
+  assert re.search(r'32 and 16 > I-Net 32, at 32 .* \| 3 of 3 \| shown \|', text) and 'not run' in text
+  assert re.search(r'\| I-Net 32 \| 3 \| [67]\d\.\d ± \d\.\d \|', text) and '6 runs, 6 min of training' in text
+
+
+def test_a_page_that_is_behind_is_an_error(tmp_path, monkeypatch):
+  (tmp_path / 'page.md').write_text(f'{BEGIN}<!-- end of study -->\n')
+  monkeypatch.setattr('sys.argv', ['evidence.py', f'--page={tmp_path / "page.md"}', '--check'])
+  with pytest.raises(SystemExit, match='is not what its records say'):
+    script.main()
+  monkeypatch.setattr('sys.argv', ['evidence.py', f'--page={tmp_path / "page.md"}'])
+  script.main()
+  assert 'Not run yet.' in (tmp_path / 'page.md').read_text()
