@@ -17,6 +17,7 @@ from jax import Array
 
 from resjax import moved, shapes
 from resjax.apply import Apply, run
+from resjax.quantisation import BASES
 from resjax.resolution import Resolution, check_order, is_name, parse, several, sides
 from resjax.resolution import name as key_of
 
@@ -39,8 +40,9 @@ def share(
   """Returns the variables of a switchable network: every resolution starts with its own copy of what is private.
 
   The variables are those of any Flax (linen) network with BatchNorm, `{'params': ..., 'batch_stats': ...}`, and private
-  are the parameters of every module that keeps batch statistics, whatever its name, and the statistics. With a function
-  `private`, they are any pytree of arrays. The copies alias the same buffers: build a state that will be donated inside
+  are the parameters of every module that keeps batch statistics, whatever its name, and the statistics. The `bases`
+  of a quantised network are shared, and stand among its `batch_stats`. With a function `private`, the variables are any
+  pytree of arrays. The copies alias the same buffers: build a state that will be donated inside
   `jax.jit`.
 
   Args:
@@ -81,13 +83,10 @@ def share(
   normal: dict[Any, Any] = {}
   for path, value in flatten_dict(variables['params']).items():
     (normal if path[:-1] in normalisers else shared)[path] = value
-  return {
-    'params': {
-      'shared': unflatten_dict(shared),
-      'private': {key: unflatten_dict(normal) for key in (names if affine else [SHARED_SET])},
-    },
-    'batch_stats': {key: unflatten_dict(statistics) for key in (names if kept else [SHARED_SET])},
-  }
+  private_sets = {key: unflatten_dict(normal) for key in (names if affine else [SHARED_SET])}
+  running = {key: unflatten_dict(statistics) for key in (names if kept else [SHARED_SET])}
+  params = {'shared': unflatten_dict(shared), 'private': private_sets}
+  return {'params': params, 'batch_stats': running | _bases(variables)}
 
 
 def _own(private: str, shared_batch_norm: bool) -> tuple[bool, bool]:
@@ -98,6 +97,11 @@ def _own(private: str, shared_batch_norm: bool) -> tuple[bool, bool]:
     raise ValueError(f"shared_batch_norm: got True with private={private!r}, expected one of the two, or 'none'")
   private = 'none' if shared_batch_norm else private
   return private in ('all', 'affine'), private in ('all', 'statistics')
+
+
+def _bases(variables: Any) -> dict[str, Any]:
+  """The bases of a quantised network, which all resolutions share, by their name; empty where there are none."""
+  return {name: variables[name] for name in (BASES,) if name in variables}
 
 
 def path_text(path: tuple[Any, ...]) -> str:
@@ -111,8 +115,7 @@ def _check_batch_norm(variables: Any) -> None:
     raise ValueError(
       'variables: no batch_stats, expected a network with BatchNorm, or private=..., which says what is private'
     )
-  others = sorted(variables.keys() - {'params', 'batch_stats'})
-  if others:
+  if others := sorted(variables.keys() - {'params', 'batch_stats', BASES}):
     raise ValueError(
       f'variables: got the collections {", ".join(others)} too, expected params and batch_stats alone, or private=..., '
       'which says what is private'
@@ -176,8 +179,8 @@ def _key_in(sets: dict[str, Any], resolution: Resolution) -> str:
 
 def areas_of(sets: dict[str, Any]) -> dict[str, int]:
   """Returns the pixels of the sizes that have a private set, by its key, the largest first."""
-  areas = {key: math.prod(sides(parse(key))) for key in sets if key[0].isdigit()}
-  return dict(sorted(areas.items(), key=lambda item: -item[1]))
+  areas = ((key, math.prod(sides(parse(key)))) for key in sets if key[0].isdigit())
+  return dict(sorted(areas, key=lambda item: -item[1]))
 
 
 def view(variables: Variables, resolution: Resolution) -> Any:
@@ -193,21 +196,21 @@ def view(variables: Variables, resolution: Resolution) -> Any:
     return _where_none(variables['shared'], variables['private'][key])
   params = variables['params']
   own = params['private'][_key_in(params['private'], resolution)]
-  flat = flatten_dict(params['shared']) | flatten_dict(own)
-  return {'params': unflatten_dict(flat), 'batch_stats': variables['batch_stats'][key]}
+  flat, statistics = flatten_dict(params['shared']) | flatten_dict(own), variables['batch_stats']
+  return {'params': unflatten_dict(flat), 'batch_stats': statistics[key]} | _bases(statistics)
 
 
 def with_view(variables: Variables, resolution: Resolution, plain: Any) -> Variables:
   """Returns the variables, changed to what the network left of one resolution's `view`.
 
-  Of BatchNorm networks only the statistics are taken; of other trees every leaf, so a shared one changes for all
-  resolutions.
+  Of BatchNorm networks only the statistics are taken, and the bases of a quantised one; of other trees every leaf. What
+  is shared changes for all resolutions.
   """
   key = set_of(variables, resolution)
   if 'params' in variables:
     if 'batch_stats' not in plain:
       raise ValueError('plain: no batch_stats, expected what the network left of a view')
-    return variables | {'batch_stats': variables['batch_stats'] | {key: plain['batch_stats']}}
+    return variables | {'batch_stats': variables['batch_stats'] | {key: plain['batch_stats']} | _bases(plain)}
   sets = variables['private']
   return variables | {
     'shared': _at_leaves_of(variables['shared'], plain),
@@ -279,8 +282,7 @@ def _check_order(
   resolutions = several(resolutions)
   for field, given in (('images', images), ('mask', mask)):
     if given is not None and len(given) != len(resolutions):
-      wanted = f'one for each of the resolutions {resolutions}'
-      raise ValueError(f'{field}: got {len(given)} sizes, expected {wanted}')
+      raise ValueError(f'{field}: got {len(given)} sizes, expected one for each of the resolutions {resolutions}')
   check_order(resolutions)
   wanted_sizes = [sides(resolution) for resolution in resolutions]
   for i, image in enumerate(images):

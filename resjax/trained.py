@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from resjax import checkpoint, formats, models
 from resjax import config as configuration
-from resjax.models import predictor
+from resjax.models import predictor, quantised
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
+from resjax.quantisation import BASES
 from resjax.resolution import branches
 from resjax.switchable import Variables
 
@@ -37,7 +38,11 @@ class Trained:
 
 
 def read(
-  workdir: str | pathlib.Path, *, step: int | None = None, sharding: jax.sharding.Sharding | None = None
+  workdir: str | pathlib.Path,
+  *,
+  step: int | None = None,
+  sharding: jax.sharding.Sharding | None = None,
+  fixed: bool = True,
 ) -> Trained:
   """Returns a run's network, with the run's config.
 
@@ -45,6 +50,7 @@ def read(
     workdir: The run's folder; only read, also while the run goes on.
     step: One of those saved; None: the latest.
     sharding: Where the arrays stand; None: on this process's first device.
+    fixed: Weights that the network quantises are quantised once, here; False: they are as training has them.
 
   Raises:
     FileNotFoundError: There is no such checkpoint.
@@ -55,12 +61,25 @@ def read(
   config = configuration.complete(meta, workdir)
   network = of_config(config, variables, meta.get('class_names') or ())
   network.check_finite(f'{workdir}, step {meta["step"]}')
+  network = with_fixed(network) if fixed else network
   return Trained(network, config, meta['step'], meta.get('finished', False), meta.get('origin'))
 
 
 def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:
   """Returns a run's network; arguments and errors as of `read`."""
   return read(workdir, step=step).network
+
+
+def with_fixed(network: Network) -> Network:
+  """Returns a network that gives the same answers, its weights quantised already where it is one that does so."""
+  conv, variables = getattr(network.model, 'conv', None), network.variables
+  bases = variables.get('batch_stats', {}).get(BASES)
+  if conv is None or bases is None:
+    return network
+  params = variables['params']
+  conv, shared = quantised.fixed(conv, params['shared'], bases)
+  variables = variables | {'params': params | {'shared': shared}}
+  return network.replace(model=network.model.clone(conv=conv), variables=variables)  # type: ignore[union-attr]
 
 
 def save(found: Trained, workdir: str | pathlib.Path) -> None:

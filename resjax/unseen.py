@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from resjax.apply import Apply, run
+from resjax.quantisation import BASES
 from resjax.resolution import Resolution, name, sides
 from resjax.switchable import SHARED_SET, Variables, areas_of, path_text, set_of, sets_of, view, with_view
 
@@ -108,7 +109,8 @@ def recalibrate(
   """Returns variables whose statistics at one resolution are those of the given images, and what was done.
 
   Each running mean and variance becomes the mean over the batches of its value in the batch, weighted by the batch's
-  size; in each batch the network normalises by that batch, as in training. Scale, bias and all else stay as they are.
+  size; in each batch the network normalises by that batch, as in training. Scale, bias and all else stay as they are,
+  a quantised network's bases too.
   Batches should be about as large as in training. No labels are needed.
 
   Args:
@@ -133,7 +135,10 @@ def recalibrate(
   names = [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain)]
 
   def update(leaves: Sequence[Array], images: Array) -> Sequence[Array]:
-    return jax.tree.leaves(run(model, jax.tree.unflatten(structure, leaves), images, True)[1])
+    old = jax.tree.unflatten(structure, leaves)
+    new = run(model, old, images, True)[1]
+    kept = {BASES: old[BASES]} if isinstance(new, dict) and BASES in new else {}
+    return jax.tree.leaves(new | kept if kept else new)
 
   moments = jax.jit(lambda leaves, images: _moments(update, names, leaves, images))
   found, sizes = [], []

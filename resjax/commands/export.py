@@ -5,6 +5,7 @@ resjax export --workdir=runs/resnet50 --format=bundle
 A bundle has the network at all resolutions as ONNX over the same weights, labels, thresholds, costs and an example that
 runs it. onnx and stablehlo are the network alone, at one resolution or at all. torch is a state dict, of one resolution
 in torchvision's layout, of several in that of RS-Net's authors: safetensors, or with --out=FILE.pth what torch reads.
+packed are the variables of a quantised network, its weights as codes of a few bits (resjax.exporting.packed reads it).
 """
 
 import argparse
@@ -23,7 +24,7 @@ from resjax.routing import Budget
 if TYPE_CHECKING:
   from resjax.network import Network
 
-FORMATS = ('onnx', 'stablehlo', 'bundle', 'torch')
+FORMATS = ('onnx', 'stablehlo', 'bundle', 'torch', 'packed')
 
 # Of a bundle, where none are named: those that its calibration reaches.
 _BUDGETS = '0.3,0.4,0.5,0.6,0.7,0.8,0.9'
@@ -98,7 +99,7 @@ def named(network: 'Network', kind: str) -> str:
   base = shared.pixels(network.resolutions[0]) if one else 'network'
   if kind == 'torch':
     return f'{base}.safetensors'
-  folder = network.predictor is not None or (kind == 'onnx' and not one)
+  folder = (network.predictor is not None and kind != 'packed') or (kind == 'onnx' and not one)
   return kind if folder else f'{base}.{kind}'
 
 
@@ -112,6 +113,10 @@ def write(
   """
   if options.format == 'torch':
     return torch(network, part, origin, suffix)
+  if options.format == 'packed':
+    from resjax.exporting import packed
+
+    return packed.write(network, part)
   if options.format == 'stablehlo':
     from resjax.exporting import stablehlo
 

@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> None:
   for table in tables:
     console.print(table)
   print(parameters(result['parameters']))
+  if size := result.get('size'):
+    print(packed(size))
   if options.json:
     pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
 
@@ -105,3 +107,9 @@ def parameters(count: dict[str, int]) -> str:
   if count['predictor']:
     parts.append(f'{count["predictor"]:,} of the predictor')
   return f'{count["all"]:,} parameters: {", ".join(parts)}'
+
+
+def packed(size: dict[str, Any]) -> str:
+  """Returns how large a quantised network is."""
+  bits = 'no quantised weights' if size['bits'] is None else f'{size["weights"]:,} weights of {size["bits"]} bits'
+  return f'{bits}: {size["packed"] / 1e6:,.2f} MB packed, {size["plain"] / 1e6:,.2f} MB in float32, which it runs in'

@@ -11,6 +11,7 @@ from resjax.apply import REMAT
 from resjax.config import started
 from resjax.config.stored import flatten
 from resjax.fields import near, of_kind
+from resjax.models import quantised
 from resjax.models.predictor import PREDICTORS
 from resjax.recipes import default
 from resjax.resolution import MOST
@@ -126,6 +127,7 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   resolutions = tuple(config.resolutions)
   try:
     models.check_name(config.model.name)
+    bits = models.bits_of(config.model)
     preprocess.mean_and_std(config.data.normalize, 'data.normalize')
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
@@ -149,6 +151,11 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
     for field, expected in (('method', 'rsnet'), ('parallel', 'shard_map')):
       if config[field] != expected:
         raise ValueError(f"config.memory: got 'two_pass' with {field}={config[field]!r}, expected {field}={expected!r}")
+    if bits != quantised.Bits():
+      raise ValueError(
+        f"config.memory: got 'two_pass' with model.quantise={config.model.quantise!r}, expected 'joint' (each "
+        'size reads the bases that the one before it left)'
+      )
   _validate_rates(config.optimizer.rates)
   for pattern in config.optimizer.freeze:
     if not isinstance(pattern, str):

@@ -14,6 +14,7 @@ NETWORK = (
   'model.name',
   'model.num_classes',
   'model.width',
+  'model.quantise',
   'data.normalize',
   'drnet.predictor',
 )

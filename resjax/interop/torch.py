@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resjax import preprocess, switchable
 from resjax.interop import layouts
 from resjax.interop.files import FACTS
-from resjax.models import MobileNetV2, ResNet
+from resjax.models import MobileNetV2, ResNet, quantised
 from resjax.network import Network
 from resjax.resolution import Resolution
 from resjax.switchable import Variables
@@ -202,8 +202,13 @@ def _plain(tensors: Mapping[str, np.ndarray], placed: Sequence[layouts.Place]) -
 def _named(network: Network, resolution: Resolution, layout: str, number: int = 0) -> dict[str, np.ndarray]:
   """A plain network at one resolution by torch's names, with the counters that torch expects."""
   shapes_of(network.model)  # type: ignore[arg-type]  # refuses what is no network of ours
+  if (conv := getattr(network.model, 'conv', None)) is not None:
+    raise ValueError(
+      f'model: quantises {quantised.text_of(conv)} in its layers, which those of torch do not; expected weights alone, '
+      'quantised already, as resjax.trained.load has them'
+    )
   network.check_finite()
-  plain = network.view(resolution)
+  plain = {kind: network.view(resolution)[kind] for kind in ('params', 'batch_stats')}
   flat = flatten_dict(plain)
   found: dict[str, np.ndarray] = {}
   for place in layouts.places(network.model, plain, layout, number):  # type: ignore[arg-type]

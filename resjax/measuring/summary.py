@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from resjax import macs, models, rsnet
+from resjax import macs, models, packing, rsnet
 from resjax.models import predictor
 from resjax.resolution import branches, name, sides
 
@@ -29,7 +29,8 @@ def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
     `layers`: a list of {'name', 'shared', 'private', 'macs': {resolution: of one image}, 'activations': {resolution:
     bytes}}; `total`: the same, added up; `predictor`: its layers, or None, at the size of its input; `parameters`:
     {'shared', 'private', 'sets', 'alpha', 'predictor', 'all'}. `private` is of one resolution. Activations are the
-    outputs of all layers (modules without others in them) for one image.
+    outputs of all layers (modules without others in them) for one image. Of a quantised network also `size`: what
+    `packing.size` says of all that is kept, a predictor left out.
   """
   model, resolutions = models.from_config(config), branches(config.resolutions)
   layers = _layers(model, resolutions, depth)
@@ -42,6 +43,8 @@ def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
   own = sum(layer['shared'] + layer['private'] for layer in chooses or ())
   count = {'shared': total['shared'], 'private': total['private'], 'sets': sets, 'alpha': len(resolutions)}
   every = total['shared'] + sets * total['private'] + len(resolutions) + own
+  made = jax.eval_shape(lambda key: rsnet.init(model, config, key), jax.random.key(0))
+  size = {'size': packing.size(made)._asdict()} if config.model.quantise else {}
   return {
     'model': config.model.name,
     'resolutions': [name(resolution) for resolution in resolutions],
@@ -49,6 +52,7 @@ def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
     'total': total,
     'predictor': chooses,
     'parameters': count | {'predictor': own, 'all': every},
+    **size,
   }
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from resjax.models import foreign
+from resjax.models import foreign, quantised
 from resjax.models.mobilenetv2 import MobileNetV2
+from resjax.models.preact import PreactResNet
 from resjax.models.resnet import BasicBlock, Bottleneck, ResNet
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
   'BasicBlock',
   'Bottleneck',
   'MobileNetV2',
+  'PreactResNet',
   'ResNet',
+  'bits_of',
   'check_mask',
   'check_name',
   'create',
@@ -38,6 +41,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   ),
   'mobilenetv2': MobileNetV2,
   'resnet_small': functools.partial(_basic, stages=(1, 1, 1), features=16, small_images=True),
+  'preact_resnet18': functools.partial(PreactResNet, stages=(2, 2, 2, 2)),
+  'preact_resnet34': functools.partial(PreactResNet, stages=(3, 4, 6, 3)),
+  'preact_resnet50': functools.partial(PreactResNet, stages=(3, 4, 6, 3), bottleneck=True),
+  'preact_resnet_small': functools.partial(PreactResNet, stages=(1, 1, 1), features=16, small_images=True),
 }
 
 
@@ -58,9 +65,10 @@ def create(
   zero_init_last_gamma: bool = False,
   dtype: str = 'float32',
   axis_name: str | None = None,
+  conv: Callable[..., nn.Module] | None = None,
   **options: Any,
 ) -> nn.Module:
-  """Returns the network of this name; attributes of ours are described at ResNet and MobileNetV2.
+  """Returns the network of this name; attributes of ours are described at ResNet, PreactResNet and MobileNetV2.
 
   A factory of yours, 'package.module:factory', is called with those of these keywords that its signature takes; one
   that it does not take must have its default.
@@ -72,6 +80,7 @@ def create(
     zero_init_last_gamma: residual blocks start as the identity.
     dtype: of the computation, 'float32' or 'bfloat16'.
     axis_name: the named axis over which BatchNorm normalises in training.
+    conv: every convolution but the first, as `quantised.conv_of` has it; None: `flax.linen.Conv`.
     **options: other attributes of this network, as `stages` of a ResNet.
 
   Raises:
@@ -85,6 +94,7 @@ def create(
   if dtype not in ('float32', 'bfloat16'):
     raise ValueError(f"model.dtype: expected 'float32' or 'bfloat16', got {dtype!r}")
   given = {'width': width, 'zero_init_last_gamma': zero_init_last_gamma, 'dtype': dtype, 'axis_name': axis_name}
+  given['conv'] = conv
   if name not in MODELS:
     return foreign.create(name, num_classes=num_classes, given=given, options=options)
   known = set(inspect.signature(MODELS[name]).parameters) - {'parent', 'name'}
@@ -92,7 +102,10 @@ def create(
     if option not in known:
       expected = ', '.join(sorted(known))
       raise ValueError(f'model.{option}: {name} has no such option, expected one of {expected}')
-  return MODELS[name](num_classes=num_classes, **given, **options)
+  for option in sorted(given.keys() - known):
+    if given[option] != foreign.DEFAULTS[option]:
+      raise ValueError(f'model.{option}: got {given[option]!r}, and {name} has no such option')
+  return MODELS[name](num_classes=num_classes, **{k: v for k, v in given.items() if k in known}, **options)
 
 
 def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
@@ -113,11 +126,30 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
     zero_init_last_gamma=fields.zero_init_last_gamma,
     dtype=fields.dtype,
     axis_name=axis_name,
+    conv=quantised.conv_of(bits_of(fields), axis_name),
   )
   if fields.name not in MODELS:
     resolutions = tuple(config.resolutions)
     foreign.check(model, fields.name, num_classes=fields.num_classes, resolutions=resolutions, axis_name=axis_name)
   return model
+
+
+def bits_of(fields: ConfigDict) -> quantised.Bits:
+  """Returns the bits of a network's weights and activations.
+
+  Args:
+    fields: `config.model`; reads `name` and `quantise`.
+
+  Raises:
+    ValueError: They are none, or of activations that may be below 0.
+  """
+  bits = quantised.parse(fields.quantise)
+  if fields.name == 'mobilenetv2' and bits.activations != quantised.FLOAT:
+    raise ValueError(
+      f"model.quantise: got {fields.quantise!r} with model.name='mobilenetv2', expected activations of "
+      f'{quantised.FLOAT} bits: some of them are below 0'
+    )
+  return bits
 
 
 def check_mask(model: nn.Module, name: str) -> None:

@@ -11,10 +11,18 @@ import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
 
+from resjax.models import quantised
+from resjax.quantisation import BASES
 from resjax.resolution import Resolution, sides
 
 # What a factory is called with where it takes it, besides num_classes; another value than this is refused otherwise.
-DEFAULTS: dict[str, Any] = {'width': 1.0, 'zero_init_last_gamma': False, 'dtype': 'float32', 'axis_name': None}
+DEFAULTS: dict[str, Any] = {
+  'width': 1.0,
+  'zero_init_last_gamma': False,
+  'dtype': 'float32',
+  'axis_name': None,
+  'conv': None,
+}
 
 
 def find(name: str) -> Callable[..., Any]:
@@ -65,6 +73,10 @@ def create(name: str, *, num_classes: int, given: Mapping[str, Any], options: Ma
   for keyword in wanted.keys() - chosen.keys() - {'num_classes'}:
     if keyword == 'axis_name' and wanted[keyword] is not None:
       raise ValueError(f'sync_batch_norm: got True, expected False, since {name} takes no axis_name')
+    if keyword == 'conv' and wanted[keyword] is not None:
+      raise ValueError(
+        f"model.quantise: got {quantised.text_of(wanted['conv'])!r}, expected '', since {name} takes no conv"
+      )
     if keyword in options or wanted[keyword] != DEFAULTS[keyword]:
       raise ValueError(f'model.{keyword}: got {wanted[keyword]!r}, and {name} takes no {keyword}')
   variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -125,7 +137,7 @@ def check(
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
   if not variables.get('batch_stats'):
     raise ValueError(f'model.name: {name} keeps no batch statistics, expected a network with flax.linen.BatchNorm')
-  if others := sorted(variables.keys() - {'params', 'batch_stats'}):
+  if others := sorted(variables.keys() - {'params', 'batch_stats', BASES}):
     raise ValueError(f'model.name: {name} keeps {", ".join(others)} too, expected params and batch_stats alone')
   for size in sizes:
     with _named(name, f'at images {size.shape}'):

@@ -1,6 +1,7 @@
 """The layer the networks are made of: a convolution and a BatchNorm that can skip samples."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -97,6 +98,36 @@ def _moments(x, mask, axis_name):
   return *(sums / (jnp.maximum(count, 1) * positions)), count
 
 
+def convolve(
+  x: jax.Array,
+  features: int,
+  kernel_size: int,
+  stride: int = 1,
+  *,
+  name: str,
+  train: bool,
+  mask: jax.Array | None,
+  groups: int = 1,
+  dtype: str = 'float32',
+  conv: Callable | None = None,
+) -> jax.Array:
+  """Returns x convolved: [B, ceil(H / stride), ceil(W / stride), features]; arguments as of `conv_norm`."""
+  make: Any = conv or nn.Conv
+  layer = make(
+    features=features,
+    kernel_size=(kernel_size, kernel_size),
+    strides=stride,
+    padding=kernel_size // 2,
+    feature_group_count=groups,
+    use_bias=False,
+    dtype=dtype,
+    kernel_init=kaiming_normal,
+    conv_general_dilated=cpu.conv_general_dilated,
+    name=name,
+  )
+  return layer(x) if conv is None else layer(x, train=train, mask=mask)
+
+
 def conv_norm(
   x: jax.Array,
   features: int,
@@ -110,6 +141,7 @@ def conv_norm(
   dtype: str = 'float32',
   axis_name: str | None = None,
   scale_init: Callable = nn.initializers.ones,
+  conv: Callable | None = None,
 ) -> jax.Array:
   """Returns x convolved and normalised: [B, ceil(H / stride), ceil(W / stride), features].
 
@@ -128,19 +160,11 @@ def conv_norm(
     dtype: of the computation.
     axis_name: see Norm.
     scale_init: initialiser of the norm's scale.
+    conv: the convolution, made as flax.linen.Conv is and called with train and mask too; None: that itself.
   """
-  x = nn.Conv(
-    features,
-    (kernel_size, kernel_size),
-    strides=stride,
-    padding=kernel_size // 2,
-    feature_group_count=groups,
-    use_bias=False,
-    dtype=dtype,
-    kernel_init=kaiming_normal,
-    conv_general_dilated=cpu.conv_general_dilated,
-    name=names[0],
-  )(x)
+  x = convolve(
+    x, features, kernel_size, stride, name=names[0], train=train, mask=mask, groups=groups, dtype=dtype, conv=conv
+  )
   norm = Norm(dtype=dtype, axis_name=axis_name, scale_init=scale_init, name=names[1])
   return norm(x, train=train, mask=mask)
 

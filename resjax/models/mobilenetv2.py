@@ -69,6 +69,7 @@ class MobileNetV2(nn.Module):
       float32.
     axis_name: the named axis over which BatchNorm normalises in training; None: this device's
       part of the batch.
+    conv: of every convolution but the first, see `layers.conv_norm`.
   """
 
   num_classes: int
@@ -76,6 +77,7 @@ class MobileNetV2(nn.Module):
   zero_init_last_gamma: bool = False
   dtype: str = 'float32'
   axis_name: str | None = None
+  conv: Callable[..., nn.Module] | None = None
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -91,8 +93,9 @@ class MobileNetV2(nn.Module):
     """
     layers.check_inputs(images, mask)
     layer = functools.partial(layers.conv_norm, dtype=self.dtype, axis_name=self.axis_name)
-    outer = functools.partial(layer, train=train, mask=mask)
-    x = nn.relu6(outer(images, _divisible(32 * self.width), 3, 2, names=('conv1', 'bn1')))
+    stem = functools.partial(layer, train=train, mask=mask)
+    x = nn.relu6(stem(images, _divisible(32 * self.width), 3, 2, names=('conv1', 'bn1')))
+    layer = functools.partial(layer, conv=self.conv)
     for stage, (expansion, features, blocks, stride) in enumerate(STAGES):
       for index in range(blocks):
         x = InvertedResidual(
@@ -104,7 +107,7 @@ class MobileNetV2(nn.Module):
           name=f'stage{stage + 1}_block{index + 1}',
         )(x, train, mask)
     last = _divisible(1280 * max(1.0, self.width))
-    x = nn.relu6(outer(x, last, 1, names=('final_conv', 'final_bn')))
+    x = nn.relu6(layer(x, last, 1, names=('final_conv', 'final_bn'), train=train, mask=mask))
     normal = nn.initializers.normal(0.01)
     return nn.Dense(self.num_classes, kernel_init=normal, name='head')(layers.mean_pool(x))
 

@@ -91,6 +91,7 @@ class ResNet(nn.Module):
       float32.
     axis_name: the named axis over which BatchNorm normalises in training; None: this device's
       part of the batch.
+    conv: of every convolution but the first, see `layers.conv_norm`.
   """
 
   num_classes: int
@@ -102,6 +103,7 @@ class ResNet(nn.Module):
   zero_init_last_gamma: bool = False
   dtype: str = 'float32'
   axis_name: str | None = None
+  conv: Callable[..., nn.Module] | None = None
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -131,17 +133,17 @@ class ResNet(nn.Module):
         x = self.block(
           features=features * 2**stage,
           stride=2 if stage > 0 and index == 0 else 1,
-          layer=layer,
+          layer=functools.partial(layer, conv=self.conv),
           last_scale_init=last_scale_init,
           name=f'stage{stage + 1}_block{index + 1}',
         )(x, train, mask)
     x = layers.mean_pool(x)
-    uniform = _uniform(x.shape[-1])
-    return nn.Dense(self.num_classes, kernel_init=uniform, bias_init=uniform, name='head')(x)
+    init = uniform(x.shape[-1])
+    return nn.Dense(self.num_classes, kernel_init=init, bias_init=init, name='head')(x)
 
 
-def _uniform(fan_in):
-  """Torch's default for a linear layer, matrix and bias: uniform in +-1 / sqrt(fan_in)."""
+def uniform(fan_in):
+  """Returns torch's initialiser of a linear layer, matrix and bias: uniform in +-1 / sqrt(fan_in)."""
 
   def init(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)

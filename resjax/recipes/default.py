@@ -64,6 +64,9 @@ def get_config() -> ConfigDict:
   config.model.width = 1.0  # multiplies the channels, where the model has a width
   config.model.zero_init_last_gamma = False  # residual blocks start as the identity
   config.model.dtype = 'float32'  # of the computation; parameters and statistics stay float32
+  # Bits of the weights and activations of all convolutions but the first, learned (LQ-Nets), such as '2/32' or '2/2',
+  # each 1 to 4, or 32 for float; '': none is quantised (docs/quantisation.md).
+  config.model.quantise = ''
 
   # --- where training starts ---
   config.init = ConfigDict()

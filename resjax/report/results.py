@@ -10,8 +10,9 @@
 `format` is that of `resjax.formats`; where it is missing, 0. Resolutions stand highest first. `macs` are multiply-adds
 of one image, top-1 and top-5 fractions of 0..1. There may be more: `unreadable`, images that could not be scored;
 `groups` {group of images: {resolution: top1}}; `routers` {name: {'macs', 'top1', ...}}; `history`, of a run that was
-extended, what came before: a list of {'step', 'images', 'epochs', 'finished', 'config'}. In the file there is also the
-`checksum` of all that, see `resjax.checksums`.
+extended, what came before: a list of {'step', 'images', 'epochs', 'finished', 'config'}; `size`, of a quantised
+network, {'quantise': '2/32', 'weights': how many are, 'plain': bytes in float32, 'packed': bytes}. In the file there is
+also the `checksum` of all that, see `resjax.checksums`.
 """
 
 import importlib.metadata

@@ -151,6 +151,11 @@ def _caption(results: dict[str, Any]) -> str:
   if len(results['resolutions']) > 1:
     pyramid = results['config']['eval']['pyramid']
     lines[-1] += f', {_LOWER.get(pyramid, pyramid)}'
+  if size := results.get('size'):
+    lines.append(
+      f'{size["quantise"]} bits: {size["packed"] / 1e6:,.2f} MB packed, {size["plain"] / 1e6:,.2f} MB in float32; run '
+      'in float32, so size is what it saves'
+    )
   if unreadable := results.get('unreadable'):
     lines.append(f'{unreadable:,} unreadable images were not scored')
   return '\n'.join(lines)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configuration
 from resjax import moved, rsnet, trained, unseen
+from resjax.quantisation import BASES
 from resjax.recipes import default
 from resjax.resolution import branches
 from resjax.resolution import name as name_of
@@ -22,8 +23,8 @@ from resjax.training.devices import Devices
 # Fields that say what the weights mean: the same there and here.
 _SAME = ('model.name', 'model.width', 'data.normalize')
 
-# And such as may differ, but say how images were prepared where the network was judged.
-_OTHERWISE = ('eval.interpolation', 'eval.crop_fraction')
+# And such as may differ, but say how images were prepared where the network was judged, or what its weights were.
+_OTHERWISE = ('eval.interpolation', 'eval.crop_fraction', 'model.quantise')
 
 
 def start(
@@ -85,7 +86,7 @@ def load(
     ValueError: It is not of such a network.
   """
   try:
-    found = trained.read(begin.workdir, sharding=devices.replicated)
+    found = trained.read(begin.workdir, sharding=devices.replicated, fixed=False)
   except FileNotFoundError as error:
     raise FileNotFoundError(f'config.{begin.field}: {error}') from None
   _check(found, config, begin)
@@ -101,6 +102,9 @@ def load(
     sets = [SHARED_SET, *map(name_of, wanted)]
     loaded['params']['private'] = {key: params['private'][key] for key in sets if key in params['private']}
     loaded['batch_stats'] = {key: known[key] for key in sets if key in known}
+  same = config.model.quantise == found.config.model.quantise
+  if same and BASES in known:
+    loaded['batch_stats'][BASES] = known[BASES]
   here, there, usual = (configuration.flatten(each) for each in (config, found.config, default.get_config()))
   for field in _OTHERWISE:
     if here[field] != there[field]:
@@ -148,7 +152,7 @@ def _check(found: Trained, config: ConfigDict, begin: Start) -> None:
       f'that {workdir} was trained at'
     )
   here, there = (configuration.flatten(each) | {'private': rsnet.private(each)} for each in (config, saved))
-  for field in (*_SAME, 'private', *('model.num_classes',) * begin.exact):
+  for field in (*_SAME, 'private', *('model.num_classes', 'model.quantise') * begin.exact):
     if here[field] != there[field]:
       way = " (left empty, '', it is as there)" if field == 'data.normalize' else ''
       raise ValueError(f'config.{field}: got {here[field]!r}, expected {there[field]!r} as in {workdir}{way}')

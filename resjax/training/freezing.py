@@ -12,6 +12,7 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from resjax.apply import Apply, linen
+from resjax.models import quantised
 from resjax.resolution import name as key_of
 from resjax.switchable import SHARED_SET
 
@@ -134,7 +135,8 @@ def holding(loss_fn: Callable[..., Any], rates: Pairs) -> Callable[..., Any]:
 def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Module | Apply:
   """Returns the network whose frozen normalisers run as at evaluation, and leave their statistics as they are.
 
-  Frozen is a module that keeps statistics and whose every parameter has the factor 0, at the size of the images.
+  Frozen is a module that keeps statistics and whose every parameter has the factor 0, at the size of the images; or a
+  quantised convolution whose kernel has, which leaves its bases as they are.
 
   Args:
     model: A plain network.
@@ -146,9 +148,10 @@ def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Modu
   run = linen(model)
 
   def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
-    sets = f'private/{key_of((images.shape[1], images.shape[2]))}', f'private/{SHARED_SET}'
+    own = f'private/{key_of((images.shape[1], images.shape[2]))}', f'private/{SHARED_SET}'
 
-    def stays(path: str) -> bool:
+    def stays(path: str, private: bool) -> bool:
+      sets = own if private else ('shared',)
       return statistics == 'kept' or not factor_of(path, rates, [f'{name}/{path}' for name in sets])
 
     with nn.intercept_methods(_interceptor(stays)):
@@ -158,14 +161,15 @@ def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Modu
 
 
 def _interceptor(stays: Any) -> Any:
-  """Makes normalisers run as at evaluation where `stays(path)` is true of their every parameter."""
+  """Makes normalisers and quantised layers run as at evaluation where `stays(path, private)` is of all they learn."""
 
   def interceptor(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
     module = context.module
-    if context.method_name != '__call__' or not module.has_variable('batch_stats', 'mean'):
+    private = module.has_variable('batch_stats', 'mean')
+    if context.method_name != '__call__' or not (private or isinstance(module, quantised.Conv)):
       return call(*args, **kwargs)
     prefix = '/'.join(module.path)
-    if not all(stays(f'{prefix}/{name}') for name in module.variables.get('params', {'statistics': None})):
+    if not all(stays(f'{prefix}/{name}', private) for name in module.variables.get('params', {'statistics': None})):
       return call(*args, **kwargs)
     if isinstance(module, nn.BatchNorm):
       if module.use_running_average is None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint, formats, lock, macs, report
+from resjax import checkpoint, formats, lock, macs, packing, report
 from resjax import config as configuration
 from resjax.data import identity, loader
 from resjax.paths import local
@@ -181,18 +181,30 @@ def collect(run: Run, state: TrainState, summary: dict[str, Any], seconds: float
   resolutions = {
     key: {'macs': macs.of_model(run.model, parse(key)), **row} for key, row in summary['resolutions'].items()
   }
-  return {
-    'format': formats.FORMAT,
-    'method': run.config.method,
-    **summary,
-    'resolutions': resolutions,
-    'params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-    'train_seconds': seconds,
-    'versions': report.versions(),
-    **({'truth': 'teacher'} if teaching.is_judge(run.config) else {}),
-    'data': identity.stored(run.data),
-    'config': configuration.to_json(run.config),
-  } | ({'history': list(run.history)} if run.history else {})
+  return (
+    {
+      'format': formats.FORMAT,
+      'method': run.config.method,
+      **summary,
+      'resolutions': resolutions,
+      'params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+      'train_seconds': seconds,
+      'versions': report.versions(),
+      **({'truth': 'teacher'} if teaching.is_judge(run.config) else {}),
+      'data': identity.stored(run.data),
+      'config': configuration.to_json(run.config),
+    }
+    | packed(run, state)
+    | ({'history': list(run.history)} if run.history else {})
+  )
+
+
+def packed(run: Run, state: TrainState) -> dict[str, Any]:
+  """Returns what results.json says of a quantised network's size, see `packing.size`; empty of another."""
+  if not run.config.model.quantise:
+    return {}
+  found = packing.size({'params': state.params, 'batch_stats': state.batch_stats})
+  return {'size': found._asdict() | {'quantise': run.config.model.quantise}}
 
 
 def train(
