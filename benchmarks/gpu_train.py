@@ -62,8 +62,8 @@ class Step:
     begin = time.perf_counter()
     self.planned = None
     if not isinstance(self.step, two_pass.TwoPass):
-      self.step = self.step.lower(self.state, self.batch).compile()
-      memory = self.step.memory_analysis()
+      self.step = self.step.compiled(self.state, self.batch)
+      memory = self.step.program.memory_analysis()
       self.planned = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     self.first = self.loss()
     self.start_s = time.perf_counter() - begin

@@ -124,7 +124,7 @@ def resjax_step(options, without: str = '') -> Callable[[], float]:
     if compiled is None:
       replaced, own = PARTS[without or 'depthwise']
       with mock.patch(replaced, pkgutil.resolve_name(own if without else replaced)):
-        compiled = step.lower(state, batch).compile()
+        compiled = step.compiled(state, batch)
     state, metrics = compiled(state, batch)
     jax.block_until_ready(state)
     return float(metrics['loss'])

@@ -104,7 +104,7 @@ def budget_of(config: ConfigDict, costs: Sequence[int]) -> float:
 
 
 def budget_loss(
-  choice: Array, costs: Sequence[float], budget: float, axis_name: str | None = None
+  choice: Array, costs: Sequence[float], budget: float, axis_name: str | None = None, share: Array | None = None
 ) -> tuple[Array, Array]:
   """Returns `L_reg = max(0, (mean(F) - budget) / (C_max - C_min))` with `F = sum_j C_j h_j`, and mean(F).
 
@@ -115,13 +115,35 @@ def budget_loss(
     costs: `[R]`.
     budget: In the unit of `costs`.
     axis_name: The named axis of the devices, or None for one device.
+    share: The budget over `C_max`, in place of the budget.
   """
   scale = float(max(costs))  # costs of a large network do not fit into int32
   mean = (choice * jnp.array([cost / scale for cost in costs], choice.dtype)[None]).sum(-1).mean()
   if axis_name:
     mean = jax.lax.pmean(mean, axis_name)
-  excess = (mean - budget / scale) / ((scale - min(costs)) / scale)
+  excess = (mean - (budget / scale if share is None else share)) / ((scale - min(costs)) / scale)
   return jax.nn.relu(excess), mean * scale
+
+
+def terms(model: nn.Module, config: ConfigDict, total_steps: int) -> Callable[[Array], dict[str, Any]]:
+  """Returns what gives the numbers of the loss by the step: `tau`, `eta` and `share`, the budget over the largest cost.
+
+  Args:
+    model: A plain network.
+    config: Reads what `budget_of` does, `drnet.eta`, `drnet.tau` and `drnet.tau_end`.
+    total_steps: Of the run.
+
+  Raises:
+    ValueError: The budget is below the cheapest resolution's cost.
+  """
+  options, costs = config.drnet, costs_of(model, config.resolutions)
+  share = budget_of(config, costs) / max(costs)
+
+  def numbers(step: Array) -> dict[str, Any]:
+    tau = gumbel.temperature(step / total_steps, options.tau, options.tau_end)
+    return {'tau': tau, 'eta': options.eta, 'share': share}
+
+  return numbers
 
 
 def make_loss_fn(
@@ -129,10 +151,11 @@ def make_loss_fn(
 ) -> Callable[..., Any]:
   """Returns `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`, with `L = L_ce + eta L_reg`.
 
-  `batch` has an entry `step`, int32 `[]`, for the temperature. With a frozen backbone the batch_stats that are returned
-  are the predictor's alone. `metrics` are scalars: `loss`, `loss_class` (`loss_label` when supervised), `loss_budget`,
-  `top1` of the chosen resolutions, `cost` (mean multiply-adds without the predictor, as a share of the largest
-  resolution's), `share_224`, `tau`, and `overflow`, the share of images that found no room where they were sent.
+  `batch` has the numbers that `terms` gives, or an entry `step`, int32 `[]`, which they follow from. With a frozen
+  backbone the batch_stats that are returned are the predictor's alone. `metrics` are scalars: `loss`, `loss_class`
+  (`loss_label` when supervised), `loss_budget`, `top1` of the chosen resolutions, `cost` (mean multiply-adds without
+  the predictor, as a share of the largest resolution's), `share_224`, `tau`, and `overflow`, the share of images that
+  found no room where they were sent.
 
   Args:
     model: A plain network.
@@ -151,24 +174,25 @@ def make_loss_fn(
   budget = budget_of(config, costs)
   predictor = predictor_of(config, axis_name if config.sync_batch_norm else None)
   learn = _make_class_loss(model, config, costs, budget, axis_name)
+  numbers = terms(model, config, total_steps)
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
     if options.frozen:
       params = {name: value if name == 'predictor' else stop_gradient(value) for name, value in params.items()}
     variables = {'params': params, 'batch_stats': batch_stats}
+    given = batch if 'tau' in batch else numbers(batch['step'])
     images, labels = rsnet.train_images(config, batch, key), rsnet.train_labels(config, batch, key)
     scores, predictor_stats = predictor.scores(variables_of_predictor(variables), images[0], train=True)
     if options.estimator == 'supervised':
       loss, metrics = _label_loss(model, variables, images, resolutions, batch['label'], scores)
       choice, chosen = jax.nn.softmax(scores), jax.nn.one_hot(scores.argmax(-1), len(costs))
     else:
-      tau = gumbel.temperature(batch['step'] / total_steps, options.tau, options.tau_end)
       noise = gumbel.draw(key, batch['index'], len(costs))
-      choice = chosen = gumbel.choose(scores, noise, tau)
+      choice = chosen = gumbel.choose(scores, noise, given['tau'])
       loss, batch_stats, metrics = learn(variables, images, labels, choice)
-      metrics['tau'] = tau
-    excess, _ = budget_loss(choice, costs, budget, axis_name)
-    loss = loss + options.eta * excess
+      metrics['tau'] = given['tau']
+    excess, _ = budget_loss(choice, costs, budget, axis_name, given['share'])
+    loss = loss + given['eta'] * excess
     share = chosen.mean(0)
     relative = jnp.array([cost / max(costs) for cost in costs])
     metrics |= {'loss': loss, 'loss_budget': excess, 'cost': (share * relative).sum()}

@@ -80,6 +80,12 @@ def rates(config: ConfigDict) -> dict[str, float]:
   return {}
 
 
+def terms(model: nn.Module | Apply, config: ConfigDict, total_steps: int) -> Callable[[Array], dict[str, Array]]:
+  """Returns what gives the numbers of the loss by the step: none."""
+  del model, config, total_steps
+  return lambda step: {}
+
+
 def make_loss_fn(
   model: nn.Module | Apply, config: ConfigDict, *, total_steps: int = 1, axis_name: str | None = None
 ) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from resjax.models.resnet import BasicBlock, ResNet
 from resjax.training import freezing, loop, run, teaching
 from resjax.training.checkpoints import Checkpoints
 from resjax.training.devices import Devices
+from resjax.training.step import key_of
 
 pytestmark = pytest.mark.usefixtures('shallow')
 
@@ -116,7 +117,7 @@ def test_another_architecture_sees_the_largest_crop_as_flipped_in_its_own_size_a
   place, (batch,) = Devices(), batches(1, 16)
   teacher = teaching.load(config, place)
   answer = place.answer(teaching.make_answer_fn(teacher, config))
-  got = np.asarray(answer((teacher.variables, np.int32(5)), place.put(batch)))
+  got = np.asarray(answer((teacher.variables, jax.random.key_data(key_of(config.seed, 5))), place.put(batch)))
   key = jax.random.fold_in(jax.random.key(config.seed), 5)
   flips = np.asarray(preprocess.draw_flips(key, batch['index'], (16, 8), 'shared'))[0]
   assert 0 < flips.sum() < 16
@@ -252,7 +253,7 @@ def test_a_teacher_that_looks_closer_gets_crops_of_its_size(start):
   batch = next(loader.train_batches(parts.train_source, config))
   assert [size.shape for size in batch['images']] == [(8, 16, 16, 3)]
   answer = Devices().answer(teaching.make_answer_fn(teacher, config))
-  got = answer((teacher.variables, np.int32(0)), Devices().put(batch))
+  got = answer((teacher.variables, jax.random.key_data(key_of(config.seed, 0))), Devices().put(batch))
   flips = np.asarray(preprocess.draw_flips(jax.random.fold_in(jax.random.key(0), 0), batch['index'], (12, 8), 'shared'))
   images = np.where(flips[0][:, None, None, None], batch['images'][0][:, :, ::-1], batch['images'][0])
   network = trained.load(start)

@@ -13,6 +13,7 @@ from resjax import config as configuration
 from resjax import rsnet
 from resjax.training import optimizer, run, state, step, two_pass
 from resjax.training.devices import Devices
+from resjax.training.given import Given, Step
 
 RESOLUTIONS = (16, 8)
 BATCH = 16
@@ -59,8 +60,9 @@ def both_ways(config, count, tx):
   model = Net(axis_name=step.AXIS if config.sync_batch_norm else None)
   devices = Devices(devices=jax.devices()[:count])
   decay = config.optimizer.ema_decay
+  given_of = lambda now: Given(jax.random.key_data(step.key_of(config.seed, now.step)), 0, {}, decay, {})
   joint = step.make_train_step(rsnet.make_loss_fn(model, config), tx, seed=config.seed, ema_decay=decay)
-  steps = devices.train(joint), two_pass.make_train_step(model, config, tx, devices)
+  steps = devices.train(joint), two_pass.make_train_step(model, config, lambda _: tx, devices, given_of)
 
   def fresh(key):
     variables = rsnet.init(model, config, key)
@@ -176,7 +178,7 @@ def test_gradients_meet_once_a_step():
   assert exchanged[3] >= len(jax.tree.leaves(current.params))
 
 
-@pytest.mark.parametrize('memory, kind', [('two_pass', two_pass.TwoPass), ('joint', type(jax.jit(len)))])
+@pytest.mark.parametrize('memory, kind', [('two_pass', two_pass.TwoPass), ('joint', Step)])
 def test_a_run_takes_it_where_the_config_says_so(memory, kind):
   config = make_config(memory=memory, **{'model.name': 'resnet_small'})
   _, _, train_step = run.make_training(config, Devices(), 10, 100)

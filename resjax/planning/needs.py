@@ -6,6 +6,7 @@ compiler that comes with the package libtpu; nothing is run, and no data are nee
 
 import bisect
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -128,17 +129,24 @@ def _programs(train_step: Any, state: Any, batch: Any) -> tuple[ProgramNeed, ...
 
     return call
 
-  step: Callable[..., Any]
+  given, step = functools.partial(_given, train_step), train_step
   if isinstance(train_step, two_pass.TwoPass):
-    step = two_pass.TwoPass(
+    step = dataclasses.replace(
+      train_step,
       look=tuple(compiling(f'look {place}', p, 4) for place, p in enumerate(train_step.look, 1)),
       learn=tuple(compiling(f'learn {place}', p, 4) for place, p in enumerate(train_step.learn)),
-      update=compiling('update', train_step.update, 2),
+      update=compiling('update', train_step.update, 3),
+      given=given,
     )
   else:
-    step = compiling('train_step', train_step, 2)
+    step = dataclasses.replace(train_step, program=compiling('train_step', train_step.program, 3), given=given)
   step(state, batch)
   return tuple(programs)
+
+
+def _given(train_step: Any, state: Any) -> Any:
+  """What a step is given beside its state and batch, as shapes."""
+  return placed(jax.eval_shape(train_step.given, state), state.step.sharding)
 
 
 def _described(name: str, program: Any, live: int) -> ProgramNeed:

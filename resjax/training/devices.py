@@ -58,9 +58,14 @@ class Devices:
       return jax.tree.map(lambda x: x.reshape(n, x.shape[0] // n, *x.shape[1:]), batch)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split, x), batch)
 
-  def train(self, body: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `step(state, batch) -> state, metrics` over all devices; the old state's memory is reused."""
-    return self._compile(body, P(), donate=(0,))
+  def train(self, body: Callable[..., Any], given: int = 0) -> Callable[..., Any]:
+    """Returns `step(state, batch, *given) -> state, metrics` over all devices; the old state's memory is reused.
+
+    Args:
+      body: Of one device.
+      given: How many arguments follow the batch; they stand whole on each device.
+    """
+    return self._compile(body, P(), donate=(0,), whole=given)
 
   def eval(self, body: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `step(variables, batch)`, numpy arrays [B, ...] over all devices: this host's rows, in order."""
@@ -77,18 +82,18 @@ class Devices:
     """Returns `f(fixed, batch)` over all devices: arrays [B, ...] that stay there, split as a batch is."""
     return self._compile(body, P(AXIS), donate=())
 
-  def _compile(self, body: Callable[..., Any], out: P, donate: tuple[int, ...]) -> Callable[..., Any]:
+  def _compile(self, body: Callable[..., Any], out: P, donate: tuple[int, ...], whole: int = 0) -> Callable[..., Any]:
     if self.parallel == 'pmap':
       out_axes = 0 if out == P(AXIS) else None
       return jax.pmap(
         body,
         AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, *[None] * whole),
         out_axes=out_axes,
         donate_argnums=donate,
         devices=self.devices,
       )
-    mapped = jax.shard_map(body, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=out)
+    mapped = jax.shard_map(body, mesh=self.mesh, in_specs=(P(), P(AXIS), *[P()] * whole), out_specs=out)
     return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(self.platform, 'training'))
 
 

@@ -1,10 +1,12 @@
 """The optimiser and its learning rate, from the config."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import optax
+from jax import Array
 from ml_collections import ConfigDict
 
 from resjax.training import freezing
@@ -75,6 +77,7 @@ def create(
   total_steps: int,
   rates: Mapping[str, float] | None = None,
   depths: Mapping[str, int] | None = None,
+  numbers: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
   """Returns the optax transformation that the config describes.
 
@@ -87,17 +90,22 @@ def create(
     rates: Factors of the learning rate for entries of the parameters, as the method's `rates` gives them: 0 leaves an
       entry as it is; `network` stands for all entries that are not named. None, or empty: the rate is the same for all.
     depths: Of the network's modules, as of `freezing.depths`: their rate is `layer_decay` to this power, besides.
+    numbers: `rates`, of the next update as of `rates_of`, `weight_decay` and `momentum`: arrays in place of the
+      schedule and of what the config says, so that they are no constants of a compiled step. The state is the same.
   """
-  o = config.optimizer
-  rate = schedule(config, steps_per_epoch, total_steps)
-  if pairs := freezing.pairs(o):
-    factors = {freezing.label(factor): factor for _, factor in (*pairs, ('', 1.0))}
-    tx = optax.partition(_rules(o, rate, factors), lambda params: freezing.labels(params, o))
-  elif rates:
-    labels = {name: name for name in rates}
-    tx = optax.partition(_rules(o, rate, rates), lambda params: {name: labels.get(name, 'network') for name in params})
+  o, factors = config.optimizer, _factors(config, rates)
+  if numbers is None:
+    numbers = {'weight_decay': o.weight_decay, 'momentum': o.momentum}
+    by_count = rates_of(config, schedule(config, steps_per_epoch, total_steps), rates)
   else:
-    tx = _rule(o, rate)
+    by_count = {name: functools.partial(_now, rate) for name, rate in numbers['rates'].items()}
+  rules = {name: _rule(o, by_count[name], numbers) if name in by_count else optax.set_to_zero() for name in factors}
+  if freezing.pairs(o):
+    tx = optax.partition(rules, lambda params: freezing.labels(params, o))
+  elif rates:
+    tx = optax.partition(rules, lambda params: {name: name if name in rates else 'network' for name in params})
+  else:
+    tx = rules['network']
   if depths:
     tx = optax.chain(tx, _scale_by_depth(o.layer_decay, depths))
   if o.accumulate > 1:
@@ -105,11 +113,36 @@ def create(
   return tx
 
 
-def _rules(
-  o: ConfigDict, rate: optax.Schedule, factors: Mapping[str, float]
-) -> dict[str, optax.GradientTransformation]:
-  """The update of the parameters of each factor, by its name."""
-  return {name: _rule(o, _scaled(rate, f)) if f else optax.set_to_zero() for name, f in factors.items()}
+def updates_of(opt_state: Any) -> Array:
+  """Returns the number of updates that an optimiser's schedule goes by, int32 `[]`."""
+  found = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+  return next(part.count for part in found if isinstance(part, optax.ScaleByScheduleState))
+
+
+def _now(rate: Array, count: Array) -> Array:
+  """The learning rate, whatever the count."""
+  del count
+  return rate
+
+
+def rates_of(
+  config: ConfigDict, rate: optax.Schedule, rates: Mapping[str, float] | None = None
+) -> dict[str, optax.Schedule]:
+  """Returns the learning rate of each group of parameters; those that stay have none.
+
+  Args:
+    config: Reads `optimizer`.
+    rate: As of `schedule`.
+    rates: As of `create`.
+  """
+  return {name: _scaled(rate, factor) for name, factor in _factors(config, rates).items() if factor}
+
+
+def _factors(config: ConfigDict, rates: Mapping[str, float] | None) -> Mapping[str, float]:
+  """The factor of each group's learning rate, by its name."""
+  if pairs := freezing.pairs(config.optimizer):
+    return {freezing.label(factor): factor for _, factor in (*pairs, ('', 1.0))}
+  return rates or {'network': 1.0}
 
 
 def _scale_by_depth(decay: float, depths: Mapping[str, int]) -> optax.GradientTransformation:
@@ -129,11 +162,11 @@ def _scaled(rate: optax.Schedule, factor: float) -> optax.Schedule:
   return lambda count: factor * rate(count)
 
 
-def _rule(o: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+def _rule(o: ConfigDict, rate: optax.Schedule, numbers: Mapping[str, Any]) -> optax.GradientTransformation:
   """The update of parameters that share a learning rate."""
-  decay = optax.add_decayed_weights(o.weight_decay, mask=lambda params: decayed(params, o.decay))
+  decay = optax.add_decayed_weights(numbers['weight_decay'], mask=lambda params: decayed(params, o.decay))
   if o.name == 'sgd':
-    parts = [decay, optax.trace(o.momentum, nesterov=o.nesterov)]
+    parts = [decay, optax.trace(numbers['momentum'], nesterov=o.nesterov)]
   else:
     parts = [optax.scale_by_adam(), decay]
   return optax.chain(*parts, optax.scale_by_learning_rate(rate))

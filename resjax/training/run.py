@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -12,8 +13,10 @@ from resjax import drnet, models, rsnet
 from resjax.data import identity, labels, loader, sources
 from resjax.training import freezing, optimizer, state, step, teaching, two_pass
 from resjax.training.devices import Devices
+from resjax.training.given import Given, Step, make_given
 
-# The module of each method: init, make_loss_fn, make_eval_fn; pretraining, backbone and rates, what training asks it.
+# The module of each method: init, terms, make_loss_fn and make_eval_fn; pretraining, backbone and rates, what training
+# asks it.
 METHODS = {'rsnet': rsnet, 'drnet': drnet}
 
 
@@ -185,19 +188,32 @@ def make_training(
   rates = freezing.pairs(config.optimizer)
   trained = freezing.frozen(model, rates, config.optimizer.statistics)
   depths = freezing.depths(model, config.resolutions[0]) if config.optimizer.layer_decay < 1 else None
-  tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths)
-  ema_decay = config.optimizer.ema_decay
+
+  def rule(given: Given | None = None) -> optax.GradientTransformation:
+    numbers = None if given is None else given.optimizer
+    return optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths, numbers)
 
   def fresh(key: jax.Array) -> state.TrainState:
-    return state.create(method.init(model, config, key), tx, ema=ema_decay > 0)
+    return state.create(method.init(model, config, key), rule(), ema=config.optimizer.ema_decay > 0)
 
-  train_step: Callable[..., Any]
+  rate = optimizer.schedule(config, steps_per_epoch, total_steps)
+  by_group = optimizer.rates_of(config, rate, method.rates(config))
+  given_of = make_given(config, devices, by_group, method.terms(model, config, total_steps), first)
   if config.memory == 'two_pass':
-    train_step = two_pass.make_train_step(trained, config, tx, devices)
-  else:
-    loss_fn = method.make_loss_fn(trained, config, total_steps=total_steps, axis_name=step.AXIS)
-    loss_fn = freezing.holding(loss_fn, rates)
-    train_step = devices.train(
-      step.make_train_step(loss_fn, tx, seed=config.seed, ema_decay=ema_decay, parallel=devices.parallel, first=first)
+    return model, fresh, two_pass.make_train_step(trained, config, rule, devices, given_of)
+  loss_fn = method.make_loss_fn(trained, config, total_steps=total_steps, axis_name=step.AXIS)
+  loss_fn = freezing.holding(loss_fn, rates)
+
+  def train_step(state: state.TrainState, batch: Any, given: Given) -> Any:
+    # Made while it is traced, from numbers that are arguments.
+    take = step.make_train_step(
+      loss_fn,
+      rule(given),
+      seed=given.key,
+      ema_decay=given.ema_decay,
+      parallel=devices.parallel,
+      first=given.first,
     )
-  return model, fresh, train_step
+    return take(state, batch | given.terms)
+
+  return model, fresh, Step(devices.train(train_step, given=1), given_of)

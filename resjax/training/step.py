@@ -18,10 +18,10 @@ def make_train_step(
   loss_fn: Callable[..., Any],
   tx: optax.GradientTransformation,
   *,
-  seed: int,
-  ema_decay: float = 0.0,
+  seed: int | Array,
+  ema_decay: float | Array = 0.0,
   parallel: str = 'shard_map',
-  first: int = 0,
+  first: int | Array = 0,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
   """Returns `train_step(state, batch) -> state, metrics`, to be run under the axis 'data'.
 
@@ -34,8 +34,8 @@ def make_train_step(
     loss_fn: `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`; the batch gets an entry `step`,
       int32 `[]`, counted from `first`.
     tx: The optimiser.
-    seed: Of all random draws; the step's key is `fold_in(key(seed), step)`.
-    ema_decay: Above 0, `state.ema` follows parameters and statistics at each update, see `update`.
+    seed: Of all random draws: the step's key is `fold_in(key(seed), step)`. Or that key, as data.
+    ema_decay: Of `state.ema`, where there is one, which follows parameters and statistics, see `update`.
     parallel: What the step is run under, 'shard_map' or 'pmap'.
     first: The step at which schedules begin.
   """
@@ -62,9 +62,9 @@ def make_train_step(
   return train_step
 
 
-def key_of(seed: int, step: Array) -> Array:
-  """Returns the key of a step's random draws."""
-  return jax.random.fold_in(jax.random.key(seed), step)
+def key_of(seed: int | Array, step: Array) -> Array:
+  """Returns the typed key of a step's random draws; arguments as of `make_train_step`."""
+  return jax.random.fold_in(jax.random.key(seed), step) if isinstance(seed, int) else jax.random.wrap_key_data(seed)
 
 
 def averaged(statistics: Any, old: Any) -> Any:
@@ -79,7 +79,7 @@ def averaged(statistics: Any, old: Any) -> Any:
   return old | jax.tree.map(jnp.add, before, change)
 
 
-def update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
+def update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float | Array) -> TrainState:
   """Returns the state after one step with these gradients, which are the same on every device.
 
   The average keeps `min(ema_decay, (1 + n) / (10 + n))` of itself at the update after n others, so that it leaves the

@@ -123,19 +123,24 @@ def taught(
   if teacher is None:
     return train_step
   answers = devices.answer(make_answer_fn(teacher, config))
+  key_of = jax.jit(
+    lambda number: jax.random.key_data(step.key_of(config.seed, number)), out_shardings=devices.replicated
+  )
 
   def step_with_answers(state: Any, batch: Any) -> Any:
-    return train_step(state, batch | {'teacher': answers((teacher.variables, state.step), batch)})
+    return train_step(state, batch | {'teacher': answers((teacher.variables, key_of(state.step)), batch)})
 
   return step_with_answers
 
 
 def make_answer_fn(teacher: Teacher, config: ConfigDict) -> Callable[..., Array]:
-  """Returns `answer((variables, number), batch)`, logits `[B, K]`: of all that our largest resolution sees.
+  """Returns `answer((variables, key), batch)`, logits `[B, K]`: of all that our largest resolution sees.
+
+  The key is the step's, as data.
 
   Args:
     teacher: Whose model, resolution and normalisation are used.
-    config: Reads `seed` and what `rsnet.train_images` does.
+    config: Reads what `rsnet.train_images` does.
   """
   seen = config.copy_and_resolve_references()
   with seen.ignore_type():
@@ -143,9 +148,9 @@ def make_answer_fn(teacher: Teacher, config: ConfigDict) -> Callable[..., Array]
     seen.data.normalize = teacher.normalize
 
   def answer(fixed: tuple[Variables, Array], batch: Any) -> Array:
-    variables, number = fixed
+    variables, key = fixed
     largest = batch | {'images': batch['images'][:1]}
-    (images,) = rsnet.train_images(seen, largest, step.key_of(config.seed, number), slice(1))
+    (images,) = rsnet.train_images(seen, largest, jax.random.wrap_key_data(key), slice(1))
     return run(teacher.model, variables, images, train=False)[0]
 
   return answer

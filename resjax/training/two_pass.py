@@ -24,6 +24,7 @@ from resjax.apply import Apply
 from resjax.resolution import branches
 from resjax.training import freezing, step
 from resjax.training.devices import Devices
+from resjax.training.given import Given
 from resjax.training.state import TrainState
 
 AXIS = step.AXIS
@@ -36,38 +37,47 @@ class TwoPass:
   Each program gets what the one before it returns, so that no two are ever in memory together.
 
   Attributes:
-    look: `(params, batch_stats, number, batch, logits) -> logits`, for each resolution but the largest: its logits
+    look: `(params, batch_stats, given, batch, logits) -> logits`, for each resolution but the largest: its logits
       put into `[R, B, K]`. Empty without distillation.
-    learn: `(params, batch_stats, number, batch, logits, grads) -> batch_stats, logits, grads`, for each resolution:
+    learn: `(params, batch_stats, given, batch, logits, grads) -> batch_stats, logits, grads`, for each resolution:
       its running statistics, its logits, and the sum of the gradients so far, of each device by itself `[D, ...]`.
-    update: `(state, batch, logits, grads) -> state, metrics`: alpha's gradient, means over devices, the optimiser.
+    update: `(state, batch, given, logits, grads) -> state, metrics`: alpha's gradient, means over devices, and the
+      optimiser.
+    given: `(state) -> Given`.
   """
 
   look: tuple[Callable[..., Any], ...]
   learn: tuple[Callable[..., Any], ...]
   update: Callable[..., Any]
+  given: Callable[[TrainState], Any]
 
   def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
     """Takes one step."""
     logits = grads = None
+    given = self.given(state)
     for look in self.look:
-      logits = look(state.params, state.batch_stats, state.step, batch, logits)
+      logits = look(state.params, state.batch_stats, given, batch, logits)
     batch_stats = state.batch_stats
     for learn in self.learn:
-      batch_stats, logits, grads = learn(state.params, batch_stats, state.step, batch, logits, grads)
-    return self.update(dataclasses.replace(state, batch_stats=batch_stats), batch, logits, grads)
+      batch_stats, logits, grads = learn(state.params, batch_stats, given, batch, logits, grads)
+    return self.update(dataclasses.replace(state, batch_stats=batch_stats), batch, given, logits, grads)
 
 
 def make_train_step(
-  model: nn.Module | Apply, config: ConfigDict, tx: optax.GradientTransformation, devices: Devices
+  model: nn.Module | Apply,
+  config: ConfigDict,
+  rule: Callable[[Given], optax.GradientTransformation],
+  devices: Devices,
+  given: Callable[[TrainState], Given],
 ) -> TwoPass:
   """Returns RS-Net's training step on all devices; nothing is compiled before its first call.
 
   Args:
     model: A plain network.
-    config: Reads what `rsnet.make_loss_fn` does, `seed` and `optimizer.ema_decay`.
-    tx: The optimiser.
+    config: Reads what `rsnet.make_loss_fn` does, and `optimizer.freeze` and `rates`.
+    rule: The optimiser, by what a step is given.
     devices: Where it runs; gradients are averaged over them once a step.
+    given: What that is, by the state.
   """
   split = P(None, AXIS)  # logits [R, B, K]
 
@@ -87,15 +97,16 @@ def make_train_step(
   return TwoPass(
     look=tuple(look(place) for place in range(1, count)) if config.distillation != 'none' else (),
     learn=tuple(learn(place) for place in range(count)),
-    update=compiled(_update(config, tx), (P(), P(AXIS), split, P(AXIS)), P(), donate=(0,)),
+    update=compiled(_update(config, rule), (P(), P(AXIS), P(), split, P(AXIS)), P(), donate=(0,)),
+    given=given,
   )
 
 
 def _look(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[..., Any]:
   """The first pass of one resolution, on one device."""
 
-  def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None) -> Array:
-    variables, key = {'params': params, 'batch_stats': batch_stats}, step.key_of(config.seed, number)
+  def body(params: Any, batch_stats: Any, given: Given, batch: Any, logits: Array | None) -> Array:
+    variables, key = {'params': params, 'batch_stats': batch_stats}, jax.random.wrap_key_data(given.key)
     logits_here, _ = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
     return _with_row(logits, logits_here, place, len(config.resolutions))
 
@@ -105,8 +116,8 @@ def _look(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[
 def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[..., Any]:
   """The second pass of one resolution, on one device: its gradients are added to those before."""
 
-  def body(params: Any, batch_stats: Any, number: Array, batch: Any, logits: Array | None, grads: Any) -> Any:
-    key = step.key_of(config.seed, number)
+  def body(params: Any, batch_stats: Any, given: Given, batch: Any, logits: Array | None, grads: Any) -> Any:
+    key = jax.random.wrap_key_data(given.key)
     labels = rsnet.train_labels(config, batch, key)
 
     def loss_of(params: Any) -> Any:
@@ -129,11 +140,13 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
   return body
 
 
-def _update(config: ConfigDict, tx: optax.GradientTransformation) -> Callable[..., Any]:
+def _update(config: ConfigDict, rule: Callable[[Given], optax.GradientTransformation]) -> Callable[..., Any]:
   """What follows the last resolution, on one device."""
 
-  def body(state: TrainState, batch: Any, logits: Array, grads: Any) -> tuple[TrainState, dict[str, Array]]:
-    labels = rsnet.train_labels(config, batch, step.key_of(config.seed, state.step))
+  def body(
+    state: TrainState, batch: Any, given: Given, logits: Array, grads: Any
+  ) -> tuple[TrainState, dict[str, Array]]:
+    labels = rsnet.train_labels(config, batch, jax.random.wrap_key_data(given.key))
 
     def mean_loss(alpha: Array) -> Any:
       alpha = freezing.held({'alpha': alpha}, freezing.pairs(config.optimizer))['alpha']
@@ -144,7 +157,7 @@ def _update(config: ConfigDict, tx: optax.GradientTransformation) -> Callable[..
     grads = jax.tree.map(lambda g: g[0], grads) | {'alpha': of_alpha}
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     metrics['gradient_norm'] = optax.tree.norm(grads)
-    return step.update(state, grads, tx, config.optimizer.ema_decay), metrics
+    return step.update(state, grads, rule(given), given.ema_decay), metrics
 
   return body
 
