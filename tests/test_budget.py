@@ -46,3 +46,9 @@ def test_text_and_number_are_the_same_budget():
 def test_what_is_no_budget_is_refused_in_one_line(typed):
   with pytest.raises(ValueError, match=r'^budget: got .*, expected a share such as 0.6, multiply-adds such as 9e8, or'):
     Budget.parse(typed)
+
+
+@pytest.mark.parametrize('typed', ['0.6', '9e8', '12ms', '123456789', '0.123456789', '12.3456789ms'])
+def test_what_is_kept_of_a_budget_is_read_as_the_same(typed):
+  budget = Budget.parse(typed)
+  assert Budget.parse(budget.exact) == budget and (len(typed) > 5 or budget.exact == str(budget))

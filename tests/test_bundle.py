@@ -1,6 +1,7 @@
 """Bundles: answers as from the network, files checked, budgets that they were set to; the example without resjax."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -189,3 +190,8 @@ def test_the_example_routes_without_resjax_and_jax(made, photographs):
     expected = classifier.predict(files, **way)
     lines = [f'{p.image}  {p.label}  {100 * p.probability:.1f} %  {p.resolution}.onnx' for p in expected]
     assert done.stdout.splitlines() == lines
+  for arguments in (['0.65', files[0]], ['0.6'], []):
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1 and re.fullmatch(r'error: expected IMAGE after .* 0\.6, .*1\n', done.stderr), (
+      done.stderr
+    )

@@ -1,6 +1,7 @@
 """`resjax export`: what it writes where, what it leaves as it is, what it refuses; others read what it wrote."""
 
 import json
+import os
 import re
 
 import jax
@@ -133,16 +134,57 @@ def test_what_is_there_stays_unless_it_may_be_replaced(run, tmp_path):
 def test_what_fails_leaves_nothing_and_takes_nothing_away(tmp_path):
   out = tmp_path / 'bundle'
   out.mkdir()
-  (out / 'old').write_text('old')
+  (out / 'old.onnx').write_text('old')
   with pytest.raises(OSError, match='full'), export.whole(out, overwrite=True) as part:
     part.mkdir()
     (part / 'half').write_text('half')
     raise OSError('the disk is full')
-  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'old']
+  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'old.onnx']
+  with pytest.raises(FileNotFoundError), export.whole(out, overwrite=True):
+    pass  # nothing was written that could take its place
+  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'old.onnx']
   with export.whole(out, overwrite=True) as part:
     part.mkdir()
-    (part / 'new').write_text('new')
-  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'new']
+    (part / 'new.onnx').write_text('new')
+  assert [path.name for path in tmp_path.rglob('*')] == ['bundle', 'new.onnx']
+
+
+@pytest.mark.parametrize(
+  ('inside', 'name'),
+  [
+    ({'cat.jpg': 'mine'}, 'cat.jpg'),
+    ({'224.onnx': '', 'notes.txt': 'mine'}, 'notes.txt'),
+    ({'0/manifest.ocdbt': 'a step of a run'}, '0'),  # its checkpoints
+    ({'checkpoints/0/manifest.ocdbt': 'a run'}, 'checkpoints'),
+    ({'weights.bin/mine': ''}, 'weights.bin'),
+  ],
+)
+def test_a_folder_that_holds_what_no_export_wrote_is_never_replaced(tmp_path, inside, name):
+  for path, content in inside.items():
+    (tmp_path / 'out' / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'out' / path).write_text(content)
+  message = f"--out: .*out holds '{name}', which no export wrote; expected another folder"
+  with pytest.raises(FileExistsError, match=message), export.whole(tmp_path / 'out', overwrite=True):
+    raise AssertionError('it is told before any work is done')
+  assert {str(path.relative_to(tmp_path / 'out')) for path in tmp_path.rglob('*') if path.is_file()} == set(inside)
+
+
+def test_a_link_stays_a_link_and_what_is_no_file_stays(tmp_path):
+  (tmp_path / 'kept').mkdir()
+  (tmp_path / 'link').symlink_to('kept')
+  with export.whole(tmp_path / 'link', overwrite=True) as part:
+    part.mkdir()
+    (part / '8.onnx').touch()
+  assert (tmp_path / 'link').is_symlink() and [path.name for path in (tmp_path / 'kept').iterdir()] == ['8.onnx']
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(FileExistsError, match='pipe is no file, expected one'), export.whole(tmp_path / 'pipe', True):
+    pass
+
+
+def test_a_bundle_is_asked_for_the_budget_that_it_was_exported_with(run, tmp_path):
+  run('--format=bundle', f'--out={tmp_path}/bundle', '--no-costs', '--budgets=123456.75')
+  assert list(json.loads((tmp_path / 'bundle' / 'manifest.json').read_text())['knobs']['cascade']) == ['123456.75']
+  assert Classifier.load(tmp_path / 'bundle', max_batch=4).router('cascade', 123456.75)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +195,7 @@ def test_what_fails_leaves_nothing_and_takes_nothing_away(tmp_path):
     (['--format=onnx', '--with=stablehlo'], '--with: got it with --format=onnx, expected bundle'),
     (['--format=onnx', '--no-costs'], '--no-costs: got it with --format=onnx, expected bundle'),
     (['--format=bundle', '--budgets=5ms'], '--budgets: got 5ms, expected shares or multiply-adds: milliseconds'),
-    (['--format=bundle', '--budgets=0.01'], '--budgets: budget: got .*, expected .* with router .cascade'),
+    (['--format=bundle', '--budgets=0.01'], r'--budgets: got 0\.01, expected 0\.[0-9]+ to 1.* with router .cascade'),
     (['--format=onnx', '--out=nowhere/a'], 'nowhere/a: no folder .*nowhere, expected one to write to'),
   ],
 )

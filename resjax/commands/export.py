@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from resjax.commands import options as shared
 from resjax.resolution import Resolution, check_distinct
 from resjax.routing import Budget
+from resjax.telling import shown
 
 if TYPE_CHECKING:
   from resjax.network import Network
@@ -28,6 +30,9 @@ FORMATS = ('onnx', 'stablehlo', 'bundle', 'torch', 'packed')
 
 # Of a bundle, where none are named: those that its calibration reaches.
 _BUDGETS = '0.3,0.4,0.5,0.6,0.7,0.8,0.9'
+
+# What stands in a folder that was exported, a bundle's calibration among it.
+_OURS = re.compile(r'.*\.(onnx|stablehlo)|weights\.bin|manifest\.json|example\.py|costs\.json|dial\.npz')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,9 +182,9 @@ def knobs(network: 'Network', options: argparse.Namespace) -> dict[tuple[str, Bu
     for name in names:
       router = routing.kind_of(name).of(each, own, columns)
       try:
-        found[name, budget] = calibrating.set_to(router, columns, budget.target(max(network.macs))).knob
+        found[name, budget] = calibrating.met(router, columns, budget, max(network.macs)).knob
       except ValueError as error:
-        reasons.append(str(error))
+        reasons.append(str(error).removeprefix('budget: '))
     if options.budgets and not any((name, budget) in found for name in names):
       raise ValueError(f'--budgets: {"; ".join(reasons)}')
   return found
@@ -211,20 +216,33 @@ def whole(out: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
   """Yields where a file or folder is to be written; it is in its place when it is whole, or not at all.
 
   Raises:
-    FileExistsError: Something is there, and may not be replaced.
+    FileExistsError: Something is there, and may not be replaced, or a folder holds what no export wrote.
     FileNotFoundError: There is no folder to write to.
   """
+  out, named = out.resolve(), out
   if out.exists() and not overwrite:
-    raise FileExistsError(f'--out: {out} is there already, expected another, or --overwrite')
-  if any(out.glob('**/checkpoints')):
-    raise FileExistsError(f'--out: {out} holds a run, expected another folder')
-  shared.check_folder(out)
+    raise FileExistsError(f'--out: {named} is there already, expected another, or --overwrite')
+  if out.exists() and not (out.is_file() or out.is_dir()):
+    raise FileExistsError(f'--out: {named} is no file, expected one, or a folder')
+  if others := [path.name for path in (out.iterdir() if out.is_dir() else ()) if not _exported(path)]:
+    raise FileExistsError(f'--out: {named} holds {shown(min(others))}, which no export wrote; expected another folder')
+  shared.check_folder(named)
   part, old = (out.with_name(f'{out.name}.{os.getpid()}.{kind}') for kind in ('part', 'old'))
   try:
     yield part
     if out.exists():
       out.rename(old)
-    part.rename(out)
+    try:
+      part.rename(out)
+    except OSError:
+      if old.exists():
+        old.rename(out)
+      raise
   finally:
     for left in (part, old):
       shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _exported(path: pathlib.Path) -> bool:
+  """Whether a file in a folder is of an export."""
+  return path.is_file() and bool(_OURS.fullmatch(path.name))

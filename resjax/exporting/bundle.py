@@ -151,7 +151,7 @@ def write(
   mean, std = preprocess.mean_and_std(preprocessing.normalize)
   by_router: dict[str, dict[str, float]] = {}
   for (router, budget), knob in (knobs or {}).items():
-    by_router.setdefault(router, {})[str(budget)] = knob
+    by_router.setdefault(router, {})[budget.exact] = knob
   manifest = {
     'kind': KIND,
     'format': formats.FORMAT,

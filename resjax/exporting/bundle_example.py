@@ -1,7 +1,7 @@
 """Classifies images with the bundle beside it: python example.py BUDGET IMAGE ... Needs onnxruntime, numpy and pillow.
 
-BUDGET is one of the cascade's in manifest.json: each image runs from the lowest resolution up, until the network
-is sure enough. With budget 1 all run at the highest.
+BUDGET is one of the cascade's in manifest.json, where the bundle was calibrated: each image runs from the lowest
+resolution up, until the network is sure enough. With budget 1 all run at the highest.
 """
 
 import json
@@ -14,9 +14,12 @@ from PIL import Image, ImageOps
 
 here = pathlib.Path(__file__).parent
 about = json.loads((here / 'manifest.json').read_text(encoding='utf-8'))
+knobs = {**about['knobs'].get('cascade', {}), '1': float('inf')}
+if len(sys.argv) < 3 or sys.argv[1] not in knobs:
+  sys.exit(f'error: expected IMAGE after one of the budgets {", ".join(knobs)}')
 models = [onnxruntime.InferenceSession(str(here / name)) for name in about['models']]
 budget, (rows, columns), prepared = sys.argv[1], about['resolutions'][0], about['preprocessing']
-knob = float('inf') if budget == '1' else about['knobs']['cascade'][budget]
+knob = knobs[budget]
 for path in sys.argv[2:]:
   image = ImageOps.exif_transpose(Image.open(path)).convert('RGB')
   h, w = (int(side / prepared['crop_fraction']) for side in (rows, columns))  # the image just covers this, both ways

@@ -105,10 +105,10 @@ class Calibration:
       self.columns  # noqa: B018  raises
       return None
     if (name, budget) not in knobs:
-      known = ', '.join(str(other) for router, other in knobs if router == name) or 'none'
+      known = ', '.join(other.exact for router, other in knobs if router == name) or 'none'
       raise FileNotFoundError(
-        f'budget: got {budget} for router {name!r}, expected one that the bundle was set to, {known}, or calibrate it: '
-        f'resjax calibrate IMAGE ... --workdir={self._workdir}'
+        f'budget: got {budget.exact} for router {name!r}, expected one that the bundle was set to, {known}, or '
+        f'calibrate it: resjax calibrate IMAGE ... --workdir={self._workdir}'
       )
     return knobs[name, budget]
 
@@ -270,15 +270,28 @@ def for_budget(engines: Engines, name: str, columns: Columns, budget: Budget) ->
   """Returns a network's router, set so that images like the calibration's meet a budget.
 
   Raises:
-    ValueError: The network has no such router, or the router can't meet it; limits are in its unit.
+    ValueError: The network has no such router; or as of `met`.
   """
-  largest = max(engines.macs)
-  router = engines.router(name, columns, timed=budget.timed)
+  return met(engines.router(name, columns, timed=budget.timed), columns, budget, max(engines.macs))
+
+
+def met(router: Dialled, columns: Columns, budget: Budget, largest: float) -> Dialled:
+  """Returns a router, whose costs are in the budget's unit, set so that images like the calibration's meet the budget.
+
+  Args:
+    router: Not set yet.
+    columns: Of the calibration.
+    budget: Which.
+    largest: Multiply-adds of one image at the largest resolution.
+
+  Raises:
+    ValueError: The router can't meet it; limits are in the unit in which it was asked.
+  """
   try:
     return set_to(router, columns, budget.target(largest))
   except ValueError:
     low, high = (budget.like(cost, largest) for cost in limits(router, columns))
-    raise ValueError(f'budget: got {budget}, expected {low} to {high} with router {name!r}') from None
+    raise ValueError(f'budget: got {budget}, expected {low} to {high} with router {router.name!r}') from None
 
 
 def limits(router: Dialled, columns: Columns) -> tuple[float, float]:

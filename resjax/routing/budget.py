@@ -4,6 +4,8 @@ import dataclasses
 import re
 from typing import Literal
 
+from resjax.telling import shown
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
@@ -36,7 +38,7 @@ class Budget:
       number = 0.0
     if match is None or not 0 < number < float('inf'):
       raise ValueError(
-        f'budget: got {value!r}, expected a share such as 0.6, multiply-adds such as 9e8, or milliseconds such as '
+        f'budget: got {shown(value)}, expected a share such as 0.6, multiply-adds such as 9e8, or milliseconds such as '
         "'12ms'"
       )
     return cls(number, 'ms' if match[2] else 'share' if number <= 1 else 'macs')
@@ -57,6 +59,12 @@ class Budget:
   def like(self, cost: float, largest: float) -> 'Budget':
     """Returns the budget of the same unit whose target is a cost; arguments and units as of `target`."""
     return dataclasses.replace(self, number=cost / largest if self.unit == 'share' else cost)
+
+  @property
+  def exact(self) -> str:
+    """The budget as `parse` reads it, with all its digits."""
+    short = str(self)
+    return short if Budget.parse(short) == self else f'{self.number!r}{"ms" if self.timed else ""}'
 
   def __str__(self) -> str:
     return f'{self.number:g}{"ms" if self.timed else ""}'
