@@ -111,6 +111,9 @@ def test_it_travels_and_loads_once_in_each_process(workdir, loads):
     ({'top_k': 5}, ValueError, r'^top_k: got 5 for a BatchPredictor, expected none: a row names one class$'),
     ({'runtime': dict}, ValueError, r"^runtime: got <class 'dict'> for a BatchPredictor, expected a name$"),
     ({'budget': 'much'}, ValueError, r'^budget: got .*much'),
+    ({'resolution': 'large'}, ValueError, r"^resolution: got 'large'"),
+    ({'resolution': 8, 'budget': 0.5}, ValueError, r'^resolution: got 8 with a budget or router, expected one or'),
+    ({'unseen_by': 'luck'}, ValueError, r"^unseen_by: got 'luck', expected one of interpolate, nearest"),
   ],
 )
 def test_what_is_not_possible_is_said_before_anything_travels(options, error, message):

@@ -20,12 +20,12 @@ from test_data_bombs import scans
 from test_data_decode import carriers, encode, png_header
 from test_data_identity import config as make_config
 
-from resjax import Classifier, cli, recipes
-from resjax.commands import options as shared
+from resjax import BatchPredictor, Classifier, cli, recipes
 from resjax.data import folders
 from resjax.data.decode import BadImage, decode
 from resjax.exporting import bundle
 from resjax.inference.images import items
+from resjax.inference.opening import limited
 from resjax.training import loop
 
 ODD_CLASS = 'caf\udce9 [new]'
@@ -215,14 +215,17 @@ def test_files_of_networks_and_recipes_stand_anywhere(tmp_path):
 
 def test_max_pixels_is_an_option_where_a_message_names_it(tmp_path):
   network = tiny()
-  (tmp_path / 'a.png').write_bytes(encode(Image.new('RGB', (40, 30)), 'PNG'))
+  bundle.write(network, tmp_path / 'bundle')
+  path, content = str(tmp_path / 'a.png'), encode(Image.new('RGB', (40, 30)), 'PNG')
+  (tmp_path / 'a.png').write_bytes(content)
   for limit, error in ((1199, '40 x 30 pixels, more than max_pixels = 1199'), (1200, None)):
-    options = argparse.Namespace(max_pixels=limit)
-    changed = shared.with_max_pixels(network, options)
-    (chunk,) = Classifier(changed).cropped(items(tmp_path / 'a.png'), 16)
-    assert (chunk.errors[0] or '').startswith(error or '') and (chunk.errors[0] is None) == (error is None)
-  assert shared.with_max_pixels(network, argparse.Namespace(max_pixels=None)) is network
-  for command in ('predict', 'evaluate', 'calibrate', 'benchmark', 'report'):
+    for classifier in (Classifier(limited(network, limit)), Classifier.load(tmp_path / 'bundle', max_pixels=limit)):
+      (chunk,) = classifier.cropped(items(path), 16)
+      assert (chunk.errors[0] or '').startswith(error or '') and (chunk.errors[0] is None) == (error is None)
+    row = BatchPredictor(tmp_path / 'bundle', max_pixels=limit, max_batch=2)({'path': [path], 'bytes': [content]})
+    assert row['error'][0].startswith(error or '') and (row['error'][0] == '') == (error is None)
+  assert limited(network, None) is network
+  for command in ('predict', 'evaluate', 'calibrate', 'benchmark', 'report', 'serve'):
     parser = argparse.ArgumentParser()
     importlib.import_module(f'resjax.commands.{command}').add_arguments(parser)
     assert '--max-pixels' in parser.format_help(), command

@@ -1,8 +1,8 @@
 """A started server over a tiny network: answers, refusals, counts, and its end."""
 
 import http.client
-import io
 import json
+import pathlib
 import re
 import signal
 import socket
@@ -12,91 +12,35 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
-import networks
 import numpy as np
 import pytest
-from PIL import Image
+import serving
+from serving import Served, alive, below, encoded, status_of
 
-from resjax.exporting import bundle
 from resjax.inference import Classifier
 from resjax.resolution import name
 
 CAPACITY, TIMEOUT, MOST = 6, 2.0, 50_000
-OPTIONS = (f'--capacity={CAPACITY}', f'--timeout={TIMEOUT}s', f'--max-bytes={MOST}', '--top-k=2', '--max-batch=4')
-
-
-def encoded(image, kind='PNG'):
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, kind)
-  return buffer.getvalue()
+PIXELS = 3000
+FORM = 'multipart/form-data; boundary=x'
+OPTIONS = (
+  f'--capacity={CAPACITY}',
+  f'--timeout={TIMEOUT}s',
+  f'--max-bytes={MOST}',
+  '--top-k=2',
+  '--max-batch=4',
+  f'--max-pixels={PIXELS}',
+)
 
 
 @pytest.fixture(scope='module')
 def photographs():
-  rng = np.random.default_rng(0)
-  coarse = [rng.integers(0, 256, (3, 4, 3), np.uint8) for _ in range(24)]
-  return [
-    encoded(np.asarray(Image.fromarray(image).resize((24 + i, 30), Image.Resampling.BICUBIC)))
-    for i, image in enumerate(coarse)
-  ]
+  return serving.photographs()
 
 
 @pytest.fixture(scope='module')
 def folder(photographs, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('bundle') / 'tiny'
-  bundle.write(networks.tiny(), folder)
-  Classifier.load(folder, max_batch=4).calibrate(photographs)
-  return folder
-
-
-class Served:
-  """A server that was started."""
-
-  def __init__(self, *arguments):
-    command = [sys.executable, '-m', 'resjax', 'serve', '--port=0', *arguments]
-    self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    self.lines = []
-    for line in self.process.stderr:
-      self.lines.append(line)
-      if ready := re.match(r'ready on http://127\.0\.0\.1:(\d+)', line):
-        self.port = int(ready[1])
-        return
-    raise AssertionError(''.join(self.lines))
-
-  def ask(self, method='POST', path='/predict', body=b'', kind=None, **options):
-    connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
-    connection.request(method, path, body, {'Content-Type': kind} if kind else {}, **options)
-    response = connection.getresponse()
-    content = response.read().decode()
-    connection.close()
-    return response.status, json.loads(content) if content.startswith('{') else content
-
-  def slow(self, image):
-    """Sends all of an image but its last byte."""
-    opened = socket.create_connection(('127.0.0.1', self.port), timeout=20)
-    opened.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n' % len(image) + image[:-1])
-    return opened
-
-  def end(self):
-    rest = self.process.communicate(timeout=30)[1]
-    return rest, self.process.returncode
-
-
-def status_of(opened):
-  response = http.client.HTTPResponse(opened)
-  response.begin()
-  return response.status
-
-
-def alive(session):
-  """The processes of a session that have not ended; the last of them get a moment to be gone."""
-  for _ in range(50):
-    listed = subprocess.run(['ps', '-e', '-o', 'sid=,stat=,args='], capture_output=True, text=True).stdout
-    found = [line for line in listed.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != 'Z']
-    if not found:
-      break
-    time.sleep(0.1)
-  return found
+  return serving.bundled(tmp_path_factory.mktemp('bundle') / 'tiny', photographs)
 
 
 @pytest.fixture(scope='module')
@@ -139,6 +83,19 @@ def form(*parts):
   return b''.join(head % (n, b'; filename="%s"' % f if f else b'', content) for n, f, content in parts) + b'--x--\r\n'
 
 
+def test_a_name_that_is_no_utf8_comes_back_as_a_file_of_that_name_is_shown(served, photographs):
+  status, answer = served.ask(body=form((b'a', b'caf\xe9.png', photographs[0])), kind=FORM)
+  assert status == 200 and answer['predictions'][0]['image'] == r'caf\udce9.png'
+
+
+def test_what_is_not_asked_so_is_told_how(served):
+  connection = http.client.HTTPConnection('127.0.0.1', served.port, timeout=20)
+  connection.request('GET', '/predict')
+  response = connection.getresponse()
+  assert (response.status, response.getheader('Allow')) == (405, 'POST')
+  connection.close()
+
+
 @pytest.mark.parametrize('way', ['address', 'form', 'msgpack', 'list'])
 def test_several_images_and_a_budget_of_their_own(served, classifier, photographs, way):
   images = photographs[:5]
@@ -150,7 +107,7 @@ def test_several_images_and_a_budget_of_their_own(served, classifier, photograph
     'msgpack': msgspec.msgpack.encode({'images': images, 'budget': 0.6}),
     'list': msgspec.msgpack.encode(images),
   }[way]
-  kind = 'multipart/form-data; boundary=x' if way in ('address', 'form') else 'application/msgpack'
+  kind = FORM if way in ('address', 'form') else 'application/msgpack'
   status, answer = served.ask(path=path, body=body, kind=kind)
   assert status == 200
   rows = answer['predictions']
@@ -189,6 +146,14 @@ def test_among_several_images_those_that_are_none_have_an_error(served, photogra
     (400, 'body: malformed', {'body': b'nothing', 'kind': 'multipart/form-data; boundary=x'}),
     (400, 'body: malformed', {'body': b'nothing', 'kind': 'multipart/form-data'}),
     (400, "budget: got 'much', expected a share", {'body': b'x', 'path': '/predict?budget=much'}),
+    (400, "address: got 'budgets', expected budget alone", {'body': b'x', 'path': '/predict?budgets=0.6'}),
+    (400, "address: got 'budget', expected budget alone", {'body': b'x', 'path': '/predict?budget=0.6&budget=1'}),
+    (400, 'budget: got two', {'body': form(*[(b'budget', b'', b'1')] * 2), 'kind': FORM}),
+    (400, 'body: malformed (Object contains unknown', {'body': b'\x81\xa1x\x01', 'kind': 'application/msgpack'}),
+    (400, 'body: malformed (LineTooLong: Got more', {'body': form((b'a', b'a' * 9000, b'x')), 'kind': FORM}),
+    (400, r'image \udcff: empty', {'body': form((b'a', b'\xff', b'')), 'kind': FORM}),
+    (400, r'body: malformed (UnicodeEncodeError: ', {'body': b'x', 'kind': 'multipart/form-data; boundary=\xff'}),
+    (400, "budget: got '9999", {'body': b'x', 'path': '/predict?budget=' + '9' * 5000}),
     (400, 'budget: got 0.001, expected 0.', {'path': '/predict?budget=0.001'}),
     (413, 'body: too large, expected at most 50000 bytes', {'body': bytes(MOST + 1)}),
     (413, 'body: too large', {'body': iter([bytes(MOST), bytes(9)]), 'encode_chunked': True}),
@@ -198,6 +163,7 @@ def test_among_several_images_those_that_are_none_have_an_error(served, photogra
       'body: got 7 images, expected at most 6',
       {'body': b'\x97' + b'\xc4\x01x' * 7, 'kind': 'application/msgpack'},
     ),
+    (422, '60 x 51 pixels, more than max_pixels = 3000', {'body': encoded(np.zeros((51, 60, 3), np.uint8))}),
     (404, 'Not Found', {'path': '/other', 'body': b'x'}),
     (405, 'Method Not Allowed', {'method': 'GET'}),
   ],
@@ -207,6 +173,7 @@ def test_what_is_wrong_is_refused_in_one_line(served, photographs, status, error
     asked['body'] = photographs[0]
   found, answer = served.ask(**asked)
   assert found == status and answer['error'].startswith(error) and '\n' not in answer['error']
+  assert len(answer['error']) < 500
 
 
 def test_who_is_too_many_is_refused_and_who_is_too_slow(served, photographs):
@@ -266,13 +233,26 @@ def test_health_and_counts(served, photographs):
   assert change['resjax_images_total{resolution="16"}'] == 1 and after['mosec_remaining_task'] == 0
 
 
+def test_behind_its_front_others_on_the_machine_get_nothing(served, photographs):
+  session, listed = below(served)
+  (config,) = re.findall(rf'^ *{session} .* (/\S+/mosec/config\.json)$', listed, re.MULTILINE)
+  port = json.loads(pathlib.Path(config).read_text())['port']
+  assert pathlib.Path(config).parents[1].stat().st_mode & 0o077 == 0  # where the key is
+  for task in ({'image': photographs[0], 'arrived': 0.0}, {'image': photographs[0], 'arrived': 0.0, 'key': 'é'}, 7):
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+    connection.request('POST', '/image', msgspec.msgpack.encode(task))
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    assert (response.status, content) == (422, b'request validation error: not of the server')
+
+
 def test_at_the_end_what_was_let_in_is_answered_and_nothing_is_left(served, photographs):
   served.ask(body=photographs[0])
   held = served.slow(photographs[0])
   while 'resjax_images_under_way 1.0' not in served.ask('GET', '/metrics')[1]:
     pass
-  children = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(served.process.pid)], capture_output=True, text=True)
-  (session,) = map(int, children.stdout.split())
+  session, _ = below(served)
   served.process.send_signal(signal.SIGTERM)
   while served.ask('GET', '/ready') != (503, {'status': 'draining'}):
     pass

@@ -149,6 +149,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   from resjax import compiling, drnet, models, recipes, trained
   from resjax import config as configuration
   from resjax.inference import Classifier
+  from resjax.inference.opening import limited
   from resjax.measuring import benchmark
   from resjax.measuring.pool import Pool, photographs
   from resjax.models.predictor import PREDICTORS
@@ -169,7 +170,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   model = models.from_config(config)
   init = jax.jit(lambda key: drnet.init(model, config, key), compiler_options=_RUNS_ONCE)
   variables = init(jax.random.key(0))
-  network = shared.with_max_pixels(trained.of_config(config, variables), options)
+  network = limited(trained.of_config(config, variables), options.max_pixels)
   pool = Pool(wanted[:count], network, threads=options.threads or os.cpu_count() or 1)
   say('compiling the programs and measuring their costs ...')
   classifier = Classifier(network, max_batch=options.max_batch, dtype=options.dtype, runtime=options.runtime)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import errno
 import importlib.util
 import os
@@ -35,7 +34,6 @@ _READ = ('results.json', 'costs.json', 'manifest.json', 'checksums.json')
 if TYPE_CHECKING:
   from resjax.inference import Classifier
   from resjax.inference.images import Item
-  from resjax.inference.programs import Servable
 
 
 IMAGES = "a file, a folder of files, a pattern in quotes ('photos/*.jpg'), or - for a list of paths on standard input"
@@ -78,14 +76,6 @@ def a_bundle(text: str) -> str:
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
   """Lets larger images pass, or fewer."""
   parser.add_argument('--max-pixels', type=positive, help='larger images are refused; default: as in the training')
-
-
-def with_max_pixels(network: Servable, options: argparse.Namespace) -> Servable:
-  """Returns a network, or a bundle, whose images have as many pixels at most as an option says."""
-  if options.max_pixels is None:
-    return network
-  preprocessing = dataclasses.replace(network.preprocessing, max_pixels=options.max_pixels)
-  return dataclasses.replace(network, preprocessing=preprocessing)  # type: ignore[type-var]
 
 
 def missing(package: str) -> str | None:
@@ -134,7 +124,7 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   from resjax import compiling, recipes, trained
   from resjax.exporting import bundle
   from resjax.inference import Classifier
-  from resjax.inference.opening import opened
+  from resjax.inference.opening import limited, opened
 
   logging.set_verbosity(logging.WARNING)
   compiling.keep_compiled_programs()
@@ -143,11 +133,11 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
     if options.fields or not bundles:
       got = f'{options.workdir}, a bundle{"".join(f", and {field}" for field in options.fields)}'
       raise ValueError(f'--workdir: got {got}, expected one of a run; predict, calibrate and serve take bundles')
-    network = with_max_pixels(opened(options.workdir, options.step), options)
+    network = opened(options.workdir, options.step, options.max_pixels)
     return Classifier(network, workdir=options.workdir, **options_of_engine), None
   found = trained.read(options.workdir, step=options.step)
   config = recipes.with_fields(found.config, options.fields)
-  network = with_max_pixels(found.network, options)
+  network = limited(found.network, options.max_pixels)
   return Classifier(network, workdir=options.workdir, **options_of_engine), config
 
 

@@ -15,6 +15,7 @@ from resjax.routing import choosable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
   shared.add_workdir(parser, bundles=True)
+  shared.add_max_pixels(parser)
   parser.set_defaults(max_batch=16)
   how = parser.add_mutually_exclusive_group()
   how.add_argument('--resolution', type=shared.resolution, help='one for all, in pixels: 160, or 128x192')
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
   settings = Settings(
     workdir=options.workdir,
     step=options.step,
+    max_pixels=options.max_pixels,
     max_batch=options.max_batch,
     dtype=options.dtype,
     runtime=options.runtime,

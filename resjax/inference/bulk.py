@@ -13,8 +13,8 @@ from resjax import compiling
 from resjax.data.decode import BadImage
 from resjax.inference.classifier import Classifier
 from resjax.inference.images import Item
-from resjax.inference.predictions import Asked, Prediction
-from resjax.resolution import name
+from resjax.inference.predictions import Asked, Prediction, check
+from resjax.resolution import name, square
 from resjax.routing import Budget
 
 # What depends on the order of the images, which engines do not keep, or is not of a network that many predict with.
@@ -38,14 +38,14 @@ class BatchPredictor:
     Args:
       workdir: Of a run, or a bundle; a path that every machine has. Cost tables are kept in it.
       step: As of `Classifier.load`.
-      **options: `resolution`, `budget`, `router` and `unseen_by`, see `Classifier.stream`, and those of `Classifier`;
-        router and runtime by name.
+      **options: `resolution`, `budget`, `router` and `unseen_by`, see `Classifier.stream`, `max_pixels` of
+        `Classifier.load`, and those of `Classifier`; router and runtime by name.
 
     Raises:
       TypeError: There is no such option.
       ValueError: An option is not possible here.
     """
-    known = [*Asked.__annotations__, *inspect.signature(Classifier).parameters]
+    known = [*Asked.__annotations__, *inspect.signature(Classifier).parameters, 'max_pixels']
     if unknown := [option for option in options if option not in known]:
       raise TypeError(f'{unknown[0]}: got it for a BatchPredictor, expected options of Classifier and its predict')
     for option, why in _REFUSED.items():
@@ -54,8 +54,12 @@ class BatchPredictor:
     for option in ('router', 'runtime'):
       if not isinstance(options.get(option), str | None):
         raise ValueError(f'{option}: got {options[option]!r} for a BatchPredictor, expected a name')
-    if options.get('budget') is not None:
-      Budget.parse(options['budget'])
+    resolution, budget, router = (options.get(option) for option in ('resolution', 'budget', 'router'))
+    check(resolution, budget, router, False, options.get('unseen_by', 'interpolate'))
+    if resolution is not None:
+      square(resolution)
+    if budget is not None:
+      Budget.parse(budget)
     self._asked = {option: value for option, value in options.items() if option in Asked.__annotations__}
     others = {option: value for option, value in options.items() if option not in self._asked}
     self._of = (os.fspath(workdir), step, tuple(sorted(others.items())))

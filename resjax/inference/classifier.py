@@ -93,16 +93,19 @@ class Classifier:
     self._calibration = Calibration(self.network, self._workdir, self._note)
 
   @classmethod
-  def load(cls, workdir: str | pathlib.Path, *, step: int | None = None, **options: Any) -> 'Classifier':
+  def load(
+    cls, workdir: str | pathlib.Path, *, step: int | None = None, max_pixels: int | None = None, **options: Any
+  ) -> 'Classifier':
     """Returns the classifier of a run, or of a bundle; errors as of `trained.load` and `bundle.read`.
 
     Args:
       workdir: The run's folder, or a bundle's; only read, but for the calibration and cost tables.
       step: One of those saved; None: the latest.
+      max_pixels: Larger images are refused; None: as in the training.
       **options: See the class.
     """
     workdir = expanded(workdir, 'workdir')
-    return cls(opened(workdir, step), workdir=workdir, **options)
+    return cls(opened(workdir, step, max_pixels), workdir=workdir, **options)
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -214,8 +217,7 @@ class Classifier:
       return found
 
     engines = self._kept.at((resolution, how), network)
-    rule = Fixed(tuple(map(float, engines.macs)))
-    return Way((resolution,), lambda crops: rule.run(engines.images(crops)))
+    return Way((resolution,), lambda crops: Fixed(tuple(map(float, engines.macs))).run(engines.images(crops)))
 
   def router(self, name: str | None = None, budget: Budget | float | str | None = None) -> Dialled:
     """Returns a router with its knob set to a budget, or as it was trained; made once for each name and budget.
@@ -294,6 +296,5 @@ class Classifier:
   def _note(self, line: str) -> None:
     """Tells the user, now and in `notes`; what was told before is not told again."""
     if line not in self.notes:
-      self.notes.append(line)
-      del self.notes[:-64]
+      self.notes[:] = [*self.notes[-63:], line]
       logging.getLogger(__name__).warning(line)

@@ -6,6 +6,10 @@ import msgspec
 from aiohttp import BodyPartReader, http_exceptions, web
 
 from resjax.routing import Budget
+from resjax.telling import shown, utf8
+
+# Letters of what is wrong with a form.
+_LONGEST = 200
 
 MSGPACK = ('application/msgpack', 'application/x-msgpack', 'application/vnd.msgpack')
 
@@ -27,7 +31,7 @@ class Upload(NamedTuple):
   single: bool  # the body was an image, and the answer is one
 
 
-class _Packed(msgspec.Struct):
+class _Packed(msgspec.Struct, forbid_unknown_fields=True):
   """Images as MessagePack."""
 
   images: list[bytes]
@@ -49,6 +53,9 @@ async def read(request: web.Request, max_bytes: int) -> Upload:
   """
   if (request.content_length or 0) > max_bytes:
     raise _too_large(max_bytes)
+  for field in request.query:
+    if field != 'budget' or len(request.query) > 1:
+      raise Refused(400, f'address: got {shown(field)}, expected budget alone, once')
   budget: Any = request.query.get('budget')
   if request.content_type.startswith('multipart/'):
     images, names, inside = await _form(request, max_bytes)
@@ -84,12 +91,15 @@ async def _form(request: web.Request, max_bytes: int) -> tuple[list[bytes], list
         if total > max_bytes:
           raise _too_large(max_bytes)
       if part.name == 'budget' and part.filename is None:
+        if budget is not None:
+          raise Refused(400, 'budget: got two, expected one')
         budget = content.decode(errors='replace')
       else:
         images.append(bytes(content))
-        names.append(part.filename or str(len(names)))
+        names.append(utf8(part.filename or str(len(names))))
   except (ValueError, AssertionError, RuntimeError, http_exceptions.HttpProcessingError) as error:
-    _malformed(f'{type(error).__name__}: {error}')
+    why = ' '.join(str(getattr(error, 'message', error)).split())
+    _malformed(f'{type(error).__name__}: {why[:_LONGEST]}')
   return images, names, budget
 
 
@@ -107,7 +117,7 @@ def _budget(value: Any) -> str | None:
   if value is None:
     return None
   try:
-    return str(Budget.parse(value))
+    return Budget.parse(value).exact
   except ValueError as error:
     raise Refused(400, str(error)) from None
 

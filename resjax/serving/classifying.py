@@ -64,6 +64,7 @@ class Classifying:
       classifier = Classifier.load(
         settings.workdir,
         step=settings.step,
+        max_pixels=settings.max_pixels,
         max_batch=settings.max_batch,
         dtype=settings.dtype,
         runtime=settings.runtime,

@@ -20,6 +20,7 @@ from resjax.serving.bodies import Refused, Upload
 from resjax.serving.messages import Reply, Task
 from resjax.serving.metrics import Metrics
 from resjax.serving.settings import Depth, Settings
+from resjax.telling import printable
 
 # Of the deadline, the share in which what is let in must be done at the dial's cheapest step.
 _WITHIN = 0.75
@@ -85,6 +86,8 @@ class Front:
         f'body: too large, expected at most {self._settings.max_bytes} bytes' if error.status == 413 else error.reason
       )
       response = _error(error.status, why)
+      if allowed := error.headers.get('Allow'):
+        response.headers['Allow'] = allowed
     if request.path == '/predict':
       self.metrics.requests.labels(response.status).inc()
       if response.status == 200:
@@ -126,7 +129,10 @@ class Front:
 
   async def _ask(self, upload: Upload, arrived: float) -> list[Reply | Refused]:
     """What comes of each image."""
-    return await asyncio.gather(*(self._ask_one(Task(image, arrived, upload.budget)) for image in upload.images))
+    return await asyncio.gather(*(self._ask_one(self._task(image, arrived, upload.budget)) for image in upload.images))
+
+  def _task(self, image: bytes, arrived: float, budget: str | None = None) -> Task:
+    return Task(image, arrived, self._settings.key, budget)
 
   async def _ask_one(self, task: Task) -> Reply | Refused:
     """What comes of an image."""
@@ -144,7 +150,7 @@ class Front:
     """Whether an image comes all the way through; it is counted nowhere."""
     blank = io.BytesIO()
     Image.new('RGB', (8, 8)).save(blank, 'PNG')
-    reply = await self._ask_one(Task(blank.getvalue(), time.monotonic()))
+    reply = await self._ask_one(self._task(blank.getvalue(), time.monotonic()))
     if isinstance(reply, Refused) and reply.status == 500:
       raise OSError(f'the classifying process answers a blank image with an error: {reply}')
     return isinstance(reply, Reply)
@@ -200,7 +206,7 @@ def _json(value: Any, status: int = 200) -> web.Response:
 
 def _error(status: int, why: str) -> web.Response:
   """An answer that says why there is none; who was too many, or comes at the end, is told to come again."""
-  response = _json({'error': why}, status)
+  response = _json({'error': printable(why)}, status)
   if status in (429, 503):
     response.headers['Retry-After'] = '1'
   if status in (408, 413, 503):

@@ -11,6 +11,7 @@ class Task(msgspec.Struct):
 
   image: bytes
   arrived: float  # seconds of time.monotonic()
+  key: str  # of `Settings`: mosec's port is open to whoever is on this machine
   budget: str | None = None  # of its own
 
 

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import pathlib
+import secrets
 import struct
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ class Settings:
   Attributes:
     workdir: Of a run, or a bundle.
     step: Of the checkpoint; None: the latest.
+    max_pixels: Of an image; None: as in the training.
     max_batch: Images that are run together at most.
     dtype: See `Classifier`.
     runtime: See `Classifier`.
@@ -37,10 +39,12 @@ class Settings:
     max_bytes: Of a request.
     timeout: Seconds that a request may take.
     decoders: Processes that decode.
+    key: That only the server's own processes know.
   """
 
   workdir: str
   step: int | None = None
+  max_pixels: int | None = None
   max_batch: int = 16
   dtype: str | None = None
   runtime: str | None = None
@@ -54,6 +58,7 @@ class Settings:
   max_bytes: int = 10 << 20
   timeout: float = 10.0
   decoders: int = 2
+  key: str = dataclasses.field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
   def write(self, folder: pathlib.Path) -> None:
     """Writes them where `read` finds them."""

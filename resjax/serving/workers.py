@@ -4,6 +4,8 @@ They are two because a worker's answer to a batch has one status: what is no ima
 decoder that a hostile file brings down is started again, and nothing else is lost.
 """
 
+import atexit
+import hmac
 import logging
 import time
 import warnings
@@ -12,11 +14,12 @@ from typing import Any
 import msgspec
 from mosec import ValidationError, Worker
 
+from resjax import ending
 from resjax.data.crops import evaluation_crops
 from resjax.data.decode import BadImage
 from resjax.preprocess import Preprocessing
 from resjax.serving.messages import Cut, Reply, Task
-from resjax.serving.settings import described, folder
+from resjax.serving.settings import Settings, described, folder
 
 warnings.filterwarnings('ignore', 'IPC data')  # crops are large
 logging.getLogger('mosec.log').setLevel(logging.WARNING)  # what goes wrong here is told, and nothing less
@@ -28,7 +31,8 @@ class Decode(Worker):
   def __init__(self) -> None:
     """Waits until it is known how images are cropped."""
     super().__init__()
-    self._tasks = msgspec.msgpack.Decoder(Task)
+    atexit.register(ending.at_once, 0)
+    self._tasks, self._key = msgspec.msgpack.Decoder(Task), Settings.read(folder()).key.encode()
     while (found := described(folder())) is None:
       time.sleep(0.05)
     if 'error' in found:
@@ -40,8 +44,14 @@ class Decode(Worker):
     )
 
   def deserialize(self, data: bytes) -> Task:
-    """The task that the front sent."""
-    return self._tasks.decode(data)
+    """The task that the front sent; ValidationError for what is from others."""
+    try:
+      task = self._tasks.decode(data)
+    except msgspec.DecodeError:
+      task = None
+    if task is None or not hmac.compare_digest(task.key.encode(), self._key):
+      raise ValidationError('not of the server')
+    return task
 
   def forward(self, data: Task) -> Cut:
     """The image's crop; ValidationError, which is answered with 422, where it is none."""
@@ -57,6 +67,7 @@ class Classify(Worker):
   def __init__(self) -> None:
     """Loads, compiles, sets the dial, and tells the others what is served."""
     super().__init__()
+    atexit.register(ending.at_once, 0)  # nothing is lost: taking JAX apart takes a second, or ten under load
     from resjax.serving.classifying import Classifying  # loads JAX's world in this process alone
 
     self._classifying = Classifying.of_folder(folder())
