@@ -23,6 +23,7 @@ from resjax.telling import shown
 # Fields of a run's config that may be set where its network is used.
 _DATA = (
   *('data.source', 'data.name', 'data.dir', 'data.train_split', 'data.eval_split', 'data.size', 'data.cache'),
+  'data.classes',
   'eval.calibration_split',
 )
 

@@ -160,6 +160,7 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   for pattern in config.optimizer.freeze:
     if not isinstance(pattern, str):
       raise ValueError(f"config.optimizer.freeze: got {pattern!r}, expected patterns of parameters such as 'stage1_*'")
+  _validate_classes(config)
   _validate_class_weights(config)
   _validate_teacher(config)
   if config.method == 'drnet':
@@ -197,6 +198,18 @@ def _validate_rates(rates: Any) -> None:
     ok = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
     if not ok or not _finite(pair[1]) or pair[1] < 0:
       raise ValueError(f"config.optimizer.rates: got {pair!r}, expected pairs such as ('stage1_*', 0.1), 0 or more")
+
+
+def _validate_classes(config: ConfigDict) -> None:
+  """Raises ValueError unless these are names of classes, of a source that has such."""
+  classes, source = config.data.classes, config.data.source
+  if wrong := [name for name in classes if not isinstance(name, str) or not name]:
+    raise ValueError(f'config.data.classes: got {shown(wrong[0])}, expected names of classes, or a file of them, *.txt')
+  if classes and source not in ('tfds', 'folder', 'scaled_digits'):
+    raise ValueError(
+      f"config.data.classes: got {shown(classes)} with data.source={source!r}, expected () (it is for 'tfds', 'folder' "
+      "and 'scaled_digits')"
+    )
 
 
 def _validate_class_weights(config: ConfigDict) -> None:

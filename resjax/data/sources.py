@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from resjax.data import identity
 from resjax.data.cache import cached
 from resjax.data.folders import class_files, classes_in, read
+from resjax.data.subset import Subset, names_of
 from resjax.paths import is_remote, path_of
 from resjax.telling import distinct, utf8
 
@@ -81,6 +82,8 @@ def opened(config: ConfigDict, split: str) -> Source:
   """Returns what `create` does, without `config.data.cache`; arguments and errors as there."""
   data, classes = config.data, config.model.num_classes
   source = SOURCES[data.source](config, split)
+  if data.classes:
+    source = Subset(source, names_of(data.classes))
   fits = source.num_classes <= classes if data.source == 'tfds' else source.num_classes == classes
   if not fits:
     raise ValueError(

@@ -96,6 +96,8 @@ def get_config() -> ConfigDict:
   config.data.eval_dir = ''
   config.data.train_split = 'train'
   config.data.eval_split = 'validation'  # folder: 'val'; scaled_digits: 'test'
+  # Of these classes alone, numbered in this order: their names, or a file (*.txt) with one in each line; (): of all.
+  config.data.classes = ()
   config.data.size = 0  # fake: images in a split; scaled_digits: training images; 0: the source's own default
   # Training crop: 'random_resized' (area and aspect ratio drawn) or 'full' (the whole image).
   config.data.crop = 'random_resized'
