@@ -32,6 +32,17 @@ def test_a_shipped_study_can_be_run(name, scale):
       assert not way.isdecimal() or way in sizes[arm], claim
 
 
+def test_a_recipe_is_a_study_of_one_arm(tmp_path):
+  found = definition.read('drnet_quickstart')
+  assert (list(found.arms), found.claims, found.scale) == (['drnet_quickstart'], (), 'drnet_quickstart')
+  (tmp_path / 'own.py').write_text(
+    'from resjax.recipes import quickstart\n\ndef get_config(size="8"):\n  config = quickstart.get_config()\n'
+    '  config.batch_size = int(size)\n  return config\n'
+  )
+  (run,) = jobs.of_study(definition.read(f'{tmp_path}/own.py:16'), [0])
+  assert run.arm == 'own' and run.config.batch_size == 16
+
+
 def test_what_a_file_does_wrong_is_one_line(tmp_path):
   file = tmp_path / 'own.py'
   with pytest.raises(FileNotFoundError, match=r'^study: no file .*own\.py, expected one such as'):

@@ -41,7 +41,7 @@ def test_finished_runs_are_kept_and_not_repeated(trained, tmp_path):
   said, wanted = [], of()
   outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), said.append)
   assert not outcome.failed and not outcome.taken and len(trained) == len(set(trained)) == 4
-  assert said[1] == 'b, seed 0: 32 100.0, ensemble 0.0; 56 s of training'
+  assert said[1] == f'b, seed 0: 32 100.0, ensemble 0.0; 56 s of training, in {wanted[1].weights}'
   kept = running.Kept(tmp_path / 'records')
   again = running.run_all([*wanted, *of(c=Arm({'epochs': 7.0}))], tmp_path, kept, said.append)  # c is as b
   assert not again.failed and len(trained) == 4 and len(said) == 4

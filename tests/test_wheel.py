@@ -59,7 +59,8 @@ def test_the_wheel_has_its_version_its_types_and_its_page(installed):
   code = (
     'import importlib.metadata, pathlib, resjax, resjax.report as r; root = pathlib.Path(resjax.__file__).parent;'
     'print(resjax.__version__ == importlib.metadata.version("resjax"), (root / "py.typed").is_file(),'
-    ' (pathlib.Path(r.__file__).parent / "page.html.j2").is_file(), root)'
+    ' all((pathlib.Path(r.__file__).parent / f).is_file() for f in ("page.html.j2", "evidence.html.j2", "style.css")),'
+    ' root)'
   )
   *found, root = run(installed, 'python', '-c', code).split()
   assert found == ['True'] * 3 and pathlib.Path(root).is_relative_to(installed[0].parent)

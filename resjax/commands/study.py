@@ -2,6 +2,7 @@
 
 resjax study configs/studies/main.py
 resjax study configs/studies/main.py:photographs --data.dir=photos --seeds=3 --dry-run
+resjax study drnet_quickstart --seeds=3
 
 Runs that are finished are kept, each as one small file, and not repeated; several processes, and machines with a common
 disk, share the work. A run that fails is told of, and the next one begins. Exit codes: 0, all is finished; 1, a run
@@ -30,7 +31,7 @@ _MOST_SEEDS = 1_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
-  parser.add_argument('study', help='a file with get_study(); what follows a colon is given to it')
+  parser.add_argument('study', help='a file with get_study(), to which goes what follows a colon; or a recipe')
   parser.add_argument('--seeds', type=_seeds, help="how many, from 0 on, or which, as 0,3 or 2-4; default: the study's")
   parser.add_argument('--arms', type=_names, help='some of them by name, with commas between; default: all')
   parser.add_argument(

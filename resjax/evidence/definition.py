@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resjax import recipes
 from resjax.home import expanded
 from resjax.telling import shown
 
@@ -126,13 +127,15 @@ def read(file: str | pathlib.Path, argument: str = '') -> Study:
   """Returns the study in a file.
 
   Args:
-    file: With a function `get_study`; what follows a colon is given to it.
+    file: With a function `get_study`; what follows a colon is given to it. Or a recipe, which is a study of one arm.
     argument: Is given to it where no colon is, if it takes one.
 
   Raises:
     FileNotFoundError: There is no such file.
     ValueError: It is no study, or fails.
   """
+  if str(file).partition(':')[0] in recipes.NAMES:
+    return _of_recipe(file)
   name, _, given = (str(file), '', '') if os.path.isfile(file) else str(file).partition(':')
   path = pathlib.Path(expanded(name, 'study'))
   if not path.is_file():
@@ -146,6 +149,8 @@ def read(file: str | pathlib.Path, argument: str = '') -> Study:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
+    if not hasattr(module, 'get_study') and hasattr(module, 'get_config'):
+      return _of_recipe(file)
     takes = inspect.signature(module.get_study).parameters
     study = module.get_study(*filter(None, [given or argument * bool(takes)]))
   except Exception as error:  # whatever a user's file does
@@ -156,3 +161,9 @@ def read(file: str | pathlib.Path, argument: str = '') -> Study:
   if not isinstance(study, Study):
     raise ValueError(f'study: get_study of {name} returned {shown(study)}, expected a resjax.evidence.Study')
   return study
+
+
+def _of_recipe(recipe: str | pathlib.Path) -> Study:
+  """A recipe with several seeds, of which nothing is claimed."""
+  name = recipes.name_of(recipe)
+  return Study(f'Recipe {name}', str(recipe), {name: Arm()}, (), scale=name)

@@ -145,7 +145,7 @@ def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
     ways = scoring.ways_of(build(config), _place(job, workdir), job.sizes, job.fractions)
     records.write(_file(job, kept.folder), ways, _about(job, results, ways, time.monotonic() - began))
   found = ', '.join(f'{name} {100 * top1:.1f}' for name, top1 in scoring.accuracies(ways).items())
-  say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training')
+  say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training, in {job.weights}')
   return True
 
 

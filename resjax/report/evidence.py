@@ -30,7 +30,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
     console: Where to print; standard output by default.
   """
   parts: list[RenderableType] = [Text(), _accuracies(found)]
-  if found['claims']:
+  if any(claim['seeds'] for claim in found['claims']):
     parts.append(_claims(found))
   parts.append(Text(summary(found), style='dim'))
   (console or Console()).print(Group(*parts))
@@ -167,7 +167,7 @@ def _claims(found: dict[str, Any]) -> Table:
   table.add_column('claim')
   for column in ('points', f'{100 * found["level"]:.0f} % interval', 'seeds', 'verdict'):
     table.add_column(column, justify='right')
-  for claim in found['claims']:
+  for claim in (claim for claim in found['claims'] if claim['seeds']):
     points = '' if claim['difference'] is None else f'{100 * claim["difference"]:+.2f}'
     seeds = f'{claim["above"]}/{claim["seeds"]}' if claim['seeds'] else ''
     text = claim_text(claim)
