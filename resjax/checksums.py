@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from resjax.telling import naming
+
 # The sums of a folder's files: {'files': {name: [bytes, sum]}}.
 NAME = 'checksums.json'
 
@@ -129,8 +131,9 @@ def write(path: pathlib.Path, content: bytes) -> None:
   """
   part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}')
   try:
-    part.write_bytes(content)
-    os.replace(part, path)
+    with naming(path):
+      part.write_bytes(content)
+      os.replace(part, path)
   finally:
     with contextlib.suppress(OSError):  # it is in its place
       part.unlink()

@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments: What follows `resjax`; by default those of the process, which then is ended by Ctrl-C without clean-up.
   """
   given = sys.argv[1:] if arguments is None else arguments
+  ending.open_streams()
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for

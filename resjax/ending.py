@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from resjax import telling
 
-__all__ = ['at_once', 'importing', 'interrupted', 'line_of', 'listen', 'nothing_more']
+__all__ = ['at_once', 'importing', 'interrupted', 'line_of', 'listen', 'nothing_more', 'open_streams']
 
 _came = threading.Event()  # Ctrl-C
 _TOLD = (ValueError, OSError, FloatingPointError)
@@ -23,7 +23,7 @@ def line_of(error: BaseException) -> str | None:
   disk = isinstance(error, OSError)  # TensorStore says of a full one what XLA says of memory
   if isinstance(error, MemoryError) or ('RESOURCE_EXHAUSTED' in str(error)[:400] and not disk):
     return f'not enough memory: {_first_line(error)}; expected smaller batches, resolutions or networks'
-  return telling.printable(' '.join(str(error).split())) if isinstance(error, _TOLD) else None
+  return telling.printable(' '.join(_said(error).split())) if isinstance(error, _TOLD) else None
 
 
 @contextlib.contextmanager
@@ -41,6 +41,17 @@ def importing() -> Iterator[None]:
     yield
   finally:
     signal.signal(signal.SIGINT, before)
+
+
+def open_streams() -> None:
+  """Opens standard input, output and error where they were closed: what is opened next would take their places."""
+  for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(number, 'w' if number else 'r', closefd=False))
 
 
 def listen() -> None:
@@ -85,6 +96,18 @@ def at_once(code: int) -> NoReturn:
     except (OSError, ValueError):  # whoever read it is gone
       pass
   os._exit(code)
+
+
+def _said(error: BaseException) -> str:
+  """What an error says; of the system's `path: reason`, without its number and quotes."""
+  if not isinstance(error, OSError) or error.strerror is None:
+    return str(error)
+  return f'{os.fsdecode(error.filename)}: {error.strerror}' if _named(error) else error.strerror
+
+
+def _named(error: OSError) -> bool:
+  """Whether an error of the system says which file."""
+  return isinstance(error.filename, str | bytes)
 
 
 def _first_line(error: BaseException) -> str:

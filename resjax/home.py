@@ -2,7 +2,7 @@
 
 import os
 
-__all__ = ['expanded']
+__all__ = ['expanded', 'present']
 
 
 def expanded(path: str | os.PathLike[str], field: str) -> str:
@@ -19,6 +19,11 @@ def expanded(path: str | os.PathLike[str], field: str) -> str:
   if '\0' in text:
     raise ValueError(f'{field}: got {text!r}, expected a path without null characters')
   found = os.path.expanduser(text)
-  if found.startswith('~'):
+  if found.startswith('~') or (text.startswith('~') and os.environ.get('HOME') == ''):  # Python takes '' for /
     raise ValueError(f'{field}: got {text!r}, expected the home of a user; a folder of that name is ./{text}')
   return found
+
+
+def present(path: str | os.PathLike[str], field: str) -> str:
+  """Returns a path as it is where something is called so, such as a file `~a.jpg`; else as of `expanded`."""
+  return os.fspath(path) if os.path.lexists(path) else expanded(path, field)

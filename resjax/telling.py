@@ -1,13 +1,20 @@
 """What is said of files, whatever is in them: short, in one line, and nothing that a terminal obeys."""
 
+import contextlib
+import os
 import re
+import shlex
 import unicodedata
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 # What a spreadsheet computes where a cell begins so; a number, and a sign alone, it does not.
 _FORMULA = re.compile(r"'|[=+\-@\t\r](?!$)")
 _LONGEST = 200  # letters of a value
 _NUMBER = re.compile(r'[+-]?\d+(\.\d+)?')
+# Letters of Cyrillic and Greek that look as one of Latin, and those.
+_LOOKS = str.maketrans('аеорсухіјѕԁһӏԛԝАВЕКМНОРСТУХІЈЅԚԜοενκρυχιΑΒΕΖΗΙΚΜΝΟΡΤΥΧ',
+                       'aeopcyxijsdhlqwABEKMHOPCTYXIJSQWoevkpuxiABEZHIKMNOPTYX')  # fmt: skip
 
 
 def one_line(error: Exception) -> str:
@@ -26,11 +33,37 @@ def utf8(name: str) -> str:
   return name.encode('utf-8', 'backslashreplace').decode()
 
 
-def distinct(name: str, others: list[str]) -> str:
+def distinct(name: str, others: Iterable[str]) -> str:
   r"""Returns a name as a refusal shows it: with code points, `'e\u0301'`, where another one looks the same."""
-  alike = unicodedata.normalize('NFC', name)
-  same = any(other != name and unicodedata.normalize('NFC', other) == alike for other in others)
+  alike = _looks(name)
+  same = any(other != name and _looks(other) == alike for other in others)
   return ascii(name) if same else repr(name)
+
+
+def _looks(name: str) -> str:
+  """What a name looks like: accents as one sign, wide letters as others, Cyrillic and Greek ones as Latin."""
+  return unicodedata.normalize('NFKC', name).translate(_LOOKS)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+  """Prints one line, to standard output unless said otherwise, as `printable` makes it: paths hold anything."""
+  print(printable(text), file=file)
+
+
+def flag(name: str, value: str | os.PathLike[str]) -> str:
+  """Returns `--name=value` as a shell reads it."""
+  return shlex.quote(f'--{name}={os.fspath(value)}')
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Inside, an error of the system names this file: a full disk's names none, and another's may be a name beside it."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or isinstance(error, BrokenPipeError):
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def shown(value: Any) -> str:

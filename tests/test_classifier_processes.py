@@ -1,5 +1,7 @@
 """A classifier in other processes: pickled before and after predictions, spawned; a fork is refused, not waited for."""
 
+import copy
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -66,9 +68,19 @@ def test_a_process_that_was_spawned_says_the_same(classifier):
 
 
 @pytest.mark.filterwarnings('ignore:os.fork:RuntimeWarning', 'ignore:.*fork:DeprecationWarning')
+@pytest.mark.parametrize('again', [lambda made: made, lambda made: pickle.loads(pickle.dumps(made)), copy.deepcopy])
+def test_a_process_that_was_forked_before_a_prediction_is_told_so_where_jax_was_started(classifier, again):
+  network = classifier.network
+  loaded = dataclasses.replace(network, variables=jax.device_put(network.variables))  # as `trained.load` has them
+  said = of_child(again(Classifier(loaded, max_batch=4)), 'fork')
+  assert said.startswith(f'RuntimeError: this process was forked from process {os.getpid()}, which has loaded the')
+  assert 'spawn' in said and '\n' not in said
+
+
+@pytest.mark.filterwarnings('ignore:os.fork:RuntimeWarning', 'ignore:.*fork:DeprecationWarning')
 def test_a_process_that_was_forked_after_a_prediction_is_told_so_and_does_not_hang(classifier):
   answers(classifier)
   said = of_child(classifier, 'fork')
-  assert said.startswith(f'RuntimeError: this process was forked from process {os.getpid()}, which has predicted')
+  assert said.startswith(f'RuntimeError: this process was forked from process {os.getpid()}, which has loaded the')
   assert 'spawn' in said and '\n' not in said
   assert answers(classifier)

@@ -3,9 +3,11 @@
 import logging
 import os
 import socket
+import tracemalloc
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from resjax.data import folders
@@ -123,3 +125,28 @@ def test_a_pattern_goes_through_links_once_and_takes_known_folders_for_themselve
   for at in 'xyz':  # each of three links doubles the ways to walk around
     (odd / 'below' / at).symlink_to('..')
   assert names('**/c.gif') == ['below/c.gif']
+
+
+def test_what_is_hidden_beside_the_class_folders_is_told_of_too(tmp_path, caplog):
+  for name in ('cats', '.git', '.ipynb_checkpoints'):
+    (tmp_path / name).mkdir()
+  for name in ('cats/a.png', '.DS_Store', 'notes.txt'):
+    (tmp_path / name).write_bytes(b'x')
+  with caplog.at_level(logging.WARNING, 'absl'):
+    assert folders.class_files(epath.Path(tmp_path), ['cats']) == [['a.png']]
+  assert '3 hidden, such as .DS_Store; 1 beside the class folders, such as notes.txt' in caplog.text
+
+
+def test_a_large_file_that_begins_as_no_image_is_not_read(tmp_path):
+  with open(tmp_path / 'a.jpg', 'wb') as file:
+    file.truncate(400 << 20)
+  tracemalloc.start()
+  try:
+    with pytest.raises(BadImage, match=r'^not an image file \(419430400 bytes\)$'):
+      folders.read(tmp_path / 'a.jpg')
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  finally:
+    tracemalloc.stop()
+  (tmp_path / 'b.jpg').touch()
+  with pytest.raises(BadImage, match='^an empty file$'):
+    folders.read(tmp_path / 'b.jpg')

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resjax import checksums, cli
-from resjax.commands import export, options, predict
+from resjax.commands import evaluate, export, outputs, predict
 from resjax.inference import Classifier
 
 
@@ -67,11 +67,11 @@ def test_figures_and_pages_neither(tmp_path):
     ('costs.json', b'{'),
   ):
     with pytest.raises(ValueError, match=f'{name}: holds something else'):
-      options.check_writable(tmp_path / name, begins)
-  options.check_writable(tmp_path / 'numbers.json')
+      outputs.check_writable(tmp_path / name, begins)
+  outputs.check_writable(tmp_path / 'numbers.json')
   (tmp_path / 'page.html').write_text('<!DOCTYPE html>\n')
-  options.check_writable(tmp_path / 'page.html', b'<!doctype html>')
-  options.check_writable('/dev/stdout')
+  outputs.check_writable(tmp_path / 'page.html', b'<!doctype html>')
+  outputs.check_writable('/dev/stdout')
 
 
 def test_export_replaces_no_run(tmp_path):
@@ -114,3 +114,31 @@ def test_a_place_that_cannot_be_written_is_told_of_before_images_are_run(tmp_pat
   with pytest.raises(OSError, match='No such file or directory; expected a folder that can be written'):
     made.calibrate(np.zeros((2, 16, 16, 3), np.uint8))
   assert not (pathlib.Path(tmp_path) / 'gone').exists()
+
+
+def test_what_can_not_be_written_is_known_before_any_work(tmp_path, monkeypatch):
+  for name, target in (('loop', 'loop'), ('far', 'not/here'), ('near', 'new')):
+    (tmp_path / name).symlink_to(target)
+  (tmp_path / 'folder').mkdir()
+  for name, message in (
+    ('loop', 'Too many levels of symbolic links, expected a file'),
+    ('far', 'no folder .*/not, expected one to write to'),
+    ('folder', 'a folder, expected a file'),
+  ):
+    with pytest.raises((OSError, ValueError), match=message):
+      outputs.check_writable(tmp_path / name)
+  outputs.check_writable(tmp_path / 'near')
+  monkeypatch.setattr(outputs.os, 'access', lambda *_: False)  # a disk that is read-only, also for root
+  with pytest.raises(PermissionError, match='new: its folder can not be written to'):
+    outputs.check_writable(tmp_path / 'new')
+
+
+def test_an_evaluation_replaces_nothing_but_an_evaluation(tmp_path, monkeypatch):
+  monkeypatch.setattr(evaluate.shared, 'load', lambda *_, **__: pytest.fail('the network is read'))
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'classes.csv').write_text('name,teacher\n')
+  (tmp_path / 'b').write_text('mine')
+  for name, message in (('a', 'classes.csv: holds something else'), ('b', '--out: got .*/b, expected a folder')):
+    with pytest.raises(SystemExit, match=message):
+      cli.main(['evaluate', '--workdir=run', f'--out={tmp_path / name}'])
+  assert (tmp_path / 'a' / 'classes.csv').read_text() == 'name,teacher\n'

@@ -137,6 +137,17 @@ def test_a_path_begins_in_the_home_folder(text, monkeypatch):
   assert home.expanded(text, 'w') == text.replace('~', '/h') and home.expanded(pathlib.Path(text), 'w')[:2] == '/h'
   for same in ('./~/x', 'a~b', 'gs://a/~', '/~'):
     assert home.expanded(same, 'w') == same
+  monkeypatch.setenv('HOME', '')  # which Python takes for the root of the disk
+  with pytest.raises(ValueError, match='^w: got .*, expected the home of a user'):
+    home.expanded(text, 'w')
+
+
+def test_what_is_called_so_comes_before_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / '~a.pth').touch()
+  assert home.present('~a.pth', 'source') == '~a.pth'
+  with pytest.raises(ValueError, match='^source: got .~b.pth'):
+    home.present('~b.pth', 'source')
 
 
 def test_no_folder_is_made_of_a_user_that_is_not(tmp_path, monkeypatch):

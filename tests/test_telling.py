@@ -1,24 +1,29 @@
 """What other programs make of names: terminals, spreadsheets, tables, who reads a refusal, who closes a pipe."""
 
+import ast
 import csv
+import errno
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from rich.console import Console
 from test_inference_writing import GOOD, written
 
-from resjax import cli, telling
+from resjax import cli, ending, telling
 from resjax.commands import predict
+from resjax.data import identity
 from resjax.data.classes import labels_of
 from resjax.data.sources import FolderSource
 from resjax.inference import writing
 from resjax.inference.predictions import Guess, Prediction
-from resjax.report import confusion, mistakes, table
+from resjax.report import confusion, letters, mistakes, table
 
 LABELS = ('=1+1', '+a', '-x', '@sum', '\tx', '\rx', "'x", "'", '=', '-', '-1', '+2.5', 'a=b', '7', '', '[new]', '-1\n')
 
@@ -112,6 +117,36 @@ def test_names_that_look_the_same_are_shown_by_their_code_points(tmp_path):
   with pytest.raises(ValueError, match=r"no class of the network: 'e\\u0301'; expected"):
     labels_of(['e\u0301', 'b'], ['\u00e9', 'b'], 'photos')
   assert telling.distinct('é', ['a', 'é']) == "'é'"
+  for one, other in (('glаss', 'glass'), ('ΑΒΕ', 'ABE'), ('ｇlass', 'glass'), ('a\u212b', 'aÅ'), ('сор', 'cop')):
+    assert telling.distinct(one, [one, other]) == ascii(one) and telling.distinct(other, [one]) == ascii(other)
+  assert telling.distinct('кот', ['cat', 'кит']) == "'кот'" and telling.distinct('a ', ['a']) == "'a '"
+
+
+CLOSED = """
+import os, sys
+from resjax import cli
+from resjax.commands import summary
+def run(options):
+  print('data')
+  print('news', file=sys.stderr)
+  sys.stdout.flush(), sys.stderr.flush()
+  with open(sys.argv[1], 'w') as file:
+    assert file.fileno() > 2, file.fileno()
+    os.write(2, b'noise of a library')
+summary.run = run
+cli.main(['summary', '--config=quickstart'])
+"""
+
+
+@pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '<&- >&- 2>&-'])
+def test_closed_streams_are_no_fault_and_files_do_not_take_their_place(tmp_path, closed):
+  file = tmp_path / 'file'
+  code = f'"$0" -c "$1" "$2" {closed}'
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+  command = ['sh', '-c', code, sys.executable, CLOSED, file]
+  done = subprocess.run(command, env=environment, capture_output=True, text=True)
+  assert (done.returncode, file.read_text()) == (0, ''), done.stderr
+  assert done.stdout == ('' if ' >' in f' {closed}' else 'data\n')
 
 
 COMMAND = """
@@ -138,3 +173,55 @@ def test_a_terminal_without_the_letters_and_a_reader_who_goes_end_nothing_noisil
   process.stdout.close()
   assert process.stderr.read() == b'' and process.wait() == 141
   process.stderr.close()
+
+
+def test_classes_that_look_the_same_are_told_by_their_code_points_and_thousands_are_compared_soon():
+  before, now = (
+    identity.Identity(('glass', 'e\u0301'), ('glass/a\t1',)),
+    identity.Identity(('gl\u0430ss', '\u00e9'), ('gl\u0430ss/a\t1',)),
+  )
+  assert identity.difference(before, now) == (
+    r"class 'glass' is called 'gl\u0430ss'; no class 'e\u0301'; a new class '\xe9'"
+  )
+  many = [identity.Identity(tuple(f'{kind}{n}' for n in range(20_000)), (f'{kind}0/a\t1', 'x/b\t1')) for kind in 'ab']
+  begin = time.process_time()
+  said = identity.difference(*many)
+  assert said.startswith("class 'a0' is called 'b0'; no class 'a1', 'a2', 'a3' and 19,996 others; a new class 'b1'")
+  assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize('named', [None, '.half'])
+def test_an_error_of_the_system_names_the_file_that_was_meant_and_no_number(tmp_path, named):
+  with pytest.raises(OSError) as error, telling.naming(tmp_path / 'a.csv'):
+    raise OSError(errno.ENOSPC, 'No space left on device', named)
+  assert ending.line_of(error.value) == f'{tmp_path}/a.csv: No space left on device'
+  assert ending.line_of(OSError(errno.ENOENT, 'No such file')) == 'No such file'
+  assert ending.line_of(OSError('a:\n b')) == 'a: b'
+  assert ending.line_of(FileNotFoundError(errno.ENOENT, 'gone', b'a\xe9\x1b')) == r'a\udce9\x1b: gone'
+  with pytest.raises(BrokenPipeError), telling.naming('a'):
+    raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+
+
+def test_what_is_said_of_a_path_is_one_line_of_letters_and_what_is_to_be_typed_is_quoted(capsys):
+  telling.say('In a\x1b[31m\nb\u202e')
+  assert capsys.readouterr().out == r'In a\x1b[31m\nb\u202e' + '\n'
+  assert telling.flag('workdir', pathlib.Path('a b')) == "'--workdir=a b'"
+  assert telling.flag('workdir', 'runs/a') == '--workdir=runs/a'
+
+
+@pytest.mark.parametrize('folder', ['commands', 'training'])
+def test_what_holds_a_path_is_never_printed_as_it_is(folder):
+  """Every text with something in it goes through `say`, or is made of numbers and names of ours."""
+  for path in sorted((pathlib.Path(telling.__file__).parent / folder).glob('*.py')):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'print':
+        held = {leaf.id for part in node.args for leaf in ast.walk(part) if isinstance(leaf, ast.Name)}
+        paths = held & {'workdir', 'options', 'out', 'path', 'numbers', 'message', 'error'}
+        assert not paths, f'{path.name}:{node.lineno}: {ast.unparse(node)}'
+
+
+def test_letters_that_the_font_has_not_are_written_out_in_pictures():
+  assert letters.drawn('猫🐈é', 20) == r'\u732b\U0001f408é'
+  assert letters.drawn('a$b\x1b' + 'c' * 30, 8) == r'a\$b\x1bccc…'
+  figure = mistakes.draw([], [], letters.drawn('猫', 9))
+  figure.savefig(io.BytesIO())  # else a warning, which is an error here

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.routing import Budget, choosable
 from resjax.telling import shown
 
@@ -104,7 +105,7 @@ def check(options: argparse.Namespace) -> None:
       if word not in known:
         raise ValueError(f'--{name}: got {word!r}, expected some of {",".join(known)}')
   if options.json:
-    shared.check_writable(options.json)
+    outputs.check_writable(options.json)
 
 
 def numbers(

@@ -4,10 +4,12 @@ resjax calibrate --workdir=runs/drnet_quickstart
 """
 
 import argparse
+import pathlib
 import re
 from typing import Any
 
 from resjax.commands import options as shared
+from resjax.telling import flag, say
 
 # Images that are taken by themselves at most.
 _IMAGES = 10_000
@@ -38,16 +40,15 @@ def run(options: argparse.Namespace) -> None:
   with shared.bar(len(wanted), 'calibrating') as seen:
     count = classifier.calibrate(wanted, seen, made_on)
   if before is not None:
-    print(f'in the place of a calibration on {origin.shown(*before)}')
+    say(f'in the place of a calibration on {origin.shown(*before)}')
   left_out = f' ({len(wanted) - count:,} left out)' if count < len(wanted) else ''
   print(f'{count:,} images{left_out}; budgets that can be met, as shares of {classifier.resolutions[0]} px:')
   largest, columns = max(classifier.network.macs), classifier.calibrated
   for name in classifier.engines.routers:
     low, high = calibrating.limits(classifier.engines.router(name, columns), columns)
     print(f'  {name:10}  {low / largest:.3f} to {high / largest:.3f}')
-  print(
-    f'In {options.workdir}/{calibrating.FILE}; now: resjax predict IMAGE ... --workdir={options.workdir} --budget=0.6'
-  )
+  where = pathlib.Path(options.workdir, calibrating.FILE)
+  say(f'In {where}; now: resjax predict IMAGE ... {flag("workdir", options.workdir)} --budget=0.6')
 
 
 def replaced(workdir: str) -> Any:
@@ -87,7 +88,7 @@ def of_run(config: Any, workdir: str) -> tuple[list[Any], Any]:
   source = sources.create(config, split)
   shared.tell_other_data(workdir, config, split, source)
   numbers = study.sample(len(source), _IMAGES)
-  print(f'calibrating on {len(numbers):,} images of {split}, {why}')
+  say(f'calibrating on {len(numbers):,} images of {split}, {why}')
   return images.of_source(source, numbers), Origin.of_split(source, split)
 
 

@@ -21,12 +21,22 @@ from typing import Any
 from rich.console import Console
 
 from resjax.commands import options as shared
-from resjax.commands import sizes
-from resjax.telling import cell, printable
+from resjax.commands import outputs, sizes
+from resjax.telling import cell, naming, printable, say
 
 MEANS = ('logits', 'probabilities')  # as of measuring.together
 _MOST_CLASSES = 12  # that are printed; classes.csv has all
 _COLUMNS = 120  # that the table of classes needs
+
+# What is written into the folder, and how that begins.
+_BEGINS = {
+  'classes.csv': b'class,images,',
+  'confusion.csv': b'"true class, taken for:"',
+  'confusion.png': b'\x89PNG',
+  'evaluation.json': b'{',
+  'mistakes.csv': b'image,label,guess,',
+  'mistakes.png': b'\x89PNG',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--mistakes', type=shared.positive, default=25, help='images that are named and shown (%(default)s)'
   )
+  parser.add_argument('--raw', action='store_true', help='CSV: no apostrophe before names that spreadsheets compute')
 
 
 def run(options: argparse.Namespace) -> None:
@@ -61,15 +72,15 @@ def run(options: argparse.Namespace) -> None:
   from resjax.inference import runtimes
   from resjax.measuring import evaluation, together
 
-  if options.json:
-    shared.check_writable(options.json)
+  out = pathlib.Path(options.out or pathlib.Path(options.workdir[0]) / 'evaluation')
+  check_out(out, options.json)
   workdirs, networks, config = loaded(options)
   network: Any = networks[0]
   meta = checkpoint.load_meta(options.workdir, step=options.step)
   source, data = opened(options.data, config, options.workdir, network.class_names, imported=bool(meta.get('origin')))
   classes = labels_of(source.class_names, network.class_names, data)
-  out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'evaluation')
-  out.mkdir(parents=True, exist_ok=True)
+  with naming(out):
+    out.mkdir(parents=True, exist_ok=True)
   with shared.bar(len(source), 'scoring') as seen:
     how: dict[str, Any] = {'max_batch': options.max_batch, 'runtime': runtimes.named(options.runtime), 'seen': seen}
     if len(networks) == 1:
@@ -82,9 +93,27 @@ def run(options: argparse.Namespace) -> None:
   figures['crop_fraction'] = network.preprocessing.crop_fraction
   if len(networks) > 1:
     figures |= {'workdirs': workdirs, 'mean': options.mean}
-  numbers.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
-  write(result, figures['classes'], network, source, out, options.mistakes)
-  print(f'In {out}: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png; the figures in {numbers}')
+  with naming(numbers):
+    numbers.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+  with naming(out):
+    write(result, figures['classes'], network, source, out, options.mistakes, options.raw)
+  say(f'In {out}: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png; the figures in {numbers}')
+
+
+def check_out(out: pathlib.Path, numbers: str | None) -> None:
+  """Checks before any work is done that what is written replaces nothing but what this command wrote.
+
+  Raises:
+    ValueError: There is something else.
+    OSError: It could not be written.
+  """
+  if numbers:
+    outputs.check_writable(numbers)
+  if out.is_dir():
+    for name, begins in _BEGINS.items():
+      outputs.check_writable(out / name, begins)
+  elif os.path.lexists(out):
+    raise ValueError(f'--out: got {out}, expected a folder')
 
 
 def loaded(options: argparse.Namespace) -> tuple[list[str], list[Any], Any]:
@@ -123,8 +152,8 @@ def opened(
   """
   from resjax.data import sources, unlabelled
 
-  if data is not None and os.path.isdir(folder := os.path.expanduser(data)):
-    return unlabelled.ClassFolders(folder, class_names), f'the folder {data}'
+  if data is not None and os.path.isdir(data):
+    return unlabelled.ClassFolders(data, class_names), f'the folder {data}'
   if imported and config.data.source == 'tfds' and not config.data.dir:
     got = 'nothing' if data is None else f'{data!r}, no folder'
     raise ValueError(f'--data: got {got}, and {workdir} holds an imported network; expected a folder of class folders')
@@ -148,7 +177,7 @@ def show(result: Any, title: str) -> None:
   console = Console(width=max(_COLUMNS, Console().width))
   figures = evaluation.summary(result)
   console.print()
-  console.print(Text(title, style='bold'), soft_wrap=True)
+  console.print(Text(printable(title), style='bold'), soft_wrap=True)
   console.print(table.accuracy(figures))
   by_class = sorted(figures['classes'].items(), key=lambda item: item[1]['top1'][result.ways[0]])
   shown = Table(title='top-1 % by class, the lowest first', title_justify='left', title_style='bold', box=None)
@@ -161,14 +190,16 @@ def show(result: Any, title: str) -> None:
   if len(by_class) > _MOST_CLASSES:
     console.print(f'and {len(by_class) - _MOST_CLASSES} classes more in classes.csv', style='dim')
   for name, reason in result.unreadable:
-    print(f'{printable(name)}: {printable(reason)}', file=sys.stderr)
+    say(f'{name}: {reason}', sys.stderr)
   unreadable = f'; {len(result.unreadable):,} could not be read' if result.unreadable else ''
   console.print(
     f'{len(result.labels):,} images, each once, each resolution from the full image{unreadable}', style='dim'
   )
 
 
-def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: pathlib.Path, most: int) -> None:
+def write(
+  result: Any, classes: dict[str, Any], network: Any, source: Any, out: pathlib.Path, most: int, raw: bool = False
+) -> None:
   """Writes the tables and pictures.
 
   Args:
@@ -178,13 +209,14 @@ def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: 
     source: On which.
     out: Folder of the files.
     most: Mistakes that are named and shown.
+    raw: Names in CSV files stand as they are, else as `telling.cell` makes them.
   """
   from resjax.data.crops import evaluation_crops
   from resjax.report import confusion, mistakes
 
   names, way = result.class_names, result.ways[0]
   matrix = result.confusion()
-  confusion.write(matrix, names, out / 'confusion.csv')
+  confusion.write(matrix, names, out / 'confusion.csv', raw=raw)
   accuracy = f'top-1 {100 * result.top(1)[way]:.1f} % of {len(result.labels):,} images, {_how(way)}'
   confusion.draw(matrix, names, accuracy).savefig(out / 'confusion.png')
   with open(out / 'classes.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
@@ -192,12 +224,13 @@ def write(result: Any, classes: dict[str, Any], network: Any, source: Any, out: 
     writer.writerow(['class', 'images', *(f'top1_{name}' for name in result.ways), 'most_often_taken_for'])
     for name, entry in classes.items():
       shares = (f'{share:.6f}' for share in entry['top1'].values())
-      writer.writerow([cell(name), entry['images'], *shares, cell(entry['taken_for'] or '')])
+      texts = (text if raw else cell(text) for text in (name, entry['taken_for'] or ''))
+      writer.writerow([next(texts), entry['images'], *shares, next(texts)])
   rows = mistakes.surest(
     result.labels, result.guesses[:, 0], result.ranks, result.odds[:, 0],
     most=most, ways=result.ways, name_of=result.images.__getitem__, class_names=names,
   )  # fmt: skip
-  mistakes.write(rows, out / 'mistakes.csv')
+  mistakes.write(rows, out / 'mistakes.csv', raw=raw)
   crop, numbers = evaluation_crops(network.preprocessing, network.resolutions[:1]), result.numbers
   crops = [crop(source[int(numbers[row['number']])]['image'])[0] for row in rows]
   title = f'The surest of the mistakes, {_how(way)}: what it is, and what it was taken for'

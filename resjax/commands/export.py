@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.resolution import Resolution, check_distinct
 from resjax.routing import Budget
-from resjax.telling import shown
+from resjax.telling import flag, say, shown
 
 if TYPE_CHECKING:
   from resjax.network import Network
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     write(network, part, options, found.origin, out.suffix)
   size = sum(path.stat().st_size for path in [out, *out.rglob('*')] if path.is_file())
   one = sum(leaf.nbytes for leaf in jax.tree.leaves(network.view(network.resolutions[0])))
-  print(f'In {out}: {size / 1e6:,.2f} MB, {size / one:.3f} times the weights of one resolution')
+  say(f'In {out}: {size / 1e6:,.2f} MB, {size / one:.3f} times the weights of one resolution')
 
 
 def check(options: argparse.Namespace) -> None:
@@ -88,7 +89,7 @@ def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Net
   if resolution is not None:
     trained, (network, note) = network.resolutions, network.at(resolution)
     if resolution not in trained:
-      print(note, file=sys.stderr)
+      say(note, sys.stderr)
   check_distinct(network.resolutions)
   if kind in ('onnx', 'bundle') and getattr(network.model, 'dtype', 'float32') != 'float32':
     network = network.with_dtype('float32')
@@ -167,7 +168,7 @@ def knobs(network: 'Network', options: argparse.Namespace) -> dict[tuple[str, Bu
 
   workdir = pathlib.Path(options.workdir)
   if not options.budgets and not (workdir / calibrating.FILE).is_file():
-    print(f'not calibrated, so no router is set: resjax calibrate --workdir={workdir}', file=sys.stderr)
+    say(f'not calibrated, so no router is set: resjax calibrate {flag("workdir", workdir)}', sys.stderr)
     return {}
   if len(network.resolutions) == 1:
     return {}
@@ -226,7 +227,7 @@ def whole(out: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
     raise FileExistsError(f'--out: {named} is no file, expected one, or a folder')
   if others := [path.name for path in (out.iterdir() if out.is_dir() else ()) if not _exported(path)]:
     raise FileExistsError(f'--out: {named} holds {shown(min(others))}, which no export wrote; expected another folder')
-  shared.check_folder(named)
+  outputs.check_folder(named)
   part, old = (out.with_name(f'{out.name}.{os.getpid()}.{kind}') for kind in ('part', 'old'))
   try:
     yield part

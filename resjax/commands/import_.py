@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from resjax.commands import options as shared
-from resjax.telling import shown
+from resjax.telling import flag, say, shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +63,10 @@ def run(options: argparse.Namespace) -> None:
     f'images: {config.eval.interpolation}, crop fraction {config.eval.crop_fraction:g}, mean {mean}, deviation {std}'
   )
   for note in imported.notes:
-    print(note)
+    say(note)
   if imported.source.license:
-    print(f'license of the weights: {imported.source.license}')
-  print(f'In {options.workdir}; now: resjax predict IMAGE ... --workdir={options.workdir}')
+    say(f'license of the weights: {imported.source.license}')
+  say(f'In {options.workdir}; now: resjax predict IMAGE ... {flag("workdir", options.workdir)}')
 
 
 def _numbers(options: argparse.Namespace, name: str, kind: type) -> Sequence | None:

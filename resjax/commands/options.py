@@ -18,7 +18,7 @@ from rich.progress import Progress, track
 from resjax.fields import near
 from resjax.home import expanded
 from resjax.resolution import Resolution, name, parse
-from resjax.telling import shown
+from resjax.telling import say, shown
 
 # Fields of a run's config that may be set where its network is used.
 _DATA = (
@@ -28,9 +28,6 @@ _DATA = (
 )
 
 _LARGEST_BATCH = 2**16  # images
-
-# What runs and bundles are read from.
-_READ = ('results.json', 'costs.json', 'manifest.json', 'checksums.json')
 
 if TYPE_CHECKING:
   from resjax.inference import Classifier
@@ -240,36 +237,7 @@ def tell_other_data(workdir: str, config: Any, split: str, source: Any, step: in
   before = checkpoint.load_meta(workdir, step=step).get('data') or {}
   if split == config.data.eval_split and 'eval' in before:
     for line in identity.check(before, {'eval': identity.of(source)}, pathlib.Path(workdir), allowed=True):
-      print(f'{workdir}: these are not the images that the run was scored on; {line}', file=sys.stderr)
-
-
-def check_folder(path: str | pathlib.Path) -> None:
-  """Raises FileNotFoundError where there is no folder for a file that is to be written."""
-  folder = pathlib.Path(path).absolute().parent
-  if not folder.is_dir():
-    raise FileNotFoundError(f'{path}: no folder {folder}, expected one to write to')
-
-
-def check_writable(path: str | pathlib.Path, begins: bytes = b'{') -> None:
-  """Checks before any work is done that a file can be written at the end, and that nothing of others is lost by it.
-
-  Args:
-    path: Of the file; one that is there is replaced if it begins as what is written. What is no file, such as
-      /dev/stdout, is written to.
-    begins: As the file will begin; upper and lower case are the same.
-
-  Raises:
-    ValueError: There is something else, such as a photograph, or what a run is read from.
-    OSError: The file could not be written.
-  """
-  check_folder(path)
-  place = pathlib.Path(path).absolute()
-  if not place.is_file():
-    return
-  with place.open('rb') as file:
-    there = file.read(len(begins))
-  if place.name in _READ or there.lower() not in (b'', begins.lower()):
-    raise ValueError(f'{path}: holds something else, expected a new file, or one that this command wrote before')
+      say(f'{workdir}: these are not the images that the run was scored on; {line}', sys.stderr)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from rich.text import Text
 from resjax import config as configuration
 from resjax import report
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.planning import needs, topology
 from resjax.report.table import macs_text
 
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     OSError: libtpu is not there, or the file cannot be written.
   """
   if options.json:
-    shared.check_writable(options.json)
+    outputs.check_writable(options.json)
   jax.config.update('jax_platforms', 'cpu')  # where there is a TPU, it stays free
   if options.quick:
     jax.config.update('jax_optimization_level', 'O0')

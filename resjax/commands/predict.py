@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.routing import choosable
-from resjax.telling import printable
+from resjax.telling import printable, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
       write(prediction)
   summary(found, classifier, time.monotonic() - begin)
   if made_on:
-    print(made_on, file=sys.stderr)
+    say(made_on, sys.stderr)
   counts = classifier.counts
   if counts.fixed or counts.promoted:
     print(
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
       file=sys.stderr,
     )
   if path:
-    print(f'In {path}', file=sys.stderr)
+    say(f'In {path}', sys.stderr)
   bad = [p for p in found if p.error is not None]
   if bad:
     sys.exit(f'error: {len(bad)} of {len(found)} images could not be read')
@@ -145,7 +146,7 @@ def place(options: argparse.Namespace) -> tuple[str | None, str | None]:
   if path and (path.endswith('/') or os.path.isdir(path)):
     path = part_of(path, kind, *options.shard)
   if path:
-    shared.check_writable(path, writing.BEGINS[kind])
+    outputs.check_writable(path, writing.BEGINS[kind])
   return path, kind
 
 

@@ -13,8 +13,9 @@ import sys
 from typing import Any
 
 from resjax.commands import options as shared
-from resjax.commands import sizes
+from resjax.commands import outputs, sizes
 from resjax.routing import Budget
+from resjax.telling import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +44,8 @@ def run(options: argparse.Namespace) -> None:
   out = pathlib.Path(options.out or pathlib.Path(options.workdir) / 'report.html')
   if out.suffix != '.html' or out.is_dir() or out.with_suffix('.json').name in ('results.json', 'costs.json'):
     raise ValueError(f'--out: got {out}, expected a file named *.html, other than results.html and costs.html')
-  shared.check_writable(out, b'<!doctype html>')
-  shared.check_writable(out.with_suffix('.json'))
+  outputs.check_writable(out, b'<!doctype html>')
+  outputs.check_writable(out.with_suffix('.json'))
   if options.budget is not None:
     Budget.parse(options.budget)  # before any work
   classifier, config = shared.load(options)
@@ -60,24 +61,24 @@ def run(options: argparse.Namespace) -> None:
     config.eval.crop_fraction = classifier.network.preprocessing.crop_fraction
   source = sources.create(config, config.data.eval_split)
   shared.tell_other_data(options.workdir, config, config.data.eval_split, source, options.step)
-  reference, origin = study.reference_of(classifier, config, images=options.images, say=say)
+  reference, origin = study.reference_of(classifier, config, images=options.images, say=tell)
   if origin == calibrating.FILE and (known := calibrating.origin(options.workdir)):
     origin += f', made on {origins.shown(*known, config.data.eval_split, source)}'
-    say(f'calibration: {origin}')
+    tell(f'calibration: {origin}')
   found, pictures = study.study(
-    classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=say
+    classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=tell
   )
   found['calibration']['origin'] = origin
   found |= made(options, classifier, config) | {'reported': reported(report.read(options.workdir)) if own else None}
   numbers = out.with_suffix('.json')
   numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
   out.write_text(page.render(found, pictures), encoding='utf-8', errors='backslashreplace')
-  print(f'In {out}; the numbers in {numbers}')
+  say(f'In {out}; the numbers in {numbers}')
 
 
-def say(line: str) -> None:
+def tell(line: str) -> None:
   """Tells what takes long."""
-  print(line, file=sys.stderr)
+  say(line, sys.stderr)
 
 
 def made(options: argparse.Namespace, classifier: Any, config: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from resjax import ending
 from resjax.commands import options as shared
-from resjax.telling import printable, shown
+from resjax.telling import printable, say, shown
 
 _MOST_SEEDS = 1_000
 
@@ -95,11 +95,11 @@ def _run(
         outcome = running.run_all(wanted, workdir, kept, lambda line: print(line, flush=True))
       except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) or ending.interrupted():
-          print(f'Stopped; what is finished is in {folder}: the same command goes on', file=sys.stderr)
+          say(f'Stopped; what is finished is in {folder}: the same command goes on', sys.stderr)
           ending.at_once(130)
         raise
       except preemption.Preempted:
-        print(f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', file=sys.stderr)
+        say(f'Stopped by SIGTERM: the same command goes on from what is saved in {workdir}', sys.stderr)
         ending.at_once(preemption.EXIT_CODE)
   _tell(options, verdicts.findings(study, wanted, kept.all()), workdir)
   for job in outcome.taken:
@@ -123,7 +123,7 @@ def _tell(options: argparse.Namespace, found: dict[str, Any], workdir: pathlib.P
   place.with_suffix('.json').write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
   evidence.save_picture(found, place.with_suffix('.png'))
   place.with_suffix('.html').write_text(evidence.render(found), encoding='utf-8', errors='backslashreplace')
-  print(f'In {workdir}: {stem}.html, {stem}.png, {stem}.json')
+  say(f'In {workdir}: {stem}.html, {stem}.png, {stem}.json')
 
 
 def _list(wanted: list[Any], kept: Any) -> None:

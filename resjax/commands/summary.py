@@ -20,6 +20,7 @@ from rich.text import Text
 from resjax import config as configuration
 from resjax import recipes
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.telling import printable
 
 UNITS = {'macs': 'parameters, M multiply-adds', 'activations': 'activations, MB'}
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
   if options.workdir and options.fields:
     raise ValueError(f'{options.fields[0]}: got a field with --workdir, expected --config beside it')
   if options.json:
-    shared.check_writable(options.json)
+    outputs.check_writable(options.json)
   from resjax.measuring import summary
 
   result = summary.of_config(of_options(options), options.depth)

@@ -21,6 +21,7 @@ from resjax import config as configuration
 from resjax import ending, recipes
 from resjax.commands import options as shared
 from resjax.recipes import default
+from resjax.telling import printable, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,9 @@ def run(options: argparse.Namespace) -> None:
   if options.dry_run:
     config, recipe = planned(config, recipes.make(options.config), workdir)
     print('\n'.join(fields(config, recipe, default.get_config())))
-    print(f'\n--workdir={workdir}: {standing(config, workdir, options.extend)}')
+    print()
+    for text in f'--workdir={printable(str(workdir))}: {standing(config, workdir, options.extend)}'.split('\n'):
+      say(text)
     return
 
   with ending.importing():  # after what ends in a second where it is wrong
@@ -84,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
       train_and_evaluate(config, workdir, extend=options.extend, other_data=options.other_data)
     except (Exception, KeyboardInterrupt) as error:
       if isinstance(error, KeyboardInterrupt) or ending.interrupted():
-        print(f'Stopped; what was saved in {workdir} is good: the same command goes on', file=sys.stderr)
+        say(f'Stopped; what was saved in {workdir} is good: the same command goes on', sys.stderr)
         ending.at_once(130)
       gone = isinstance(error, BrokenPipeError) and not hosts.many()
       if gone or (line := ending.line_of(error)) is None:

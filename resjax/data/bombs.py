@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ['MOST_BYTES', 'before_opening', 'refusal']
+__all__ = ['MOST_BYTES', 'MOST_STEPS', 'before_opening', 'refusal']
 
 MOST_BYTES = 512 << 20  # of a file: the pixels of a phone's largest photograph, uncompressed, in 16 bits
 _SCANS = 100  # of a JPEG; cameras and encoders make 1 to 15
 _METADATA = 32 << 20  # bytes before the picture of a JPEG
+MOST_STEPS = 100_000  # segments before it, and bytes between them: each is a step in Python
 _COMMENTS = 1 << 20  # bytes before the first picture of a GIF: Pillow joins them by copying
 _CHUNKS = 100_000  # of a PNG: encoders make one every 8 kB or more
 _TILES = 100_000  # of a TIFF
@@ -26,8 +27,8 @@ def before_opening(data: bytes) -> str | None:
   """
   if len(data) > MOST_BYTES:
     return f'{len(data)} bytes, more than the {MOST_BYTES} that an image may have'
-  if data.startswith(b'\xff\xd8') and len(data) > _METADATA and _before_scans(data) > _METADATA:
-    return f'a JPEG with more than {_METADATA} bytes before its picture'
+  if data.startswith(b'\xff\xd8') and (reason := _before_scans(data)):
+    return reason
   if data.startswith(b'\x89PNG') and sum(1 for _ in itertools.islice(_chunks(data), _CHUNKS + 1)) > _CHUNKS:
     return f'a PNG of more than {_CHUNKS} chunks'
   if data.startswith(b'GIF8') and _before_picture(data) > _COMMENTS:
@@ -51,26 +52,44 @@ def refusal(data: bytes, pixels: int, most: int) -> str | None:
   possible = sum(  # in the whole file, also where the bytes are no marker
     int(np.count_nonzero(np.frombuffer(data, '<u2', (len(data) - at) // 2, at) == 0xDAFF)) for at in (0, 1)
   )
-  if possible <= allowed or sum(marker == 0xDA for marker, _ in _markers(data)) <= allowed:
+  if possible <= allowed:
     return None
-  return f'a JPEG of more than {allowed} scans, too many for {pixels} pixels'
+  markers = list(itertools.islice((marker for marker, _, _ in _markers(data)), MOST_STEPS + 1))
+  if markers.count(0xDA) > allowed:
+    return f'a JPEG of more than {allowed} scans, too many for {pixels} pixels'
+  return f'a JPEG of more than {MOST_STEPS} segments' if len(markers) > MOST_STEPS else None
 
 
-def _before_scans(data: bytes) -> int:
-  """The bytes before a JPEG's first scan."""
-  return next((place for marker, place in _markers(data) if marker == 0xDA), len(data))
+def _before_scans(data: bytes) -> str | None:
+  """Why what stands before a JPEG's first scan would take too long to read, or None."""
+  steps = end = 0
+  for marker, begin, place in _markers(data):
+    steps += 1 + begin - end
+    end = _after(data, marker, place)
+    if steps > MOST_STEPS:
+      return f'a JPEG with more than {MOST_STEPS} segments before its picture, or bytes between them'
+    if marker == 0xDA or place > _METADATA:
+      break
+  else:
+    place = len(data)
+  return f'a JPEG with more than {_METADATA} bytes before its picture' if place > _METADATA else None
 
 
-def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-  """The markers of a JPEG and their places, to the end of its picture."""
+def _markers(data: bytes) -> Iterator[tuple[int, int, int]]:
+  """The markers of a JPEG to the end of its picture, each with the places of its two bytes and behind them."""
   place = 2
   while found := _MARKER.search(data, place):
     marker, place = found[1][0], found.end()
     if marker == 0xD9:
       return
-    yield marker, place
-    if marker not in (0x01, 0xD8):
-      place += max(2, int.from_bytes(data[place : place + 2], 'big'))
+    yield marker, place - 2, place
+    place = _after(data, marker, place)
+
+
+def _after(data: bytes, marker: int, place: int) -> int:
+  """The place behind the segment of a marker, which itself ends at `place`."""
+  bare = marker in (0x01, 0xD8)
+  return place if bare else place + max(2, int.from_bytes(data[place : place + 2], 'big'))
 
 
 def _chunks(data: bytes) -> Iterator[int]:

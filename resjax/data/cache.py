@@ -15,6 +15,7 @@ from absl import logging
 from resjax import checksums
 from resjax.data.decode import BadImage
 from resjax.data.identity import of as identity_of
+from resjax.home import expanded
 
 __all__ = ['FolderCache', 'MemoryCache', 'cached']
 
@@ -116,7 +117,7 @@ class FolderCache(_Cache):
     """
     super().__init__(source)
     name = hashlib.sha256(f'{identity} {len(source)}'.encode()).hexdigest()[:16]
-    self._folder = pathlib.Path(os.path.expanduser(folder)) / name
+    self._folder = pathlib.Path(expanded(folder, 'config.data.cache')) / name
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
       (self._folder / 'source.txt').write_text(f'{identity}, {len(source)} images\n')

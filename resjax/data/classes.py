@@ -41,12 +41,11 @@ def labels_of(folders: Sequence[str], class_names: Sequence[str], where: str) ->
   if not any(found) and not any(number is not None for number in numbers) and len(folders) == len(class_names):
     logging.warning('%s: %d folders are taken for the classes in their order', where, len(folders))
     return list(range(len(folders)))
-  wrong = [
-    distinct(name, list(class_names)) + f' (the name of {len(labels)} classes)' * (len(labels) > 1)
-    for name, labels in zip(folders, found)
-    if len(labels) != 1
-  ]
-  listed = ', '.join(wrong[:_LISTED]) + ', ...' * (len(wrong) > _LISTED)
+  wrong = [(name, len(labels)) for name, labels in zip(folders, found) if len(labels) != 1]
+  listed = ', '.join(
+    distinct(name, class_names) + f' (the name of {count} classes)' * (count > 1) for name, count in wrong[:_LISTED]
+  )
+  listed += ', ...' * (len(wrong) > _LISTED)
   raise ValueError(
     f'{where}: {len(wrong)} of {len(folders)} folders are no class of the network: {listed}; expected all called by '
     f'the names of its classes, such as {class_names[0]!r}, or all by their numbers, 0 to {len(class_names) - 1}'

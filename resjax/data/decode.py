@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from resjax import moved
 from resjax.data import bombs
+from resjax.telling import one_line
 
 __all__ = ['BadImage', 'Picture', 'decode', 'dimensions', 'readable', 'suffixes']
 
@@ -34,6 +35,7 @@ _BEGINNINGS = {
   b'GIF89a': 'GIF',
   **dict.fromkeys((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'), 'TIFF'),
 }
+BEGINNING = 256  # bytes by which a kind is known
 _HEIC = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs')
 _WANTED = {'AVIF': 'Pillow 11.3 or newer with AVIF', 'HEIF': "pillow-heif: pip install 'resjax[heif]'"}
 
@@ -128,9 +130,8 @@ class Picture:
       return
     if not (header and header.one_scan) and (refusal := bombs.refusal(image, pixels, _PASSES * max_pixels)):
       raise BadImage(refusal)
-    if (
-      self._opened and pixels > _SLOW_PIXELS and any(tile[0] == 'bmp_rle' for tile in getattr(self._opened, 'tile', ()))
-    ):
+    tiles = getattr(self._opened, 'tile', ())
+    if pixels > _SLOW_PIXELS and any(tile[0] == 'bmp_rle' for tile in tiles):
       raise BadImage(f'a run-length coded BMP of {pixels} pixels, expected at most {_SLOW_PIXELS}')
     if self._opened:
       _load(self._opened)  # what says which way up it is may stand behind the picture
@@ -161,15 +162,13 @@ def dimensions(image: bytes | np.ndarray, max_pixels: int) -> tuple[int, int]:
 def decode(image: bytes | np.ndarray, shrink: int = 1, max_pixels: int = 2**26) -> np.ndarray:
   """Decodes an image.
 
-  Greyscale, palette, CMYK and 16-bit images become 8-bit RGB; an alpha channel is dropped, as PIL's
-  `convert('RGB')` does; it is turned as `PIL.ImageOps.exif_transpose` does; of an animation the first picture is
-  taken.
+  Greyscale, palette, CMYK and 16-bit images become 8-bit RGB; an alpha channel is dropped, as PIL's `convert('RGB')`
+  does; it is turned as `PIL.ImageOps.exif_transpose` does; of an animation the first picture is taken.
 
   Args:
     image: An encoded file, or pixels `[H, W, 3]`, which come back as they are.
-    shrink: 1, 2, 4 or 8: an ordinary JPEG comes out that many times smaller both ways (rounded up),
-      through a smaller inverse DCT of each block, which averages rather than drops pixels. Any
-      other image comes out in full size.
+    shrink: 1, 2, 4 or 8: an ordinary JPEG comes out that many times smaller both ways (rounded up), through a smaller
+      inverse DCT of each block, which averages rather than drops pixels. Any other image comes out in full size.
     max_pixels: Larger images are refused.
 
   Returns:
@@ -184,7 +183,7 @@ def decode(image: bytes | np.ndarray, shrink: int = 1, max_pixels: int = 2**26) 
 def kind_of(data: bytes) -> str | None:
   """Returns what a file holds by its first bytes, a key of `_SUFFIXES`; None for all that is not read."""
   if data[4:8] == b'ftyp':
-    brands = data[8:12], data[16 : min(int.from_bytes(data[:4], 'big'), 256)]
+    brands = data[8:12], data[16 : min(int.from_bytes(data[:4], 'big'), BEGINNING)]
     if brands[0] in (b'avif', b'avis') or (brands[0] in (b'mif1', b'msf1') and b'avif' in brands[1]):
       return 'AVIF'
     return 'HEIF' if brands[0] in _HEIC or brands[0] in (b'mif1', b'msf1') else None
@@ -193,11 +192,16 @@ def kind_of(data: bytes) -> str | None:
   return next((kind for beginning, kind in _BEGINNINGS.items() if data.startswith(beginning)), None)
 
 
+def known(begins: bytes, size: int) -> str:
+  """Returns the kind of a file by its first `BEGINNING` bytes and its size; BadImage: it is none that is read."""
+  if kind := kind_of(begins):
+    return kind
+  raise BadImage(f'not an image file ({size} bytes)' if size else 'an empty file')
+
+
 def _open(data: bytes) -> Image.Image:
   """Opens a file by its header."""
-  kind = kind_of(data)
-  if kind is None:
-    raise BadImage(f'not an image file ({len(data)} bytes)' if data else 'an empty file')
+  kind = known(data, len(data))
   if not readable(kind):
     raise BadImage(f'{kind}, which needs {_WANTED[kind]}')
   if refusal := bombs.before_opening(data):
@@ -207,7 +211,7 @@ def _open(data: bytes) -> Image.Image:
   except Image.UnidentifiedImageError:
     raise BadImage(f'a damaged {kind} file ({len(data)} bytes)') from None
   except Exception as error:  # whatever a decoder may raise over broken bytes
-    raise BadImage(_said(error)) from error
+    raise BadImage(one_line(error)) from error
 
 
 def _load(picture: Image.Image) -> None:
@@ -215,7 +219,7 @@ def _load(picture: Image.Image) -> None:
   try:
     picture.load()
   except Exception as error:  # whatever a decoder may raise over broken bytes
-    raise BadImage(_said(error)) from error
+    raise BadImage(one_line(error)) from error
 
 
 class _Header(NamedTuple):
@@ -240,7 +244,9 @@ def _jpeg_header(data: bytes) -> _Header | None:
 def _segments(data: bytes) -> tuple[bool, bool]:
   """Whether a JPEG has one scan, and whether there may be an orientation in EXIF or XMP; IndexError: it is damaged."""
   at, components, tagged = 2, 0, False
-  while data[at] == 0xFF:
+  for _ in range(bombs.MOST_STEPS):
+    if data[at] != 0xFF:
+      return False, True  # not as it should be: Pillow passes over what it does not know
     marker, size = data[at + 1], data[at + 2] << 8 | data[at + 3]
     if marker == 0xFF:  # a fill byte
       at += 1
@@ -253,7 +259,7 @@ def _segments(data: bytes) -> tuple[bool, bool]:
     elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
       components = data[at + 9] if marker < 0xC2 else -1  # of a progressive one no scan has all
     at += 2 + size
-  return False, True  # not as it should be: Pillow passes over what it does not know
+  raise IndexError
 
 
 def _orientation(picture: Image.Image | None, data: bytes) -> int:
@@ -288,12 +294,7 @@ def _decode_other(picture: Image.Image) -> np.ndarray:
       picture = picture.convert('RGBA')
     return np.asarray(picture.convert('RGB'))
   except Exception as error:  # whatever a decoder may raise over broken bytes
-    raise BadImage(_said(error)) from error
-
-
-def _said(error: Exception) -> str:
-  """What an error says, in one line."""
-  return ' '.join(str(error).split()) or type(error).__name__
+    raise BadImage(one_line(error)) from error
 
 
 moved.tell(globals())

@@ -12,7 +12,7 @@ from absl import logging
 from etils import epath
 
 from resjax.data.bombs import MOST_BYTES
-from resjax.data.decode import BadImage, suffixes, wanted_for
+from resjax.data.decode import BEGINNING, BadImage, known, suffixes, wanted_for
 from resjax.paths import is_remote
 from resjax.telling import printable
 
@@ -65,9 +65,11 @@ def class_files(folder: epath.Path, classes: Sequence[str]) -> list[list[str]]:
     for why, names in one.left_out.items():
       left_out[why] += [f'{name}/{file}' for file in names]
   if not is_remote(folder):
-    beside = sorted(entry.name for entry in os.scandir(folder) if not _is_folder(entry) and entry.name[0] != '.')
-    if beside:
-      left_out['beside the class folders'] = beside
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+      if entry.name.startswith('.'):
+        left_out['hidden'].append(entry.name)
+      elif not _is_folder(entry):
+        left_out['beside the class folders'].append(entry.name)
   tell(folder, Listed([], left_out))
   return found
 
@@ -159,7 +161,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
   """Returns the content of an image's file, if that is a regular one of a plausible size; in a bucket of any.
 
   Raises:
-    BadImage: It is another kind of thing, or too large.
+    BadImage: It is another kind of thing, too large, or begins as no image does.
     OSError: It can't be read.
   """
   if is_remote(path):
@@ -172,7 +174,9 @@ def read(path: str | os.PathLike[str]) -> bytes:
   with open(number, 'rb') as file:
     status = os.fstat(number)
     _check(status)
-    return file.read(status.st_size)
+    begins = file.read(min(status.st_size, BEGINNING))
+    known(begins, status.st_size)  # before all is read
+    return begins + file.read(status.st_size - len(begins))
 
 
 def _by_name(name: str) -> str | None:

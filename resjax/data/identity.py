@@ -5,11 +5,12 @@ workdir: by them it is said which images are others.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from jax.experimental import multihost_utils
 
 from resjax import checksums
 from resjax.paths import is_remote
+from resjax.telling import distinct
 
 __all__ = ['Identity', 'agree', 'check', 'difference', 'listed', 'of', 'read', 'stored', 'write']
 
@@ -133,13 +135,17 @@ def difference(before: Identity | None, now: Identity, count: int = 0) -> str:
     return f'{count:,} images there, {here:,} here' if count != here else f'{here:,} images, but not the same'
   if len(before.entries) == len(now.entries) == 1 and before.classes == now.classes:
     return f'{before.entries[0]} there, {now.entries[0]} here'.replace('\t', ' of bytes ')
-  renamed = _renamed(before, now)
-  gone = [repr(name) for name in before.classes if name not in {*now.classes, *renamed}]
-  new = [repr(name) for name in now.classes if name not in {*before.classes, *renamed.values()}]
-  parts = [f'class {old!r} is called {name!r}' for old, name in list(renamed.items())[:3]]
+  names, renamed = {*before.classes, *now.classes}, _renamed(before, now)
+  called = list(renamed.values())
+  theirs, ours = {*before.classes, *called}, {*now.classes, *renamed}
+  gone = [name for name in before.classes if name not in ours]
+  new = [name for name in now.classes if name not in theirs]
+  pairs = zip(_shown(renamed, names), _shown(called, names))
+  parts = [f'class {old} is called {name}' for old, name in pairs]
   parts += [f'and {len(renamed) - 3:,} more classes otherwise'] if len(renamed) > 3 else []
-  parts += [f'no class {", ".join(gone[:3])}' + f' and {len(gone) - 3:,} others' * (len(gone) > 3)] if gone else []
-  parts += [f'a new class {", ".join(new[:3])}' + f' and {len(new) - 3:,} others' * (len(new) > 3)] if new else []
+  for what, some in (('no class', gone), ('a new class', new)):
+    if some:
+      parts.append(f'{what} {", ".join(_shown(some, names))}' + f' and {len(some) - 3:,} others' * (len(some) > 3))
   return '; '.join(parts + _files(before, now, renamed)) or 'the same in another order'
 
 
@@ -199,13 +205,19 @@ def _size(path: str) -> int | str:
 
 def _renamed(before: Identity, now: Identity) -> dict[str, str]:
   """Classes that have another name: with the same files in a folder of another name, or at the same place in a list."""
-  old = [name for name in before.classes if name not in now.classes]
-  new = [name for name in now.classes if name not in before.classes]
+  known, wanted = set(before.classes), set(now.classes)
+  old = [name for name in before.classes if name not in wanted]
+  new = [name for name in now.classes if name not in known]
   there, here = _by_folder(before, old), _by_folder(now, new)
   if not any(there.values()) and not any(here.values()):  # no folders
     return dict(zip(old, new)) if len(before.classes) == len(now.classes) else {}
   found = {files: name for name, files in here.items() if files}
   return {name: found[files] for name, files in there.items() if files in found}
+
+
+def _shown(some: Iterable[str], names: Iterable[str]) -> list[str]:
+  """The first three of some names of classes, told from all others."""
+  return [distinct(name, names) for name in itertools.islice(some, 3)]
 
 
 def _by_folder(one: Identity, names: Sequence[str]) -> dict[str, frozenset[str]]:

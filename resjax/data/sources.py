@@ -15,6 +15,7 @@ from resjax.data import identity
 from resjax.data.cache import cached
 from resjax.data.folders import class_files, classes_in, read
 from resjax.data.subset import Subset, names_of
+from resjax.home import expanded
 from resjax.paths import is_remote, path_of
 from resjax.telling import distinct, utf8
 
@@ -73,7 +74,7 @@ def create(config: ConfigDict, split: str) -> Source:
   if not data.cache:
     return source
   # Two projects may have the same names and sizes.
-  place = os.path.realpath(os.path.expanduser(data.dir)) if data.dir and not is_remote(data.dir) else data.dir
+  place = os.path.realpath(expanded(data.dir, 'config.data.dir')) if data.dir and not is_remote(data.dir) else data.dir
   name = f'{data.source} {place} {data.name} {split} {identity.of(source).digest}'
   return cached(source, data.cache, name, max(0, data.workers))
 

@@ -87,7 +87,7 @@ class Classifier:
     make = functools.partial(
       Engines, runtime=runtime, max_batch=max_batch, promote=promote, strict=strict, costs_file=costs_file
     )
-    self._kept = Kept(make)
+    self._kept = Kept(make, network)
     self._chunk = _TOGETHER * max_batch
     self._draws = np.random.default_rng(0)
     self._calibration = Calibration(self.network, self._workdir, self._note)

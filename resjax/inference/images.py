@@ -50,7 +50,7 @@ def items(images: Any) -> list[Item]:
   if isinstance(images, str | pathlib.Path):
     if not os.fspath(images):
       raise ValueError('images: got an empty name, expected a file or folder (the current one is called .)')
-    path = pathlib.Path(os.path.expanduser(images))
+    path = pathlib.Path(os.path.expanduser(images))  # not `home.expanded`: what is not there is an image's error
     if not os.path.isdir(path):
       return _files(str(images), path)
     inside = folders.images_in(str(path), below=True)

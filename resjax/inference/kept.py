@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import jax
+
 from resjax.inference.engine import Counts
 from resjax.inference.engines import Engines
 from resjax.inference.programs import Servable
@@ -21,13 +23,20 @@ class Kept:
     lock: Of what is made once and kept.
   """
 
-  def __init__(self, make: Callable[[Servable], Engines]):
-    """Makes nothing yet; `make` returns the engines of a network."""
+  def __init__(self, make: Callable[[Servable], Engines], network: Servable | None = None):
+    """Makes nothing yet.
+
+    Args:
+      make: Returns the engines of a network.
+      network: Where its arrays are JAX's, JAX has been started in this process.
+    """
     self.lock = threading.RLock()
     self._make = make
     self._networks: dict[Hashable, Servable] = {}
     self._engines: dict[Hashable, Engines] = {}
-    self._process: int | None = None  # where they were made
+    leaves = jax.tree.leaves(getattr(network, 'variables', None))
+    self._started = any(isinstance(leaf, jax.Array) for leaf in leaves)
+    self._process = os.getpid() if self._started else None  # where they were made, or JAX was started for them
 
   def own(self, network: Servable) -> Engines:
     """Returns the engines of all resolutions."""
@@ -41,7 +50,7 @@ class Kept:
       network: Returns what they run, where there are none yet.
 
     Raises:
-      RuntimeError: This process was forked from the one that made some.
+      RuntimeError: This process was forked from one that had made some, or had started JAX.
     """
     self.check()
     with self.lock:
@@ -67,16 +76,18 @@ class Kept:
     return self._engines[_OWN].engine.counts if _OWN in self._engines else Counts()
 
   def check(self) -> None:
-    """Raises RuntimeError in a process that was forked from the one that made the engines: it would wait for ever."""
+    """Raises RuntimeError in a process that was forked from one in which JAX was at work: it would wait for ever."""
     if self._process not in (None, os.getpid()):
       raise RuntimeError(
-        f'this process was forked from process {self._process}, which has predicted, and JAX does not live through '
-        "that; expected processes of multiprocessing.get_context('spawn')"
+        f'this process was forked from process {self._process}, which has loaded the network or predicted, and JAX '
+        "does not live through that; expected processes of multiprocessing.get_context('spawn')"
       )
 
   def __getstate__(self) -> dict[str, Any]:
-    return {'make': self._make, 'networks': self._networks}
+    return {'make': self._make, 'networks': self._networks, 'started': self._started}
 
   def __setstate__(self, state: dict[str, Any]) -> None:
     self.__init__(state['make'])  # type: ignore[misc]
+    self._started = state['started']
+    self._process = os.getpid() if self._started else None
     self._networks = state['networks']

@@ -1,7 +1,6 @@
 """Files of weights, in whatever form: names and arrays out; nothing in a file is ever run."""
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -42,7 +41,7 @@ def read(path: str | pathlib.Path, averaged: bool = False) -> Weights:
     ValueError: It is damaged, of another form, holds no tensors, or no average.
     OSError: It can't be read.
   """
-  path = pathlib.Path(os.path.expanduser(path))
+  path = pathlib.Path(path)
   with path.open('rb') as file:
     begin = file.read(9)
   if begin[8:] == b'{' or path.suffix == '.safetensors':

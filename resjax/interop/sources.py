@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from resjax.home import present
 from resjax.interop import files
 from resjax.telling import one_line, printable
 
@@ -62,7 +62,7 @@ def read(source: str | pathlib.Path, largest: int, averaged: bool = False) -> So
   name = str(source)
   if name.startswith(HUB):
     return _of_folder(_from_hub(name), name, largest, averaged)
-  path = pathlib.Path(os.path.expanduser(source))
+  path = pathlib.Path(present(source, 'source'))
   if not path.exists():
     raise FileNotFoundError(f'{name}: not there, expected {_way(name)}')
   if path.is_dir():

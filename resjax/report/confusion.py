@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import figure as mpl_figure
 
-from resjax.telling import cell, printable
+from resjax.report.letters import drawn
+from resjax.telling import cell
 
 _MOST = 30  # classes in the picture
+_LETTERS = 28  # of a name that fit beside them
 _NUMBERED = 20  # up to so many classes the cells hold their counts
 _INK, _GREY = '#1b2733', '#5c6570'
 
@@ -21,20 +23,21 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
   return tuple(name if count[name] == 1 else f'{name} ({index})' for index, name in enumerate(names))
 
 
-def write(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike[str]) -> None:
+def write(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike[str], *, raw: bool = False) -> None:
   """Writes a CSV file: a row for each class that has images, a column for each that has any or was guessed.
 
   Args:
     matrix: int `[K, K]`, images by their true class (row) and what they were taken for (column).
     names: By class index.
     path: Of the file.
+    raw: Names stand as they are; else as `telling.cell` makes them, for spreadsheets.
   """
   rows, columns = np.flatnonzero(matrix.sum(1)), np.flatnonzero(matrix.sum(0) + matrix.sum(1))
-  names = distinct(names)
+  names = distinct(names) if raw else [cell(name) for name in distinct(names)]
   with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     writer = csv.writer(file)
-    writer.writerow(['true class, taken for:', *(cell(names[k]) for k in columns)])
-    writer.writerows([cell(names[k]), *matrix[k, columns].tolist()] for k in rows)
+    writer.writerow(['true class, taken for:', *(names[k] for k in columns)])
+    writer.writerows([names[k], *matrix[k, columns].tolist()] for k in rows)
 
 
 def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> mpl_figure.Figure:
@@ -52,7 +55,7 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> mpl_figure.Fig
   mistakes = matrix.sum(1) - np.diag(matrix)
   shown = np.sort(there[np.argsort(-mistakes[there], kind='stable')][:_MOST])
   cells = matrix[np.ix_(shown, shown)]
-  labels, columns = [_short(distinct(names)[k]) for k in shown], []
+  labels, columns = [drawn(distinct(names)[k], _LETTERS) for k in shown], []
   others = matrix[shown].sum(1) - cells.sum(1)
   if others.any():
     cells, columns = np.concatenate([cells, others[:, None]], axis=1), ['another']
@@ -78,9 +81,3 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> mpl_figure.Fig
         axes.text(column, row, f'{count:,}', ha='center', va='center', fontsize=7, color=color)
   figure.suptitle(title, fontsize=9, color=_GREY)
   return figure
-
-
-def _short(name: str) -> str:
-  """A class's name that fits beside the matrix; no mark-up in it."""
-  name = name if len(name) <= 28 else name[:27] + '…'
-  return printable(name).replace('$', r'\$')

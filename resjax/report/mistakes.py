@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib import figure as mpl_figure
 
-from resjax.telling import cell, printable
+from resjax.report.letters import drawn
+from resjax.telling import cell
 
 _COLUMNS = 5  # images in a row of the picture
+_LETTERS = 24  # of a class's name that fit above an image
 _WRONG, _GREY = '#c8443c', '#5c6570'
 
 # Of the CSV file, in their order.
@@ -61,14 +63,14 @@ def surest(
   ]
 
 
-def write(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-  """Writes a CSV file of what `surest` returns."""
+def write(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str], *, raw: bool = False) -> None:
+  """Writes a CSV file of what `surest` returns; `raw`: names as they are, else as `telling.cell` makes them."""
   with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     writer = csv.DictWriter(file, FIELDS, extrasaction='ignore')
     writer.writeheader()
     for row in rows:
       values = row | {'probability': f'{row["probability"]:.6f}'}
-      writer.writerow({field: cell(value) for field, value in values.items()})
+      writer.writerow(values if raw else {field: cell(value) for field, value in values.items()})
 
 
 def draw(rows: Sequence[dict[str, Any]], images: Sequence[np.ndarray], title: str) -> mpl_figure.Figure:
@@ -86,14 +88,8 @@ def draw(rows: Sequence[dict[str, Any]], images: Sequence[np.ndarray], title: st
     place.set_axis_off()
   for place, row, image in zip(axes, rows, images):
     place.imshow(image)
-    place.set_title(_short(row['label']), fontsize=8, color=_GREY, pad=14)
-    taken = f'{_short(row["guess"])} {100 * row["probability"]:.0f} %'
+    place.set_title(drawn(row['label'], _LETTERS), fontsize=8, color=_GREY, pad=14)
+    taken = f'{drawn(row["guess"], _LETTERS)} {100 * row["probability"]:.0f} %'
     place.text(0.5, 1.02, taken, fontsize=8, color=_WRONG, ha='center', va='bottom', transform=place.transAxes)
   figure.suptitle(title, fontsize=9, color=_GREY)
   return figure
-
-
-def _short(name: str) -> str:
-  """A class's name that fits above an image; no mark-up in it."""
-  name = name if len(name) <= 24 else name[:23] + '…'
-  return printable(name).replace('$', r'\$')

@@ -16,6 +16,7 @@ from resjax.resolution import branches
 from resjax.resolution import name as name_of
 from resjax.rsnet import Start
 from resjax.switchable import SHARED_SET, Variables, path_text
+from resjax.telling import distinct, say
 from resjax.trained import Trained
 from resjax.training import freezing, state
 from resjax.training.devices import Devices
@@ -65,7 +66,7 @@ def start(
   if new:
     notes.append(f'new for {config.model.num_classes} classes: {", ".join(new)}')
   if notes and jax.process_index() == 0:
-    print(f'Starting from {begin.workdir}; ' + '; '.join(notes))
+    say(f'Starting from {begin.workdir}; ' + '; '.join(notes))
   ema = None if fresh.ema is None else state.average_from(params, batch_stats)
   return dataclasses.replace(fresh, params=params, batch_stats=batch_stats, ema=ema)
 
@@ -115,8 +116,8 @@ def load(
   if names and len(names) == len(known_names) and names != known_names:
     first = next(number for number, pair in enumerate(zip(names, known_names)) if pair[0] != pair[1])
     notes.append(
-      f'the head is kept, but classes have other names: {first} is {names[first]!r} here, and was '
-      f'{known_names[first]!r} there'
+      f'the head is kept, but classes have other names: {first} is {distinct(names[first], known_names)} here, and was '
+      f'{distinct(known_names[first], names)} there'
     )
   if begin.what == 'all':
     ones = dict(zip(there_are, params['alpha'], strict=True))

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configuration
 from resjax.data import loader
+from resjax.telling import say
 from resjax.training.checkpoints import Checkpoints, free
 from resjax.training.run import Begin, Run, continued, make_training
 from resjax.training.state import TrainState, average_from
@@ -60,9 +61,9 @@ def extend(
     aside = set_aside(workdir, step)
     kept = aside + [f'checkpoints/{step}'] * last['finished']
     notes += [f'kept: {", ".join(kept)}'] if kept else []
-    print(f'Extending the run in {workdir}, from step {step} ({last["epochs"]:.4g} epochs) to {run.total_steps}:')
-    print('\n'.join(f'  config.{field}: {before!r} -> {after!r}' for field, (before, after) in changed.items()))
-    print('\n'.join(f'  {note}' for note in notes))
+    say(f'Extending the run in {workdir}, from step {step} ({last["epochs"]:.4g} epochs) to {run.total_steps}:')
+    for line in [*(f'config.{field}: {before!r} -> {after!r}' for field, (before, after) in changed.items()), *notes]:
+      say(f'  {line}')
   return run, state
 
 

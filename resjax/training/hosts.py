@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import jax
 from jax.experimental import multihost_utils
 
-from resjax import ending
+from resjax import ending, telling
 
 # A process that gives no sign for so long is taken for dead, and the others end.
 HEARTBEAT_SECONDS = 60
@@ -81,7 +81,7 @@ def many() -> bool:
 
 def leave(message: str, code: int = 1) -> NoReturn:
   """Ends this process with a line on stderr; one of many at once, without the others' consent."""
-  print(message, file=sys.stderr)
+  telling.say(message, sys.stderr)
   if not many():
     sys.exit(code)
   ending.at_once(code)
@@ -92,7 +92,7 @@ def leave_together(message: str, code: int) -> NoReturn:
 
   Clean-up is left out: Python's, in the middle of what a signal has interrupted, can crash.
   """
-  print(message, file=sys.stderr)
+  telling.say(message, sys.stderr)
   if many():
     multihost_utils.sync_global_devices('leave together')
     if jax.process_index() == 0:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint, formats, lock, macs, packing, report
+from resjax import checkpoint, formats, lock, macs, packing, report, telling
 from resjax import config as configuration
 from resjax.data import identity, loader
 from resjax.paths import local
@@ -106,7 +106,7 @@ def finished(
   ):
     return None  # it is evaluated otherwise
   if jax.process_index() == 0:
-    print(f'{workdir} holds this run, finished. Its result:')
+    telling.say(f'{workdir} holds this run, finished. Its result:')
     report.show(results)
   return results
 
@@ -141,11 +141,11 @@ def resume(
     run, state = extending.extend(run, checkpoints, step, meta, workdir, other_classes=other_data)
   else:
     if lines and jax.process_index() == 0 and (kept := extending.set_aside(workdir, step)):
-      print(f'kept: {", ".join(kept)}')
+      telling.say(f'kept: {", ".join(kept)}')
     run = continued(run, tuple(meta.get('history', ())))
     state = checkpoints.restore(run.state_shapes(), step)
     if jax.process_index() == 0:
-      print(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
+      telling.say(f'Going on from step {step} of {run.total_steps}, saved in {workdir}')
   for before in run.history:
     if before['finished']:
       checkpoints.preserve(before['step'])
@@ -169,10 +169,11 @@ def conclude(
   if 'scores' in table:
     results |= judge.judge(run, state.variables, table, workdir)
   if jax.process_index() == 0:
-    report.write(results, workdir)
-    report.accuracy_against_macs(results, workdir / 'accuracy.png')
+    with telling.naming(workdir / 'accuracy.png'):
+      report.accuracy_against_macs(results, workdir / 'accuracy.png')
+    report.write(results, workdir)  # the last: where it stands, the run is finished
     report.show(results)
-    print(f'In {workdir}: results.json, accuracy.png, metrics.jsonl, tensorboard/, checkpoints/')
+    telling.say(f'In {workdir}: results.json, accuracy.png, metrics.jsonl, tensorboard/, checkpoints/')
   return results
 
 

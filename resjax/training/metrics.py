@@ -150,12 +150,12 @@ def _drop_after(path: pathlib.Path, last_step: int) -> None:
     if not line.endswith('\n'):
       break
     try:
-      step = json.loads(line)['step']
+      goes = json.loads(line)['step'] > last_step
     except (ValueError, KeyError, TypeError):
       raise ValueError(
         f'{path}, line {number}: expected a JSON object with "step", got {line.strip()[:60]!r}'
       ) from None
-    if step <= last_step:
+    if not goes:
       kept.append(line)
   rewritten = path.with_suffix('.jsonl.tmp')
   rewritten.write_text(''.join(kept), encoding='utf-8')

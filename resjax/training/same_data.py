@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from resjax.data import identity, sources
+from resjax.telling import say
 from resjax.training.run import Run
 
 
@@ -50,9 +51,7 @@ def differences(run: Run, meta: dict[str, Any], workdir: pathlib.Path, allowed: 
   if jax.process_index() == 0:
     if before is None:
       counts = ', '.join(f'{split} {len(one.entries):,}' for split, one in run.data.items())
-      print(
-        f'{workdir}: an older version made this run and did not note its data; from now on they are known ({counts})'
-      )
+      say(f'{workdir}: an older version made this run and did not note its data; from now on they are known ({counts})')
     for line in lines:
-      print(f'Going on with other data; {line}')
+      say(f'Going on with other data; {line}')
   return lines

@@ -18,6 +18,7 @@ from resjax.apply import Apply, run
 from resjax.network import digest_of
 from resjax.resolution import Resolution
 from resjax.switchable import Variables
+from resjax.telling import distinct, say
 from resjax.training import step
 from resjax.training.devices import Devices
 
@@ -75,7 +76,7 @@ def load(config: ConfigDict, devices: Devices) -> Teacher | None:
     )
   alone, note = network.at(resolution)
   if jax.process_index() == 0:
-    print(f'Teacher: {workdir}; {note}')
+    say(f'Teacher: {workdir}; {note}')
   variables = jax.device_put(alone.view(resolution), devices.replicated)
   digest = digest_of(variables, str(resolution))
   return Teacher(network.model, variables, resolution, network.preprocessing.normalize, digest)
@@ -87,8 +88,8 @@ def _check_names(names: tuple[str, ...], workdir: str, start: str) -> None:
   if names != ours and sorted(names) == sorted(ours):
     place = next(i for i, (a, b) in enumerate(zip(names, ours)) if a != b)
     raise ValueError(
-      f'config.teacher.checkpoint: class {place} of {workdir} is {names[place]!r}, expected {ours[place]!r} as in '
-      f'{start}'
+      f'config.teacher.checkpoint: class {place} of {workdir} is {distinct(names[place], ours)}, expected '
+      f'{distinct(ours[place], names)} as in {start}'
     )
 
 
