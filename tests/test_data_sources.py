@@ -108,7 +108,7 @@ def test_other_files_are_named_in_the_log(folder, caplog):
   (folder / 'train' / 'list.csv').write_bytes(b'x')
   assert len(open_folder(folder)) == 11
   assert (
-    f'{folder}/train: left out are 2 hidden, such as Paper/.DS_Store; 2 of other kinds, such as glass/notes.txt; '
+    f'{folder}/train: left out are 3 hidden, such as Paper/.DS_Store; 2 of other kinds, such as glass/notes.txt; '
     '1 beside the class folders, such as list.csv'
   ) in caplog.text
 

@@ -77,8 +77,8 @@ def test_figures_and_pages_neither(tmp_path):
 def test_export_replaces_no_run(tmp_path):
   run = tmp_path / 'run'
   (run / 'checkpoints').mkdir(parents=True)
-  for out in (run, tmp_path):
-    with pytest.raises(FileExistsError, match=f'--out: {out} holds a run, expected another folder'):
+  for out, name in ((run, 'checkpoints'), (tmp_path, 'run')):
+    with pytest.raises(FileExistsError, match=f"--out: {out} holds '{name}', which no export wrote; expected another"):
       with export.whole(out, overwrite=True):
         pytest.fail('it was to be written')
   assert (run / 'checkpoints').is_dir()

@@ -56,9 +56,10 @@ def add_workdir(parser: argparse.ArgumentParser, *, bundles: bool = False, sever
 def add_network(which: Any, *, bundles: bool = False, several: bool = False) -> None:
   """Adds to a group what says which network is meant; a bundle that a command does not take is refused by `load`."""
   where = f'of the run that trained the network{", or a bundle" if bundles else ""}{"; or several" if several else ""}'
-  which.add_argument('--workdir', type=path, action='append' if several else 'store', help=where)
+  action = 'append' if several else 'store'
+  which.add_argument('--workdir', type=path, action=action, help=where)
   about = 'the folder that resjax export wrote, in the place of --workdir' if bundles else argparse.SUPPRESS
-  which.add_argument('--bundle', dest='workdir', type=a_bundle, metavar='DIR', help=about)
+  which.add_argument('--bundle', dest='workdir', type=a_bundle, action=action, metavar='DIR', help=about)
 
 
 def a_bundle(text: str) -> str:

@@ -27,7 +27,10 @@ def check_writable(path: str | pathlib.Path, begins: bytes = b'{') -> None:
     ValueError: There is something else, such as a photograph, or what a run is read from.
     OSError: It could not be written.
   """
-  check_folder(os.path.realpath(path))  # that of a link to a file that is not there yet
+  check_folder(path)
+  folder = os.path.dirname(os.path.realpath(path))  # of a link to a file that is not there yet, its
+  if not os.path.isdir(folder):
+    raise FileNotFoundError(f'{path}: no folder {folder}, expected one to write to')
   place = pathlib.Path(path).absolute()
   try:
     mode = os.stat(place).st_mode
@@ -39,7 +42,7 @@ def check_writable(path: str | pathlib.Path, begins: bytes = b'{') -> None:
     raise ValueError(f'{path}: a folder, expected a file')
   if not stat.S_ISREG(mode):
     return
-  if not os.access(os.path.dirname(os.path.realpath(place)), os.W_OK):
+  if not os.access(folder, os.W_OK):
     raise PermissionError(f'{path}: its folder can not be written to')
   if not place.exists():
     return
