@@ -25,6 +25,15 @@ def test_cosine_has_the_papers_rates():
     np.testing.assert_allclose(rate(epoch), value, rtol=0, atol=2e-8)
 
 
+def test_steps_fall_at_the_epochs_that_are_named():
+  """As LQ-Nets' do; of two updates' gradients averaged, an epoch has half as many updates."""
+  for accumulate in (1, 2):
+    c = config(schedule='step', step_at=(30, 60, 85.5), step_factor=0.1, accumulate=accumulate)
+    rate = optimizer.schedule(c, steps_per_epoch=10, total_steps=1200)
+    for epoch, value in {0: 0.1, 29: 0.1, 30: 1e-2, 59: 1e-2, 60: 1e-3, 85: 1e-3, 86: 1e-4, 119: 1e-4}.items():
+      np.testing.assert_allclose(rate(epoch * 10 // accumulate), value, rtol=1e-5, err_msg=str(epoch))
+
+
 def test_step_falls_and_warm_up_rises():
   c = config(schedule='step', step_epochs=30.0, step_factor=0.1, warmup_epochs=3.0)
   rate = optimizer.schedule(c, steps_per_epoch=10, total_steps=1000)

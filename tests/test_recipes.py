@@ -7,6 +7,7 @@ import pytest
 from resjax.training import loop
 
 RECIPES = ['quickstart', 'rsnet_r18', 'rsnet_r50', 'rsnet_mobilenetv2', 'inet_r18', 'parallel_r18']
+RECIPES += ['rsnet_r18_2_32', 'rsnet_preact_r18_2_2']
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Checks of a config before a run begins: every field, and what fields say of each other."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -93,6 +94,10 @@ _RANGES: dict[str, _Check] = {
   'optimizer.learning_rate': _POSITIVE,
   'optimizer.step_epochs': _POSITIVE,
   'optimizer.step_factor': _POSITIVE,
+  'optimizer.step_at': (
+    lambda v: all(a < b for a, b in itertools.pairwise((0, *v))),
+    'epochs above 0, each later than the one before',
+  ),
   'optimizer.warmup_epochs': _NOT_NEGATIVE,
   'optimizer.momentum': _SHARE,
   'optimizer.weight_decay': _NOT_NEGATIVE,

@@ -157,6 +157,7 @@ def get_config() -> ConfigDict:
   config.optimizer.schedule = 'cosine'  # 'cosine' (per step, to 0), 'step' or 'constant'
   config.optimizer.step_epochs = 30.0  # 'step': the rate falls every so many epochs
   config.optimizer.step_factor = 0.1  # 'step': by this factor
+  config.optimizer.step_at = ()  # 'step': epochs at which it falls instead, such as (30, 60, 85)
   config.optimizer.warmup_epochs = 0.0  # linear, from 0
   config.optimizer.momentum = 0.9
   config.optimizer.nesterov = False

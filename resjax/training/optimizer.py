@@ -28,11 +28,11 @@ def schedule(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> opta
   if o.schedule == 'cosine':
     after = optax.cosine_decay_schedule(rate, total - warmup)
   elif o.schedule == 'step':
-    falls = {
-      round(k * o.step_epochs * per_epoch) - warmup: o.step_factor
-      for k in range(1, int(total / (o.step_epochs * per_epoch)) + 1)
-      if round(k * o.step_epochs * per_epoch) > warmup
-    }
+    epochs = o.step_at or [k * o.step_epochs for k in range(1, int(total / (o.step_epochs * per_epoch)) + 1)]
+    falls: dict[int, float] = {}
+    for update in (round(epoch * per_epoch) for epoch in epochs):
+      if update > warmup:
+        falls[update - warmup] = falls.get(update - warmup, 1.0) * o.step_factor
     after = optax.piecewise_constant_schedule(rate, falls)
   else:
     after = optax.constant_schedule(rate)
