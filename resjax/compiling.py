@@ -13,6 +13,8 @@ import jax
 OPTION = 'xla_cpu_experimental_ynn_fusion_type'
 FUSIONS = {'training': 'LIBRARY_FUSION_TYPE_REDUCE', 'inference': ''}
 
+LEVEL = 'xla_backend_optimization_level'
+
 # glibc's mallopt: no memory by mmap, which is given back at once (M_MMAP_MAX); nothing given back (M_TRIM_THRESHOLD);
 # one arena for all threads (M_ARENA_MAX), for the others' are small and send what is large to mmap.
 MALLOC = {-4: 0, -1: 2**31 - 1, -8: 1}
@@ -38,6 +40,18 @@ def options(platform: str, purpose: str) -> dict[str, str]:
   except jax.errors.JaxRuntimeError:
     return {}
   return chosen
+
+
+def quick(platform: str) -> dict[str, int]:
+  """Returns the compiler options of a program that runs once: less work for the compiler, the same numbers.
+
+  Of level 0 they would be others: it rounds products before it adds them. Empty for other platforms than a 'cpu', and
+  where the user has set the level in XLA_FLAGS.
+
+  Args:
+    platform: That the program is compiled for.
+  """
+  return {} if platform != 'cpu' or LEVEL in os.environ.get('XLA_FLAGS', '') else {LEVEL: 1}
 
 
 def keep_compiled_programs() -> None:

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import SingleDeviceSharding
 
+from resjax import compiling
 from resjax.training import devices
 from resjax.training.devices import Devices
 
@@ -93,3 +95,21 @@ def test_a_training_step_sees_its_part_and_gives_up_the_old_state(parallel):
   old = place.create(jnp.int32, 5)
   new, _ = step(old, place.put(batch()))
   assert int(new) == 5 + sum(range(16)) and old.is_deleted()
+
+
+def test_what_is_made_once_is_compiled_quickly_to_the_same_numbers(monkeypatch):
+  """Bit for bit: seeds draw the networks that they drew before."""
+  make = lambda key: {
+    'kernel': nn.initializers.he_normal()(key, (3, 3, 4, 5)),
+    'bias': 0.1 * jax.random.normal(key, (33,)) + 1.0,
+  }
+  key = jax.random.key(3)
+  monkeypatch.setenv('XLA_FLAGS', '')
+  assert compiling.quick('gpu') == {} and compiling.quick('cpu') == {compiling.LEVEL: 1}
+  made, expected = (
+    Devices(devices=jax.devices()[:1]).create(make, key),
+    jax.jit(make, compiler_options={compiling.LEVEL: 3})(key),
+  )
+  jax.tree.map(np.testing.assert_array_equal, made, expected)
+  monkeypatch.setenv('XLA_FLAGS', f'--{compiling.LEVEL}=3')
+  assert compiling.quick('cpu') == {}

@@ -167,3 +167,17 @@ def test_bad_input_is_refused_in_one_line():
   for wrong in (0.0, -1.0, np.nan, np.inf):
     with pytest.raises(ValueError, match='seconds: got .* expected positive numbers'):
       Planner(np.full((1, 1), wrong), (1,))
+
+
+@pytest.mark.parametrize('place', [0, 1, 2])
+def test_one_image_has_the_plan_of_the_search_without_it(place, monkeypatch):
+  planner = Planner([[3.0, 2.0], [1.0, 1.5], [2.0, 2.5]], (1, 2))  # at the highest two images cost less than one
+  choice = np.array([place])
+  fast = planner.plan(choice, promote=False)
+  run, seconds = planner._images_at(np.bincount(choice, minlength=3), False)
+  assert (fast.seconds, list(run)) == (seconds, [int(p == place) for p in range(3)])
+  check(fast, planner, choice)
+  ((at, bucket, rows),) = fast.groups
+  assert (at, bucket, list(rows), list(fast.ran)) == (place, 2 if place == 0 else 1, [0], [place])
+  monkeypatch.setattr(planner, '_images_at', None)
+  planner.plan(choice, promote=False)

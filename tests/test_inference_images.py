@@ -195,3 +195,16 @@ def test_a_list_that_is_none_is_refused(content, message):
   with pytest.raises(ValueError, match=f'^{message}') as error:
     listed(io.BytesIO(content))
   assert '\n' not in str(error.value)
+
+
+def test_one_image_is_read_without_another_thread(tmp_path):
+  threads = []
+
+  def read():
+    threads.append(threading.current_thread())
+    return encoded(7)
+
+  (chunk,) = chunks([Item('one', read)], crop, size=4, threads=2)
+  assert threads == [threading.main_thread()] and chunk.errors == [None] and len(chunk.crops) == 1
+  (bad,) = chunks(items(tmp_path / 'missing.png'), crop, size=4, threads=2)
+  assert bad.errors == ['No such file or directory'] and len(bad.crops) == 0

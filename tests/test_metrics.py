@@ -1,7 +1,10 @@
 """Metrics read back by the tools that users read them with; progress as it is printed."""
 
+import importlib
 import io
 import json
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -234,3 +237,25 @@ def test_a_disabled_progress_is_silent():
     with progress.pause('evaluating'):
       progress.update(2)
   assert console.file.getvalue() == ''
+
+
+@pytest.mark.parametrize('module', ['colorsys', 'json'])
+def test_a_module_that_is_not_needed_is_not_imported_meanwhile(module, monkeypatch):
+  if module == 'colorsys':
+    monkeypatch.delitem(sys.modules, module, raising=False)
+  before = dict(sys.modules)
+  with metrics._without(module):
+    if module == 'colorsys':
+      with pytest.raises(ImportError):
+        importlib.import_module(module)
+    else:
+      assert importlib.import_module(module) is json
+  assert dict(sys.modules) == before
+  importlib.import_module(module)
+
+
+def test_a_run_begins_without_torch_and_pictures(tmp_path):
+  code = 'import sys; from resjax.training import loop, metrics; metrics.MetricWriter(sys.argv[1]).close()'
+  code += "; print(*{'torch', 'matplotlib', 'tensorflow', 'tensorboardX'} & sys.modules.keys())"
+  done = subprocess.run([sys.executable, '-c', code, tmp_path], check=True, stdout=subprocess.PIPE, text=True)
+  assert done.stdout.split() == ['tensorboardX']

@@ -92,3 +92,11 @@ def test_shards_of_other_counts_are_not_mixed(run, tmp_path):
 def test_a_folder_takes_files_of_a_named_format(run, tmp_path):
   with pytest.raises(SystemExit, match=r'^error: --output: got .*out/, expected a name ending in .*, or --format'):
     run(f'--output={tmp_path}/out/')
+
+
+@pytest.mark.parametrize(
+  ('images', 'budget', 'largest'),
+  [(1, None, 1), (2, '0.5', 2), (5, None, 8), (64, None, 64), (1000, None, 64), (0, None, 1), (1, '12ms', 64)],
+)
+def test_no_program_is_made_that_is_larger_than_what_is_predicted(images, budget, largest):
+  assert predict.enough(images, 64, budget) == largest

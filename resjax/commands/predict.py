@@ -14,7 +14,7 @@ from typing import Any
 
 from resjax.commands import options as shared
 from resjax.commands import outputs
-from resjax.routing import choosable
+from resjax.routing import Budget, choosable
 from resjax.telling import printable, say
 
 
@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
   path, kind = place(options)
   index, count = options.shard
   wanted = shared.images(options.images)[index::count]
+  options.max_batch = enough(len(wanted), options.max_batch, options.budget)
   classifier, _ = shared.load(options, bundles=True)
   stream = classifier.stream(
     wanted,
@@ -98,6 +99,19 @@ def run(options: argparse.Namespace) -> None:
   bad = [p for p in found if p.error is not None]
   if bad:
     sys.exit(f'error: {len(bad)} of {len(found)} images could not be read')
+
+
+def enough(images: int, most: int, budget: str | None) -> int:
+  """Returns the images of the largest program: no more than it takes, for each is compiled and measured at the start.
+
+  Args:
+    images: That are predicted.
+    most: That it may have.
+    budget: One of milliseconds goes by the times of the largest.
+  """
+  if budget is not None and Budget.parse(budget).timed:
+    return most
+  return min(most, 1 << max(0, images - 1).bit_length())
 
 
 def calibration(options: argparse.Namespace) -> str:

@@ -101,6 +101,10 @@ class Planner:
       promote: Images may run at a higher resolution than their own where that is cheaper; all of them at one where
         grouping loses. False: each runs at its own.
     """
+    if len(choice) == 1 and not promote:
+      place = int(choice[0])
+      bucket = self.buckets[self._first[place, 1]]
+      return Plan([Group(place, bucket, np.zeros(1, int))], np.array([place]), float(self._cover[place, 1]))
     order = np.argsort(choice, kind='stable')
     counts = np.bincount(choice, minlength=len(self.seconds))
     run, seconds = self._images_at(counts, promote)

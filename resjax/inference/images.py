@@ -182,15 +182,18 @@ def chunks(wanted: Iterable[Item], crop: Crop, *, size: int, threads: int) -> It
     except OSError as error:
       return error.strerror or str(error)
 
+  if len(wanted) == 1:  # nothing to read ahead: no thread has to be started and waited for
+    yield _chunk(wanted, [read(wanted[0])])
+    return
   with ThreadPoolExecutor(threads) as pool:
     ahead: list[tuple[list[Item], list[Future[np.ndarray | str]]]] = []
     for start in range(0, len(wanted), size):
       part = wanted[start : start + size]
       ahead.append((part, [pool.submit(read, item) for item in part]))
       if len(ahead) == 2:
-        yield _chunk(*ahead.pop(0))
+        yield _when_read(*ahead.pop(0))
     for last in ahead:
-      yield _chunk(*last)
+      yield _when_read(*last)
 
 
 def cut(crops: np.ndarray, size: int) -> Iterator[Chunk]:
@@ -200,9 +203,13 @@ def cut(crops: np.ndarray, size: int) -> Iterator[Chunk]:
     yield Chunk([str(start + i) for i in range(len(part))], [None] * len(part), part)
 
 
-def _chunk(part: list[Item], futures: list[Future[np.ndarray | str]]) -> Chunk:
+def _when_read(part: list[Item], futures: list[Future[np.ndarray | str]]) -> Chunk:
   """The images of a chunk when all are read."""
-  found = [future.result() for future in futures]
+  return _chunk(part, [future.result() for future in futures])
+
+
+def _chunk(part: list[Item], found: list[np.ndarray | str]) -> Chunk:
+  """Images, and what was read of each."""
   readable = [image for image in found if not isinstance(image, str)]
   crops = np.stack(readable) if readable else np.zeros((0, 1, 1, 3), np.uint8)
   return Chunk([item.name for item in part], [image if isinstance(image, str) else None for image in found], crops)

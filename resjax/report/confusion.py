@@ -1,15 +1,20 @@
 """Which class was taken for which: as a table and as a picture."""
 
+from __future__ import annotations
+
 import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import figure as mpl_figure
 
 from resjax.report.letters import drawn
 from resjax.telling import cell
+
+if TYPE_CHECKING:
+  from matplotlib import figure as mpl_figure
 
 _MOST = 30  # classes in the picture
 _LETTERS = 28  # of a name that fit beside them
@@ -62,6 +67,8 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> mpl_figure.Fig
   if len(shown) < len(there):
     title += f'; {len(shown)} of {len(there)} classes, those with the most mistakes'
   side = 1.8 + 0.42 * len(shown)
+  from matplotlib import figure as mpl_figure  # not before a picture is drawn
+
   figure = mpl_figure.Figure(figsize=(max(5.0, side + 0.4), max(3.6, side)), dpi=120, layout='constrained')
   axes = figure.add_subplot()
   share = cells / matrix[shown].sum(1, keepdims=True)

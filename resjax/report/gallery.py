@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import figure as mpl_figure
 
 from resjax.resolution import Resolution
 
@@ -69,6 +68,8 @@ def gallery(images: Mapping[int, np.ndarray], rows: Sequence[dict[str, Any]], pa
     rows: As `row` makes them, with a `caption` for each image; a row may be empty.
     path: File to write; its ending chooses the format.
   """
+  from matplotlib import figure as mpl_figure  # not before a picture is drawn
+
   columns = max(1, *(len(row['images']) for row in rows))
   figure = mpl_figure.Figure(figsize=(0.9 * columns + 1, 1.15 * len(rows) + 0.4), dpi=150, layout='constrained')
   axes = figure.subplots(len(rows), columns, squeeze=False)

@@ -1,16 +1,20 @@
 """The surest of the images that are wrong: named in a CSV file, shown in a picture."""
 
+from __future__ import annotations
+
 import csv
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import figure as mpl_figure
 
 from resjax.report.letters import drawn
 from resjax.telling import cell
+
+if TYPE_CHECKING:
+  from matplotlib import figure as mpl_figure
 
 _COLUMNS = 5  # images in a row of the picture
 _LETTERS = 24  # of a class's name that fit above an image
@@ -82,6 +86,8 @@ def draw(rows: Sequence[dict[str, Any]], images: Sequence[np.ndarray], title: st
     title: Stands above.
   """
   lines = max(1, -(-len(rows) // _COLUMNS))
+  from matplotlib import figure as mpl_figure  # not before a picture is drawn
+
   figure = mpl_figure.Figure(figsize=(2.1 * _COLUMNS, 2.5 * lines + 0.4), dpi=100, layout='constrained')
   axes = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
   for place in axes:

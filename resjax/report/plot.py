@@ -1,14 +1,16 @@
 """The picture of a run: accuracy against multiply-adds."""
 
-import os
-from typing import Any
+from __future__ import annotations
 
-from matplotlib import axes as mpl_axes
-from matplotlib import figure as mpl_figure
-from matplotlib import patheffects, ticker
+import os
+from typing import TYPE_CHECKING, Any
 
 from resjax.report import results as results_lib
 from resjax.routing import ROUTERS
+
+if TYPE_CHECKING:  # it takes half a second, and a run that begins draws nothing
+  from matplotlib import axes as mpl_axes
+  from matplotlib import figure as mpl_figure
 
 _BLUE, _RED, _GREY = '#1f5fa8', '#c8443c', '#5c6570'
 
@@ -31,6 +33,9 @@ def draw(results: dict[str, Any]) -> mpl_figure.Figure:
   multiply-adds is logarithmic where they differ by more than ten times. Matplotlib's global state
   is left alone.
   """
+  from matplotlib import figure as mpl_figure
+  from matplotlib import ticker
+
   figure = mpl_figure.Figure(figsize=(7, 4.5), dpi=150, layout='constrained')
   axes = figure.add_subplot()
   macs = _draw_resolutions(axes, results)
@@ -87,6 +92,8 @@ def _draw_others(axes: mpl_axes.Axes, results: dict[str, Any]) -> list[float]:
 
 def _label(axes, text, x, y, color, offset) -> None:
   """A text beside its point, `offset` points away, with a white edge where it crosses a line."""
+  from matplotlib import patheffects
+
   axes.annotate(
     text,
     (x, y),

@@ -45,7 +45,8 @@ class Devices:
 
   def create(self, make: Callable[..., Any], *args: Any) -> Any:
     """Returns `make(*args)`, computed under jit and standing whole on every device, each array in its own buffer."""
-    return jax.jit(make, out_shardings=self.replicated)(*args)
+    quick = compiling.quick(self.platform)
+    return jax.jit(make, out_shardings=self.replicated, compiler_options=quick)(*args)
 
   def shapes(self, make: Callable[..., Any], *args: Any) -> Any:
     """Returns what `create` would, as shapes, types and places; nothing is computed."""

@@ -6,13 +6,13 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from rich import console as rich_console
 from rich import progress as rich_progress
-from tensorboardX import SummaryWriter
 
 from resjax.training.tracking import Tracker
 
@@ -56,6 +56,8 @@ class MetricWriter:
     path = workdir / 'metrics.jsonl'
     _drop_after(path, last_step)
     self._lines = path.open('a', encoding='utf-8')
+    with _without('torch'):  # where that is installed it would be imported: seconds, for nothing that is used here
+      from tensorboardX import SummaryWriter
     # The suffix keeps a life that begins within the same second from overwriting the former's file.
     self._events = SummaryWriter(
       str(workdir / 'tensorboard'),
@@ -124,6 +126,19 @@ class MetricWriter:
 
   def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
     self.close(whole=kind is None)
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+  """Inside, a module that is not imported yet can't be."""
+  there = module in sys.modules
+  if not there:
+    sys.modules[module] = None  # type: ignore[assignment]  # what `import` takes for missing
+  try:
+    yield
+  finally:
+    if not there:
+      del sys.modules[module]
 
 
 def _number(name: str, value: object) -> float:
