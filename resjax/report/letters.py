@@ -2,8 +2,6 @@
 
 import functools
 
-from matplotlib import font_manager
-
 from resjax.telling import printable
 
 __all__ = ['drawn']
@@ -18,5 +16,7 @@ def drawn(name: str, most: int) -> str:
 @functools.cache
 def _letters() -> frozenset[int]:
   """The code points that the font has, which else become boxes, with a warning for each."""
+  from matplotlib import font_manager  # not before a picture is drawn
+
   font = font_manager.findfont(font_manager.FontProperties())
   return frozenset(font_manager.get_font(font).get_charmap())
