@@ -1,9 +1,11 @@
 """Every recipe runs from start to result, at reduced size."""
 
 import importlib
+import re
 
 import pytest
 
+from resjax import macs, models
 from resjax.training import loop
 
 RECIPES = ['quickstart', 'rsnet_r18', 'rsnet_r50', 'rsnet_mobilenetv2', 'inet_r18', 'parallel_r18']
@@ -30,3 +32,18 @@ def test_a_recipe_runs_at_reduced_size(recipe, tmp_path):
   results = loop.train_and_evaluate(config, tmp_path)
   assert list(results['resolutions']) == [str(r) for r in resolutions]
   assert results['method'] == 'rsnet' and 0 <= results['ensemble']['top1'] <= 1
+
+
+@pytest.mark.parametrize('recipe', [
+  'rsnet_r18', 'rsnet_r50', 'rsnet_mobilenetv2', 'inet_r18', 'same_size_r18', 'drnet_r50', 'drnet_mobilenetv2',
+  'drnet_from_rsnet_r18',
+])  # fmt: skip
+def test_what_a_recipe_says_of_its_cost_is_counted(recipe):
+  """Multiply-adds forward of one image at all resolutions, as they are rounded there."""
+  module = importlib.import_module(f'resjax.recipes.{recipe}')
+  said = re.search(r'(\d+\.\d+) G multiply-adds forward per image', ' '.join(module.__doc__.split()))
+  config = module.get_config()
+  network = models.from_config(config)
+  cost = sum(macs.of_model(network, resolution) for resolution in config.resolutions)
+  digits = len(said[1].partition('.')[2])
+  assert f'{cost / 1e9:.{digits}f}' == said[1]

@@ -10,6 +10,7 @@ from test_evaluate_command import NAMES, figures, workdir  # noqa: F401, the fix
 from test_evaluation import Photographs
 
 from resjax import cli, resolution, rsnet, trained
+from resjax.commands import export
 from resjax.data import crops, sources
 from resjax.inference import Classifier
 from resjax.measuring import evaluation, together
@@ -96,8 +97,14 @@ def test_branches_of_one_size_are_no_choice():
   image = np.zeros((20, 20, 3), np.uint8)
   first, second = (classifier.predict(image, resolution=branch)[0].probability for branch in branches)
   assert abs(first - second) > 1e-4
-  with pytest.raises(ValueError, match='^resolutions: got 16, 16_2, branches of one size, expected distinct sizes'):
+  refused = '^resolutions: got 16, 16_2, branches of one size, expected distinct sizes'
+  with pytest.raises(ValueError, match=refused):
     _ = classifier.engines
+  with pytest.raises(ValueError, match=refused):
+    export.chosen(twice, None, 'torch')
+  alone = export.chosen(twice, branches[1], 'torch')
+  assert alone.resolutions == (16,)
+  jax.tree.map(np.testing.assert_array_equal, alone.view(16), twice.view(branches[1]))
 
 
 def test_the_command_scores_several_workdirs_and_other_crops(workdir, tmp_path, capsys):  # noqa: F811

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
 from resjax.commands import outputs
-from resjax.resolution import Resolution, check_distinct
+from resjax.resolution import Branch, Resolution, check_distinct
 from resjax.routing import Budget
 from resjax.telling import flag, say, shown
 
@@ -90,6 +90,11 @@ def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Net
     trained, (network, note) = network.resolutions, network.at(resolution)
     if resolution not in trained:
       say(note, sys.stderr)
+    if isinstance(resolution, Branch):  # elsewhere it is a network of this size, and nothing else
+      from resjax import switchable
+
+      alone = switchable.share(network.view(resolution), (resolution.size,))
+      network = network.replace(variables=alone, resolutions=(resolution.size,))
   check_distinct(network.resolutions)
   if kind in ('onnx', 'bundle') and getattr(network.model, 'dtype', 'float32') != 'float32':
     network = network.with_dtype('float32')
