@@ -6,13 +6,16 @@ import jax
 from flax import linen as nn
 from jax import Array
 
+from resjax import widths
+
 
 class Apply(Protocol):
   """A network as a function: `apply(variables, images, train) -> (logits, variables)`.
 
   `variables` is the plain tree that `switchable.share` was given. The returned one has the same structure. It holds
   what the network changed, such as running statistics, and all else as it came. Where `switchable.forward` is given a
-  mask, the function is called with `mask=` `[B]` as well.
+  mask, the function is called with `mask=` `[B]` as well; at a width with `width=`, a number below 1, and variables of
+  which those that are shared may be the wide network's.
   """
 
   def __call__(self, variables: Any, images: Array, train: bool, /) -> tuple[Array, Any]:
@@ -22,10 +25,15 @@ class Apply(Protocol):
 def linen(model: nn.Module) -> Apply:
   """Returns the function of a Flax (linen) module that is called as `model(images, train=...)`, with `mask=` if given.
 
-  In training every collection but `params` may change.
+  In training every collection but `params` may change. At a width it is the narrow module that is called, with the
+  leading channels, see `resjax.widths`.
   """
 
-  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Any, Any]:
+  def apply(variables: Any, images: Array, train: bool, width: float = 1.0, **options: Any) -> tuple[Any, Any]:
+    if width != 1:
+      shapes = widths.shapes_of(model, width, images.shape[1:])
+      narrow = linen(widths.narrowed(model, width))
+      return narrow(widths.leading(variables, shapes), images, train, **options)
     if not train:
       return model.apply(variables, images, train=False, **options), variables
     changing = [collection for collection in variables if collection != 'params']
@@ -53,20 +61,26 @@ def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
   whole: Any = linen(model) if hasattr(model, 'apply') else model  # type: ignore[arg-type]
 
   def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Any, Any]:
+    masks = {'mask': options.pop('mask')} if 'mask' in options else {}
     if not train:
-      return whole(variables, images, train, **options)
+      return whole(variables, images, train, **masks, **options)
 
-    def forward(variables: Any, images: Array, options: dict[str, Any]) -> tuple[Any, Any]:
-      return whole(variables, images, True, **options)
+    def forward(variables: Any, images: Array, masks: dict[str, Any]) -> tuple[Any, Any]:
+      return whole(variables, images, True, **masks, **options)
 
     kept = jax.checkpoint(forward, policy=lambda operation, *_, **__: operation.name in KEPT[what])
-    return kept(variables, images, options)
+    return kept(variables, images, masks)
 
   return apply
 
 
 def run(
-  model: nn.Module | Apply, variables: Any, images: Array, train: bool, mask: Array | None = None
+  model: nn.Module | Apply,
+  variables: Any,
+  images: Array,
+  train: bool,
+  mask: Array | None = None,
+  width: float = 1.0,
 ) -> tuple[Array, Any]:
   """Returns the logits `[B, K]` of a plain network, and its variables afterwards.
 
@@ -76,12 +90,14 @@ def run(
     images: `[B, H, W, C]`.
     train: See `switchable.forward`.
     mask: `[B]`, see `switchable.forward`; None: it is not passed.
+    width: The share of the network's channels that are run; 1: it is not passed.
 
   Raises:
     ValueError: The function does not return what `Apply` says.
   """
   apply: Any = linen(model) if hasattr(model, 'apply') else model  # type: ignore[arg-type]
-  got: Any = apply(variables, images, train, **({} if mask is None else {'mask': mask}))
+  options: dict[str, Any] = ({} if mask is None else {'mask': mask}) | ({} if width == 1 else {'width': width})
+  got: Any = apply(variables, images, train, **options)
   structure: Any = jax.tree.structure(variables)
   if not isinstance(got, tuple) or len(got) != 2 or structure != jax.tree.structure(got[1]):
     raise ValueError('model: returned something else, expected (logits, variables), these structured as those it got')

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from resjax import estimators, gumbel, losses, macs, models, moved, preprocess, rsnet, switchable
 from resjax.apply import rematerialised
 from resjax.models.predictor import from_config as predictor_of
+from resjax.resolution import Resolution, at_widths
 from resjax.routing.budget import Budget
 from resjax.routing.cascade import log_odds
 from resjax.routing.oracle import smallest_right
@@ -75,7 +76,7 @@ def rates(config: ConfigDict) -> dict[str, float]:
   }
 
 
-def costs_of(model: nn.Module, resolutions: Sequence[int]) -> tuple[int, ...]:
+def costs_of(model: nn.Module, resolutions: Sequence[Resolution]) -> tuple[int, ...]:
   """Returns the multiply-adds of one image at each resolution, the predictor's left out."""
   return tuple(macs.of_model(model, r) for r in resolutions)
 
@@ -136,7 +137,7 @@ def terms(model: nn.Module, config: ConfigDict, total_steps: int) -> Callable[[A
   Raises:
     ValueError: The budget is below the cheapest resolution's cost.
   """
-  options, costs = config.drnet, costs_of(model, config.resolutions)
+  options, costs = config.drnet, costs_of(model, at_widths(config))
   share = budget_of(config, costs) / max(costs)
 
   def numbers(step: Array) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def make_loss_fn(
   Raises:
     ValueError: The budget is below the cheapest resolution's cost, or the network is to be trained and takes no mask.
   """
-  options, resolutions = config.drnet, tuple(config.resolutions)
+  options, resolutions = config.drnet, at_widths(config)
   if not options.frozen:
     models.check_mask(model, config.model.name)
   costs = costs_of(model, resolutions)
@@ -207,7 +208,7 @@ def _make_class_loss(
   model: nn.Module, config: ConfigDict, costs: Sequence[int], budget: float, axis_name: str | None
 ) -> Callable[..., Any]:
   """Returns `learn(variables, images, labels, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
-  options, resolutions, weights = config.drnet, tuple(config.resolutions), rsnet.class_weights(config)
+  options, resolutions, weights = config.drnet, at_widths(config), rsnet.class_weights(config)
   network = rematerialised(model, config.remat)
 
   def learn(variables: Any, images: Any, labels: losses.Labels, choice: Array) -> Any:
@@ -237,7 +238,7 @@ def _label_loss(
   model: nn.Module,
   variables: switchable.Variables,
   images: Sequence[Array],
-  resolutions: Sequence[int],
+  resolutions: Sequence[Resolution],
   labels: Array,
   scores: Array,
 ) -> tuple[Array, dict[str, Array]]:
@@ -262,12 +263,13 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
     model: A plain network.
     config: Reads `resolutions`, `drnet.predictor`, `data.normalize`, `eval.interpolation` and `eval.mistakes`.
   """
-  resolutions = tuple(config.resolutions)
+  resolutions = at_widths(config)
   predictor = predictor_of(config)
 
   def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
     normalize, interpolation = config.data.normalize, config.eval.interpolation
-    images = preprocess.prepare(batch['images'], resolutions, normalize, interpolation=interpolation)
+    sized = preprocess.sized(config, batch['images'])
+    images = preprocess.prepare(sized, resolutions, normalize, interpolation=interpolation)
     scores, _ = predictor.scores(variables_of_predictor(variables), images[0], train=False)
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
     everyone = rsnet.with_ensemble(logits, variables['params']['alpha'])

@@ -18,6 +18,7 @@ from jax.lax import stop_gradient
 
 from resjax import switchable
 from resjax.apply import Apply
+from resjax.resolution import Resolution, name
 from resjax.routing.random import mix
 
 
@@ -25,7 +26,7 @@ def dense(
   model: nn.Module | Apply,
   variables: switchable.Variables,
   images: Sequence[Array],
-  resolutions: Sequence[int],
+  resolutions: Sequence[Resolution],
   choice: Array,
   *,
   train: bool,
@@ -49,7 +50,7 @@ def routed(
   model: nn.Module | Apply,
   variables: switchable.Variables,
   images: Sequence[Array],
-  resolutions: Sequence[int],
+  resolutions: Sequence[Resolution],
   choice: Array,
   capacities: Sequence[int],
   *,
@@ -162,7 +163,7 @@ def capacities(size: int, costs: Sequence[float], budget: float, margin: float) 
   return tuple(int(n) for n in np.minimum(np.ceil(size * margin * expected - 1e-9), size))
 
 
-def weigh(old: Any, new: Any, counts: Array, resolutions: Sequence[int], axis_name: str | None) -> Any:
+def weigh(old: Any, new: Any, counts: Array, resolutions: Sequence[Resolution], axis_name: str | None) -> Any:
   """Returns batch_stats whose plain mean over devices weighs each device by the images it sent to a resolution.
 
   A device that sent none weighs nothing; where none did, the old statistics stand. A set that serves all resolutions is
@@ -181,7 +182,7 @@ def weigh(old: Any, new: Any, counts: Array, resolutions: Sequence[int], axis_na
   weights = jnp.where(total > 0, counts * jax.lax.axis_size(axis_name) / jnp.maximum(total, 1), 0)
   result = dict(new)
   for j, resolution in enumerate(resolutions):
-    key = str(resolution)
+    key = name(resolution)
     if key in new:
       w = weights[j]
       result[key] = jax.tree.map(lambda a, b, w=w: (1 - w) * a + w * b, old[key], new[key])

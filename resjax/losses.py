@@ -14,8 +14,8 @@ from jax.lax import stop_gradient
 
 from resjax import shapes
 
-# Who teaches; the last three leave out a part of 'full', and the rest weighs what it weighs there.
-DISTILLATIONS = ('full', 'vanilla', 'none', 'without_ensemble', 'without_larger', 'without_smaller')
+# Who teaches; those 'without' leave out a part of 'full', and the rest weighs what it weighs there.
+DISTILLATIONS = ('full', 'vanilla', 'none', 'without_ensemble', 'without_larger', 'without_smaller', 'inplace')
 
 
 class Mixed(NamedTuple):
@@ -133,7 +133,8 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
   'vanilla': the ensemble teaches every resolution, `KL(p_0 || p_s)`. 'full': the ensemble and every larger resolution
   teach, weighted `2 / (R + 1)`; a dense hierarchy, not a chain. 'without_ensemble', 'without_larger': 'full' but for
   the terms of those teachers, so that the two add up to it; 'without_smaller': of the resolutions the largest alone
-  teaches. 'none': zeros.
+  teaches. 'inplace': the largest teaches all others, `KL(p_1 || p_s)` (Yu and Huang, "Universally Slimmable Networks",
+  ICCV 2019). 'none': zeros.
 
   Args:
     logits: `[R, B, K]`, highest resolution first.
@@ -153,6 +154,8 @@ def distillation(logits: Array, ensemble: Array, kind: str) -> Array:
   count = logits.shape[0]
   if kind == 'none':
     return jnp.zeros(count, logits.dtype)
+  if kind == 'inplace':
+    return jnp.concatenate([jnp.zeros(1, logits.dtype), kl_divergence(logits[:1], logits[1:])])
   from_ensemble = kl_divergence(ensemble[None], logits)
   if kind == 'vanilla':
     return from_ensemble
@@ -219,7 +222,8 @@ def rsnet_loss(
 
   Returns:
     The total, and `cross_entropy` `[R]`, `ensemble` `[]`, `distillation` `[R]` and `teacher` `[R + 1]`, as far as they
-    are there, which add up to it.
+    are there, which add up to it; but with 'inplace' the first resolution alone learns from labels, and of
+    `cross_entropy` its entry alone is in the total.
 
   Raises:
     ValueError: A shape or type is not that, such as one-hot labels; the kind is unknown; or there is nothing to learn.
@@ -229,7 +233,8 @@ def rsnet_loss(
   if labels is not None:
     terms['cross_entropy'] = cross_entropy(logits, labels, label_smoothing, class_weights)
     terms['ensemble'] = cross_entropy(ensemble, labels, label_smoothing, class_weights)
-    total = terms['cross_entropy'].sum() + terms['ensemble']
+    own = terms['cross_entropy'][:1] if kind == 'inplace' else terms['cross_entropy']
+    total = own.sum() + terms['ensemble']
   terms['distillation'] = distillation(logits, ensemble, kind)
   total += terms['distillation'].sum()
   if teacher is not None:

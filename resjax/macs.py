@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.resolution import Resolution, sides
+from resjax import widths
+from resjax.resolution import Resolution, sides, width_of
 
 # How often their bodies run, or on how much of the data, is not to be seen from the jaxpr alone.
 _UNKNOWN = ('while', 'shard_map', 'pallas_call')
@@ -57,11 +58,12 @@ def of_model(model: nn.Module, resolution: Resolution) -> int:
 
   Args:
     model: a Flax network of images [B, H, W, 3].
-    resolution: of a square, or (height, width), px.
+    resolution: of a square, or (height, width), px, or these at a width.
 
   Raises:
-    ValueError: resolution is not a positive integer, nor two of them.
+    ValueError: resolution is not a positive integer, nor two of them; or the network has no width.
   """
+  model = widths.narrowed(model, width_of(resolution))
   images = jax.ShapeDtypeStruct((1, *sides(resolution), 3), jnp.float32)
 
   def init(images):

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from resjax import finite, macs, preprocess, switchable, unseen
+from resjax import finite, macs, preprocess, switchable, unseen, widths
 from resjax.apply import Apply, run
 from resjax.models.predictor import Predictor
 from resjax.preprocess import Preprocessing
-from resjax.resolution import Resolution, check_order, sides
+from resjax.resolution import Resolution, at_width, check_order, sides, width_of
 from resjax.switchable import Variables
 
 Forward = Callable[[Any, jax.Array], jax.Array]
@@ -51,7 +51,7 @@ class Network:
     model: A plain network: a Flax (linen) module, called as `model(images, train=...)`, or an `apply.Apply` function.
     variables: As `switchable.share` returns them; with a predictor also `params['predictor']` and
       `batch_stats['predictor']`.
-    resolutions: That it was trained at, in pixels, highest first; squares, or (height, width).
+    resolutions: That it was trained at, in pixels, highest first; squares, or (height, width), or these at a width.
     preprocessing: Of its images.
     class_names: By class index; a class without a name gets its number.
     predictor: DRNet's, or None.
@@ -96,10 +96,8 @@ class Network:
     object.__setattr__(self, 'class_names', names + tuple(map(str, range(len(names), classes))))
     if self.predictor is not None:
       self._check_predictor(self.predictor)
-    alpha, count = (
-      np.shape(self.variables.get('params', {}).get('alpha', [0.0] * len(self.resolutions))),
-      len(self.resolutions),
-    )
+    count = len(self.resolutions)
+    alpha = np.shape(self.variables.get('params', {}).get('alpha', [0.0] * count))
     if count > 1 and alpha != (count,):
       raise ValueError(f'variables: alpha {alpha}, expected {(count,)}: one weight of the ensemble a resolution')
 
@@ -132,7 +130,9 @@ class Network:
   @functools.cached_property
   def macs(self) -> tuple[int, ...]:
     """Multiply-adds of one image at each resolution, the predictor's left out."""
-    return tuple(macs.count(self.apply, self.view(resolution), _image(resolution)) for resolution in self.resolutions)
+    return tuple(
+      macs.count(functools.partial(self.apply, width=width_of(r)), self.view(r), _image(r)) for r in self.resolutions
+    )
 
   @functools.cached_property
   def digest(self) -> str:
@@ -152,7 +152,7 @@ class Network:
 
   def view(self, resolution: Resolution) -> Variables:
     """Returns the ordinary variables at one resolution, see `switchable.view`."""
-    return switchable.view(self.variables, resolution)
+    return switchable.view(self.variables, resolution, self.model)
 
   def forward(self, resolution: Resolution, *, softmax: bool = False) -> Forward:
     """Returns what is run at one resolution, see `Function`; with `softmax` it gives probabilities, not logits.
@@ -167,7 +167,7 @@ class Network:
       (inputs,) = preprocess.prepare(
         (crops,), (resolution,), preprocessing.normalize, interpolation=preprocessing.interpolation
       )
-      logits = run(self.model, variables, inputs, train=False)[0].astype(jnp.float32)
+      logits = self.apply(variables, inputs, width_of(resolution)).astype(jnp.float32)
       return jax.nn.softmax(logits) if softmax else logits
 
     return forward
@@ -176,6 +176,7 @@ class Network:
     """Returns what is run at one resolution."""
     preprocessing, (highest, *_) = self.preprocessing, self.resolutions
     described = _description(self.model, self.view(highest), self.apply, highest)
+    described += f', width {width_of(resolution)}' * (width_of(resolution) < 1)
     described += f', {preprocessing.normalize}, {preprocessing.interpolation}'
     return Function(self.forward(resolution), self.view(resolution), described, _dtype(self.model))
 
@@ -200,17 +201,21 @@ class Network:
     return Function(scores, self.predictor_variables, described, _dtype(predictor.model))
 
   def at(self, resolution: Resolution, how: str = 'interpolate') -> tuple['Network', str]:
-    """Returns this network at one size alone, trained or not, without its predictor; and what was done for it.
+    """Returns this network at one size alone, at a width the narrow one, without its predictor; and what was done.
 
     Args:
-      resolution: In pixels, of a square, or (height, width).
+      resolution: In pixels, of a square, or (height, width), or these at a trained width.
       how: 'interpolate' or 'nearest', see `unseen.add`.
 
     Raises:
       ValueError: It is no resolution, or there is no such way.
     """
     variables, note = unseen.add(self.variables, resolution, how)
-    return self.replace(variables=variables, resolutions=(resolution,), predictor=None), note
+    model = widths.narrowed(self.model, width_of(resolution))
+    if model is not self.model:
+      plain, resolution = switchable.view(variables, resolution, self.model), at_width(resolution, 1.0)
+      variables = switchable.share(plain, (resolution,))
+    return self.replace(model=model, variables=variables, resolutions=(resolution,), predictor=None), note
 
   def at_all(self, resolutions: Sequence[Resolution], how: str = 'interpolate') -> tuple['Network', list[str]]:
     """Returns this network at some sizes, the highest first, as `at` does at one; see `unseen.add_all`."""
@@ -234,28 +239,24 @@ class Network:
   def recalibrated(self, resolution: Resolution, inputs: Iterable[jax.Array]) -> tuple['Network', str]:
     """Returns this network at one size alone, with the statistics of these images; and what was done for it.
 
-    Args:
-      resolution: As of `at`.
-      inputs: As of `unseen.recalibrate`.
-
-    Raises:
-      ValueError: As of `at` and `unseen.recalibrate`.
+    Arguments and errors as of `at` and `unseen.recalibrate`.
     """
     network, _ = self.at(resolution)
-    variables, note = unseen.recalibrate(network.model, network.variables, resolution, inputs)
+    variables, note = unseen.recalibrate(network.model, network.variables, network.resolutions[0], inputs)
     return network.replace(variables=variables), note
 
   def replace(self, **fields: Any) -> 'Network':
     """Returns this network with other values of some fields."""
     return dataclasses.replace(self, **fields)
 
-  def apply(self, view: Variables, images: jax.Array) -> jax.Array:
-    """Returns the logits `[B, K]` of normalised images, floating `[B, H, W, 3]`, by the variables of one `view`."""
-    return run(self.model, view, images, train=False)[0]
+  def apply(self, view: Variables, images: jax.Array, width: float = 1.0) -> jax.Array:
+    """Returns the logits `[B, K]` of normalised images, floating `[B, H, W, 3]`, by one `view`, which is at a width."""
+    return run(self.model, view, images, train=False, width=width)[0]
 
   def _logits(self, resolution: Resolution) -> jax.ShapeDtypeStruct:
     """The logits of one image, as a shape."""
-    return jax.eval_shape(self.apply, self.view(resolution), _image(resolution))
+    apply = functools.partial(self.apply, width=width_of(resolution))
+    return jax.eval_shape(apply, self.view(resolution), _image(resolution))
 
 
 def digest_of(variables: Variables, what: str = '') -> str:

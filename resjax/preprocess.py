@@ -11,7 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from resjax import resize
-from resjax.resolution import Resolution, several
+from resjax.resolution import Resolution, at_width, at_widths, branches, several
 
 # Mean and standard deviation per channel, of values in [0, 1].
 NORMALIZATIONS = {
@@ -115,6 +115,19 @@ def prepare(
       sized = jnp.where(flips[i][:, None, None, None], sized[:, :, ::-1], sized)
     inputs.append((sized - mean) / std)
   return tuple(inputs)
+
+
+def sized(config: ConfigDict, images: tuple[Array, ...]) -> tuple[Array, ...]:
+  """Returns the images of a batch for each of `at_widths(config)`; the largest alone, if there are no others.
+
+  Args:
+    config: Reads `resolutions` and `widths`.
+    images: One for each of `config.resolutions`, or the largest alone.
+  """
+  if len(images) == 1 or len(config.widths) == 1:
+    return images
+  places = {resolution: place for place, resolution in enumerate(branches(config.resolutions))}
+  return tuple(images[places[at_width(resolution, 1.0)]] for resolution in at_widths(config))
 
 
 def per_example_keys(key: Array, index: Array) -> Array:

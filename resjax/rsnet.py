@@ -14,9 +14,9 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from resjax import losses, mixing, preprocess, switchable
+from resjax import losses, mixing, preprocess, switchable, widths
 from resjax.apply import Apply, rematerialised
-from resjax.resolution import branches, sides
+from resjax.resolution import at_widths, sides
 from resjax.routing.cascade import log_odds
 
 Batch = dict[str, Any]
@@ -30,15 +30,18 @@ def init(model: nn.Module, config: ConfigDict, key: Array) -> switchable.Variabl
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `private` and `shared_batch_norm`.
+    config: Reads `resolutions`, `widths`, `private` and `shared_batch_norm`.
     key: A typed PRNG key.
   """
-  resolutions = branches(config.resolutions)
+  resolutions = at_widths(config)
   images = jnp.zeros((1, *sides(resolutions[0]), 3))
+  if len(config.widths) > 1:
+    widths.check(model, tuple(config.widths), images.shape[1:], 'config.widths')
   variables = switchable.share(
     model.init(key, images, train=False),
     resolutions,
     private=private(config),
+    model=model,
   )
   params = variables['params'] | {'alpha': jnp.ones(len(resolutions))}
   return variables | {'params': params}
@@ -130,26 +133,27 @@ def train_logits(
     variables: Of the switchable network.
     batch: `images`, one size for each resolution or the largest alone, and `index`.
     key: The step's typed PRNG key.
-    places: The resolutions to run, as a slice of `config.resolutions`; all see what they see when all are run.
+    places: The resolutions to run, as a slice of `at_widths(config)`; all see what they see when all are run.
   """
   images = train_images(config, batch, key, places)
   network = rematerialised(model, config.remat)
-  return switchable.forward(network, variables, images, branches(config.resolutions)[places], train=True)
+  return switchable.forward(network, variables, images, at_widths(config)[places], train=True)
 
 
 def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = slice(None)) -> tuple[Array, ...]:
   """Returns what the network sees of a training batch: flipped, normalised, erased in part, mixed.
 
   Args:
-    config: Reads `resolutions` and `data`: flip, normalize, erase, mixup and cutmix.
+    config: Reads `resolutions`, `widths` and `data`: flip, normalize, erase, mixup and cutmix.
     batch: As of `train_logits`.
     key: The step's typed PRNG key.
     places: As of `train_logits`.
   """
-  resolutions, data, index = branches(config.resolutions), config.data, batch['index']
+  resolutions, data, index = at_widths(config), config.data, batch['index']
   flips = preprocess.draw_flips(key, index, resolutions, data.flip)
   flips = None if flips is None else flips[places]
-  images = batch['images'] if len(batch['images']) == 1 else batch['images'][places]
+  images = preprocess.sized(config, batch['images'])
+  images = images if len(images) == 1 else images[places]
   images = preprocess.prepare(images, resolutions[places], data.normalize, flips)
   if data.erase:
     keys = preprocess.per_example_keys(jax.random.fold_in(key, _ERASING), index)
@@ -198,7 +202,7 @@ def loss_of_logits(
   Teachers are detached, so the gradient that a resolution's logits get is the same whether the others are constants.
 
   Args:
-    config: Reads `resolutions`, `distillation`, `label_smoothing`, `class_weights` and `teacher`.
+    config: Reads `resolutions`, `widths`, `distillation`, `label_smoothing`, `class_weights` and `teacher`.
     logits: `[R, B, K]`, highest resolution first.
     labels: int `[B]`, or of mixtures, or None.
     alpha: `[R]`.
@@ -215,7 +219,7 @@ def loss_of_logits(
     teacher_weight=config.teacher.weight,
     temperature=config.teacher.temperature,
   )
-  places = branches(config.resolutions)
+  places = at_widths(config)
   metrics = {'loss': loss} | {f'distillation_{r}': terms['distillation'][i] for i, r in enumerate(places)}
   answers, names = with_ensemble(logits, alpha).argmax(-1), [*places, 'ensemble']
   if labels is not None:
@@ -237,13 +241,15 @@ def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str
 
   Args:
     model: A plain network.
-    config: Reads `resolutions`, `data.normalize`, `eval.interpolation` and `eval.mistakes`.
+    config: Reads `resolutions`, `widths`, `data.normalize`, `eval.interpolation` and `eval.mistakes`.
   """
-  resolutions = branches(config.resolutions)
+  resolutions = at_widths(config)
 
   def eval_fn(variables: switchable.Variables, batch: Batch) -> dict[str, Array]:
     normalize, interpolation = config.data.normalize, config.eval.interpolation
-    images = preprocess.prepare(batch['images'], resolutions, normalize, interpolation=interpolation)
+    images = preprocess.prepare(
+      preprocess.sized(config, batch['images']), resolutions, normalize, interpolation=interpolation
+    )
     logits, _ = switchable.forward(model, variables, images, resolutions, train=False)
     ranks = rank_of(with_ensemble(logits, variables['params']['alpha']), batch['label']).T
     return {'ranks': ranks} | guessed(config, logits[0], batch['label'])

@@ -15,10 +15,10 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from resjax import moved, shapes
+from resjax import moved, widths
 from resjax.apply import Apply, run
 from resjax.quantisation import BASES
-from resjax.resolution import Resolution, check_order, is_name, parse, several, sides
+from resjax.resolution import Resolution, check_images, is_name, parse, several, sides, width_of
 from resjax.resolution import name as key_of
 
 Variables = dict[str, Any]
@@ -36,21 +36,22 @@ def share(
   *,
   private: Callable[[str, Any], bool] | str | None = None,
   shared_batch_norm: bool = False,
+  model: nn.Module | None = None,
 ) -> Variables:
   """Returns the variables of a switchable network: every resolution starts with its own copy of what is private.
 
   The variables are those of any Flax (linen) network with BatchNorm, `{'params': ..., 'batch_stats': ...}`, and private
   are the parameters of every module that keeps batch statistics, whatever its name, and the statistics. The `bases`
   of a quantised network are shared, and stand among its `batch_stats`. With a function `private`, the variables are any
-  pytree of arrays. The copies alias the same buffers: build a state that will be donated inside
-  `jax.jit`.
+  pytree of arrays. The copies alias the same buffers: build a state that will be donated inside `jax.jit`.
 
   Args:
     variables: Of a plain network.
-    resolutions: Input sizes in pixels, of squares, or (height, width); their order does not matter here.
+    resolutions: Input sizes in pixels, of squares, or (height, width), or a `resolution.Branch`; in any order.
     private: `private(path, leaf)` says whether a leaf is private; `path` is such as 'params/block1/norm/scale'. Or of a
       network with BatchNorm one of `PRIVATE`: what is not private has one set for all, 'all'. None: 'all'.
     shared_batch_norm: The same as 'none' (the paper's ablation); with a function one private set for all resolutions.
+    model: The plain network, which says how many channels there are at a width; else not needed.
 
   Returns:
     `{'params': {'shared': ..., 'private': {'224': ..., '128x192': ...}}, 'batch_stats': {...}}`; with a function,
@@ -58,16 +59,13 @@ def share(
 
   Raises:
     ValueError: Nothing would be private; without a function, there are other collections than those two, or `private`
-      is unknown; the variables are shared already; or a resolution is repeated (see `resolution.branches`), or is none.
+      is unknown; the variables are shared already; a resolution is repeated (see `resolution.branches`), or is none; or
+      one is at a width that the network can't have, or at which not all of BatchNorm is private.
   """
   if is_shared(variables):
     raise ValueError("variables: shared already, expected a plain network's (resjax.extract takes one out)")
   resolutions = several(resolutions)
-  names = [key_of(r) for r in resolutions]
-  if not resolutions or len(set(names)) != len(names):
-    raise ValueError(
-      f'resolutions: got {resolutions}, expected one or more distinct positive integers or (height, width)'
-    )
+  names = _names(resolutions, all_private=private in (None, 'all') and not shared_batch_norm)
   if callable(private):
     mask = jax.tree.map_with_path(lambda path, leaf: bool(private(path_text(path), leaf)), variables)
     if not any(jax.tree.leaves(mask)):
@@ -83,10 +81,25 @@ def share(
   normal: dict[Any, Any] = {}
   for path, value in flatten_dict(variables['params']).items():
     (normal if path[:-1] in normalisers else shared)[path] = value
-  private_sets = {key: unflatten_dict(normal) for key in (names if affine else [SHARED_SET])}
-  running = {key: unflatten_dict(statistics) for key in (names if kept else [SHARED_SET])}
+  own = {'params': unflatten_dict(normal), 'batch_stats': unflatten_dict(statistics)}
+  sets = {key: widths.part(own, model, width_of(r), sides(r)) for key, r in zip(names, resolutions)}
+  private_sets = {key: sets.get(key, own)['params'] for key in (names if affine else [SHARED_SET])}
+  running = {key: sets.get(key, own)['batch_stats'] for key in (names if kept else [SHARED_SET])}
   params = {'shared': unflatten_dict(shared), 'private': private_sets}
   return {'params': params, 'batch_stats': running | _bases(variables)}
+
+
+def _names(resolutions: tuple[Resolution, ...], *, all_private: bool) -> list[str]:
+  """The names of resolutions; ValueError where there are none, one twice, or one at a width shares BatchNorm."""
+  names = [key_of(r) for r in resolutions]
+  if not resolutions or len(set(names)) != len(names):
+    raise ValueError(
+      f'resolutions: got {resolutions}, expected one or more distinct positive integers or (height, width)'
+    )
+  narrow = next((r for r in resolutions if width_of(r) < 1), None)
+  if narrow is not None and not all_private:
+    raise ValueError(f'resolutions: got {narrow}, expected none at a width where BatchNorm is not private')
+  return names
 
 
 def _own(private: str, shared_batch_norm: bool) -> tuple[bool, bool]:
@@ -177,20 +190,32 @@ def _key_in(sets: dict[str, Any], resolution: Resolution) -> str:
   return key
 
 
-def areas_of(sets: dict[str, Any]) -> dict[str, int]:
-  """Returns the pixels of the sizes that have a private set, by its key, the largest first."""
-  areas = ((key, math.prod(sides(parse(key)))) for key in sets if key[0].isdigit())
-  return dict(sorted(areas, key=lambda item: -item[1]))
+def areas_of(sets: dict[str, Any], width: float | None = None) -> dict[str, int]:
+  """Returns the pixels of the sizes that have a private set, by its key, the largest first; of one width, or all."""
+  there = {key: parse(key) for key in sets if key[0].isdigit()}
+  areas = {key: math.prod(sides(r)) for key, r in there.items() if width is None or width_of(r) == width}
+  return dict(sorted(areas.items(), key=lambda item: -item[1]))
 
 
-def view(variables: Variables, resolution: Resolution) -> Any:
+def view(variables: Variables, resolution: Resolution, model: Any = None) -> Any:
   """Returns the ordinary variables of the ordinary network at one resolution, sharing the arrays.
 
-  `model.apply(view(variables, 224), images, train=False)` is the whole of switching.
+  `model.apply(view(variables, 224), images, train=False)` is the whole of switching. At a width they are those of
+  `widths.narrowed(model, width)`: the leading channels of every array.
+
+  Args:
+    variables: As `share` returns them.
+    resolution: Of those that were shared.
+    model: The plain network; needed at a width alone.
 
   Raises:
-    ValueError: The variables are not shared, or have no private set for this resolution.
+    ValueError: The variables are not shared, or have no private set for this resolution; or a width has no model.
   """
+  return widths.part(_whole_view(variables, resolution), model, width_of(resolution), sides(resolution))
+
+
+def _whole_view(variables: Variables, resolution: Resolution) -> Any:
+  """The ordinary variables at one resolution; at a width, what is shared has all its channels."""
   key = set_of(variables, resolution)
   if 'params' not in variables:
     return _where_none(variables['shared'], variables['private'][key])
@@ -228,13 +253,9 @@ def _at_leaves_of(tree: Any, other: Any) -> Any:
   return jax.tree.map(lambda a, b: None if a is None else b, tree, other, is_leaf=lambda x: x is None)
 
 
-def extract(variables: Variables, resolution: Resolution) -> Any:
-  """Returns a copy of one resolution as a plain network's variables; changing it leaves the original as it is.
-
-  Raises:
-    ValueError: The variables are not shared, or have no private set for this resolution.
-  """
-  return jax.tree.map(jnp.array, view(variables, resolution))
+def extract(variables: Variables, resolution: Resolution, model: Any = None) -> Any:
+  """Returns a copy of one resolution as a plain network's variables; arguments and errors as of `view`."""
+  return jax.tree.map(jnp.array, view(variables, resolution, model))
 
 
 def forward(
@@ -265,35 +286,15 @@ def forward(
     ValueError: Images, masks and resolutions do not pair up or are not highest first, or a resolution has no private
       set.
   """
-  _check_order(images, resolutions, mask)
+  check_images(images, resolutions, mask)
   new, logits = variables, []
   for i, (inputs, resolution) in enumerate(zip(images, resolutions, strict=True)):
-    out, plain = run(model, view(new, resolution), inputs, train, None if mask is None else mask[i])
+    own_mask = None if mask is None else mask[i]
+    out, plain = run(model, _whole_view(new, resolution), inputs, train, own_mask, width_of(resolution))
     if train:
       new = with_view(new, resolution, plain)
     logits.append(out)
   return jnp.stack(logits), new['batch_stats'] if 'params' in variables else new
-
-
-def _check_order(
-  images: Sequence[Array], resolutions: Sequence[Resolution], mask: Sequence[Array] | Array | None
-) -> None:
-  """Raises ValueError unless images and masks pair up with resolutions, highest first."""
-  resolutions = several(resolutions)
-  for field, given in (('images', images), ('mask', mask)):
-    if given is not None and len(given) != len(resolutions):
-      raise ValueError(f'{field}: got {len(given)} sizes, expected one for each of the resolutions {resolutions}')
-  check_order(resolutions)
-  wanted_sizes = [sides(resolution) for resolution in resolutions]
-  for i, image in enumerate(images):
-    shapes.check(f'images[{i}]', image, ('B', 'H', 'W', 'C'))
-  got = [image.shape[1:3] for image in images]
-  if got != wanted_sizes:
-    raise ValueError(f'images: got the sizes {got}, expected {wanted_sizes}, those of the resolutions')
-  for i, image in enumerate(images):
-    shapes.check(f'images[{i}]', image, (len(images[0]), 'H', 'W', 'C'), what='as many as at the highest resolution')
-    if mask is not None:
-      shapes.check(f'mask[{i}]', mask[i], (len(image),), what='one for each image')
 
 
 moved.tell(globals())

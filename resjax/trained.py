@@ -14,7 +14,7 @@ from resjax.models import predictor, quantised
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
 from resjax.quantisation import BASES
-from resjax.resolution import branches
+from resjax.resolution import at_widths
 from resjax.switchable import Variables
 
 
@@ -112,7 +112,7 @@ def of_config(config: ConfigDict, variables: Variables, class_names: Sequence[st
   return Network(
     model=models.from_config(config),
     variables=variables,
-    resolutions=branches(config.resolutions),
+    resolutions=at_widths(config),
     preprocessing=Preprocessing.of_config(config),
     class_names=tuple(class_names),
     predictor=predictor.from_config(config) if 'predictor' in variables['params'] else None,

@@ -14,15 +14,18 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from resjax import widths
 from resjax.apply import Apply, run
 from resjax.quantisation import BASES
-from resjax.resolution import Resolution, name, sides
+from resjax.resolution import Resolution, at_width, name, parse, sides, width_of
 from resjax.switchable import SHARED_SET, Variables, areas_of, path_text, set_of, sets_of, view, with_view
 
 WAYS = ('interpolate', 'nearest')
 
 
-def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') -> tuple[Variables, str]:
+def add(
+  variables: Variables, resolution: Resolution, how: str = 'interpolate', model: nn.Module | Apply | None = None
+) -> tuple[Variables, str]:
   """Returns variables that serve one more resolution, and what was done.
 
   An input that is not square gets the normalisers of the square with its area. A resolution that has normalisers keeps
@@ -36,13 +39,15 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
     how: 'interpolate': scale, bias, mean and variance linear in the resolution between the two trained neighbours;
       beyond the trained sizes those of the last one, since extrapolated variances could be negative. 'nearest': those
       of the trained size nearest in pixels, of two equally near the larger one.
+    model: The plain network: with it, a width that no trained resolution has gets the leading channels of all.
 
   Returns:
     The variables, with what is private to this resolution, bit for bit a trained set where it is one's; and a line such
     as '136 px: BatchNorm interpolated between 128 and 160 px'.
 
   Raises:
-    ValueError: The resolution is not one or two positive integers, or there is no such way.
+    ValueError: The resolution is not one or two positive integers, or at a width that no trained one has; or there is
+      no such way.
   """
   height, width = sides(resolution)
   if how not in WAYS:
@@ -53,8 +58,13 @@ def add(variables: Variables, resolution: Resolution, how: str = 'interpolate') 
   if key in known:
     return variables, f'{key} px: its own BatchNorm'
   side = math.sqrt(height * width)
-  areas = areas_of(known)
-  squares = {k: area for k, area in areas.items() if k.isdigit()}
+  areas = areas_of(known, width_of(resolution))
+  if not areas and model is not None and width_of(resolution) < 1:
+    wide, note = add(variables, at_width(resolution, 1.0), how)
+    return _slimmed(variables, wide, resolution, model), f'{key}: the leading channels of {note}'
+  if not areas:
+    raise ValueError(f'resolution: got {key}, expected a width among those of {", ".join(areas_of(known))}')
+  squares = {k: area for k, area in areas.items() if name(at_width(parse(k), 1.0)).isdigit()}
   there = {math.sqrt(area): k for k, area in (squares or areas).items()}
   low, high = _neighbours(list(there), side, how)
   source = f'of {there[low]} px' if low == high else f'interpolated between {there[low]} and {there[high]} px'
@@ -101,6 +111,15 @@ def add_all(
     alpha = jnp.stack([known.get(resolution, alpha.mean()) for resolution in resolutions])
     variables = variables | {'params': params | {'alpha': alpha}}
   return variables, lines
+
+
+def _slimmed(variables: Variables, wide: Variables, resolution: Resolution, model: Any) -> Variables:
+  """Variables with the leading channels of a size's normalisers, which `wide` has, as those of it at a width."""
+  size, key, params = name(at_width(resolution, 1.0)), name(resolution), variables['params']
+  own = {'params': wide['params']['private'][size], 'batch_stats': wide['batch_stats'][size]}
+  narrow = widths.part(own, model, width_of(resolution), sides(resolution))
+  params = params | {'private': params['private'] | {key: narrow['params']}}
+  return variables | {'params': params, 'batch_stats': variables['batch_stats'] | {key: narrow['batch_stats']}}
 
 
 def recalibrate(

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from resjax.commands import options as shared
 from resjax.commands import outputs
+from resjax.resolution import Resolution, at_widths, plain
 from resjax.routing import Budget, choosable
 from resjax.telling import shown
 
@@ -127,7 +128,7 @@ def numbers(
   return found
 
 
-def mix_of(options: argparse.Namespace, resolutions: tuple[int, ...]) -> tuple[float, ...]:
+def mix_of(options: argparse.Namespace, resolutions: tuple[Resolution, ...]) -> tuple[float, ...]:
   """Returns the shares of the resolutions.
 
   Raises:
@@ -163,7 +164,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   if not made.drnet.predictor.size and PREDICTORS[made.drnet.predictor.name][1] > made.resolutions[0]:
     fields.append(f'--config.drnet.predictor.size={made.resolutions[0]}')
   config = configuration.filled(configuration.load(options.config, fields))
-  mix = mix_of(options, tuple(config.resolutions))
+  mix = mix_of(options, at_widths(config))
   options.mix = ','.join(f'{share:g}' for share in mix)
   compiling.keep_compiled_programs()
   count = min(most, _IMAGES)
@@ -232,7 +233,7 @@ def description(options: argparse.Namespace, engines: Any, notes: list[str]) -> 
     'machine': dataclasses.asdict(engine.runtime.identity),
     'versions': report.versions(),
     'dtype': engine.runtime.identity.dtype,
-    'resolutions': list(engine.resolutions),
+    'resolutions': list(map(plain, engine.resolutions)),
     'mix': options.mix,
     'budget': options.budget,
     'max_batch': engine.buckets[-1],

@@ -103,7 +103,10 @@ def _table(layers: list[dict[str, Any]], total: dict[str, Any], kind: str, of: s
 
 def parameters(count: dict[str, int]) -> str:
   """Returns how many parameters there are, and where."""
-  parts = [f'{count["shared"]:,} shared', f'{count["sets"]} x {count["private"]:,} private']
+  private = f'{count["sets"]} x {count["private"]:,} private'
+  if count['all_sets'] != count['sets'] * count['private']:  # those of other widths have fewer channels
+    private = f'{count["all_sets"]:,} private in {count["sets"]} sets'
+  parts = [f'{count["shared"]:,} shared', private]
   parts.append(f'{count["alpha"]} of alpha')
   if count['predictor']:
     parts.append(f'{count["predictor"]:,} of the predictor')

@@ -147,6 +147,7 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
     raise ValueError(
       f"config.private: got {config.private!r} with shared_batch_norm=True, expected 'none', or shared_batch_norm=False"
     )
+  _validate_widths(config)
   if config.data.crops == 'different' and config.data.pyramid != 'host':
     raise ValueError(
       "config.data.pyramid: got 'device' with data.crops='different', expected 'host' "
@@ -170,6 +171,16 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   _validate_teacher(config)
   if config.method == 'drnet':
     of_drnet.validate(config)
+
+
+def _validate_widths(config: ConfigDict) -> None:
+  """Raises ValueError unless widths are shares, the highest first; which a network can have it says itself."""
+  widths = tuple(config.widths)
+  if not _finite(widths) or widths[:1] != (1.0,) or not all(0.001 <= b < a for a, b in itertools.pairwise(widths)):
+    raise ValueError(f'config.widths: got {shown(widths)}, expected 1.0 and, falling, others such as (1.0, 0.5, 0.25)')
+  for field, expected in (('shared_batch_norm', False), ('private', 'all'), ('model.quantise', '')):
+    if len(widths) > 1 and (got := flatten(config)[field]) != expected:
+      raise ValueError(f'config.{field}: got {got!r} with widths={widths}, expected {expected!r}')
 
 
 def _validate_kinds(flat: dict[str, Any], known: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ Changed = Mapping[str, tuple[Any, Any]]
 NETWORK = (
   'method',
   'resolutions',
+  'widths',
   'private',
   'shared_batch_norm',
   'model.name',

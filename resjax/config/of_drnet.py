@@ -9,7 +9,7 @@ from resjax.models.predictor import PREDICTORS
 def validate(config: ConfigDict) -> None:
   """Raises ValueError, as of `checks.validate`, if fields of DRNet contradict each other."""
   options, resolutions = config.drnet, tuple(config.resolutions)
-  if len(resolutions) < 2:
+  if len(resolutions) * len(config.widths) < 2:
     raise ValueError(f"config.resolutions: got {resolutions}, expected two or more to choose from with method='drnet'")
   if len(set(resolutions)) != len(resolutions):
     raise ValueError(f"config.resolutions: got {resolutions}, expected distinct ones with method='drnet'")

@@ -14,6 +14,7 @@ from resjax import macs, models, recipes
 from resjax.config.extension import among
 from resjax.evidence.definition import Arm, Study
 from resjax.fields import near, of_kind
+from resjax.resolution import at_widths
 from resjax.telling import shown
 
 __all__ = ['Job', 'key_of', 'of_study', 'work']
@@ -128,7 +129,7 @@ def _check(job: Job) -> None:
 def work(config: ConfigDict) -> float:
   """Returns the multiply-adds of one image at all resolutions, times the epochs."""
   model = models.from_config(config)
-  return config.epochs * sum(macs.of_model(model, resolution) for resolution in config.resolutions)
+  return config.epochs * sum(macs.of_model(model, resolution) for resolution in at_widths(config))
 
 
 def _config(study: Study, name: str, arm: Arm, fields: Sequence[str], data: Mapping[str, Any], seed: int) -> ConfigDict:

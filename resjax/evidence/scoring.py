@@ -11,7 +11,7 @@ from resjax.data import sources
 from resjax.evidence import elsewhere
 from resjax.evidence.definition import ENSEMBLE
 from resjax.evidence.records import Way
-from resjax.resolution import branches
+from resjax.resolution import at_widths
 from resjax.routing.cascade import Cascade
 from resjax.routing.judge import crossed
 from resjax.routing.known import Known
@@ -51,7 +51,7 @@ def ways_of(
   table = evaluate.readable(found)
   if not len(table['ranks']):
     raise ValueError(f'images: none of {len(run.eval_source)} could be read, expected some to score')
-  trained = branches(run.config.resolutions)
+  trained = at_widths(run.config)
   costs = [macs.of_model(run.model, size) for size in trained]
   right = table['ranks'] == 0
   ways = {str(size): Way(right[:, place], cost) for place, (size, cost) in enumerate(zip(trained, costs))}
@@ -75,7 +75,7 @@ def _routed(run: Run, variables: Any, table: evaluate.Table, costs: list[int]) -
   right = table['ranks'][:, : len(costs)] == 0
   seen = {**table, 'right': right}
   predictor, cascade = Predictor(each, own), Cascade(each)
-  known = Known(each, tuple(config.resolutions))
+  known = Known(each, at_widths(config))
   choice = predictor.choose(predictor.read(seen))
   spent = _way(choice, right, predictor.charged).macs
   column = None if calibration is None else cascade.read(calibration)

@@ -13,7 +13,7 @@ from resjax import checksums, formats, preprocess
 from resjax.exporting.names import PREDICTOR, WEIGHTS, file_of
 from resjax.network import Function, Network
 from resjax.preprocess import Preprocessing
-from resjax.resolution import Resolution, sides, square
+from resjax.resolution import Branch, Resolution, name, parse, sides, square
 from resjax.routing import Budget
 
 # What the files are called, besides those of ONNX.
@@ -155,7 +155,7 @@ def write(
   manifest = {
     'kind': KIND,
     'format': formats.FORMAT,
-    'resolutions': [list(sides(resolution)) for resolution in network.resolutions],
+    'resolutions': [name(r) if isinstance(r, Branch) else list(sides(r)) for r in network.resolutions],
     'models': [file_of(resolution) for resolution in network.resolutions],
     'macs': network.macs,
     'predictor': predictor and {'model': PREDICTOR, 'size': predictor.size, 'macs': predictor.macs},
@@ -225,7 +225,7 @@ def _parsed(folder: pathlib.Path, manifest: Mapping[str, Any]) -> Bundle:
   normal = preprocessing['in the models']
   return Bundle(
     folder=folder,
-    resolutions=tuple(square((height, width)) for height, width in manifest['resolutions']),
+    resolutions=tuple(parse(r) if isinstance(r, str) else square(tuple(r)) for r in manifest['resolutions']),
     preprocessing=Preprocessing(
       (tuple(normal['mean']), tuple(normal['std'])),
       preprocessing['interpolation'],

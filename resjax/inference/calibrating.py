@@ -17,6 +17,7 @@ from resjax import checkpoint, checksums, formats
 from resjax.inference.engines import Engines
 from resjax.inference.origin import Origin
 from resjax.inference.programs import Servable
+from resjax.resolution import plain
 from resjax.routing import Budget, Columns, Dialled, looks
 from resjax.routing.dial import at_knob, dialled, mean_cost, reachable
 
@@ -143,7 +144,7 @@ def made_with(network: Servable) -> dict[str, Any]:
   """
   preprocessing = network.preprocessing
   found = {
-    'resolutions': network.resolutions,
+    'resolutions': [*map(plain, network.resolutions)],
     'predictor': network.predictor and network.predictor.size,
     **{field: getattr(preprocessing, field) for field in ('normalize', 'interpolation', 'crop_fraction')},
   }

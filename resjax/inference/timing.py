@@ -13,6 +13,7 @@ import numpy as np
 
 from resjax import checksums, formats
 from resjax.inference.runtime import Runtime
+from resjax.resolution import plain
 
 REPEATS = 3
 # A program that is expected to take longer is not run: smaller buckets tell its cost, in proportion.
@@ -40,7 +41,7 @@ def costs(runtime: Runtime, buckets: Sequence[int], path: str | os.PathLike | No
   """
   if path is None:
     return measure(runtime, buckets)
-  key = {**dataclasses.asdict(runtime.identity), 'resolutions': runtime.resolutions, 'buckets': buckets}
+  key = {**dataclasses.asdict(runtime.identity), 'resolutions': [*map(plain, runtime.resolutions)], 'buckets': buckets}
   key = json.loads(json.dumps(key))  # tuples as the file has them
   tables = _read(pathlib.Path(path))
   for table in tables:

@@ -18,6 +18,7 @@ from resjax.inference.engines import Engines
 from resjax.measuring import turns
 from resjax.measuring.curves import names_of
 from resjax.measuring.pool import Pool
+from resjax.resolution import plain
 from resjax.routing import Router
 from resjax.routing.cascade import Cascade
 from resjax.routing.random import even_draws
@@ -175,7 +176,7 @@ def run(
     for way, spent in zip(ways, seconds):
       common = {'scope': way.scope, 'batch': batch, **summary(spent, count), 'macs': way.macs}
       if not way.name:
-        result['static'].append({'resolution': engines.engine.resolutions[way.choice[0]], **common})
+        result['static'].append({'resolution': plain(engines.engine.resolutions[way.choice[0]]), **common})
         continue
       common['share'] = share(way.choice, names_of(engines))
       of, before = largest[way.scope]

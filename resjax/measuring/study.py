@@ -15,6 +15,7 @@ from resjax.inference.images import Item, items, of_source
 from resjax.inference.origin import Origin
 from resjax.measuring import curves, diagnosis, speed
 from resjax.report.gallery import row as gallery_row
+from resjax.resolution import plain
 from resjax.routing import Budget, Columns, Dialled
 from resjax.routing.fixed import Fixed
 from resjax.routing.known import Known
@@ -180,7 +181,7 @@ def _resolutions(classifier: Classifier, table: Columns) -> list[dict[str, Any]]
     bins = diagnosis.reliability(confidence, right)
     found.append(
       {
-        'pixels': resolution,
+        'pixels': plain(resolution),
         'macs': classifier.network.macs[place],
         'top1': float(right.mean()),
         'confidence': float(confidence.mean()),
@@ -264,7 +265,7 @@ def _crops(classifier: Classifier, source: Any, scored: Scored) -> list[dict[str
     ours = scored.table['guess'][:, place]
     found.append(
       {
-        'pixels': resolution,
+        'pixels': plain(resolution),
         'from_full_image': float((guess == scored.labels).mean()),
         'from_largest_crop': float((ours == scored.labels).mean()),
         'other_class': float((guess != ours).mean()),

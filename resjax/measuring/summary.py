@@ -13,26 +13,26 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from resjax import macs, models, packing, rsnet
+from resjax import macs, models, packing, rsnet, widths
 from resjax.models import predictor
-from resjax.resolution import branches, name, sides
+from resjax.resolution import at_widths, name, sides, width_of
 
 
 def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
   """Returns what a config's network is made of, as JSON values.
 
   Args:
-    config: Read: model, resolutions, private, shared_batch_norm, and with method 'drnet' drnet.predictor.
+    config: Read: model, resolutions, widths, private, shared_batch_norm, and with method 'drnet' drnet.predictor.
     depth: Modules below this depth are added up in those above; None: every layer by itself.
 
   Returns:
     `layers`: a list of {'name', 'shared', 'private', 'macs': {resolution: of one image}, 'activations': {resolution:
     bytes}}; `total`: the same, added up; `predictor`: its layers, or None, at the size of its input; `parameters`:
-    {'shared', 'private', 'sets', 'alpha', 'predictor', 'all'}. `private` is of one resolution. Activations are the
-    outputs of all layers (modules without others in them) for one image. Of a quantised network also `size`: what
-    `packing.size` says of all that is kept, a predictor left out.
+    {'shared', 'private', 'sets', 'all_sets', 'alpha', 'predictor', 'all'}. `private` is of one resolution with all
+    channels, `all_sets` of all. Activations are the outputs of all layers (modules without others in them) for one
+    image. Of a quantised network also `size`: what `packing.size` says of all that is kept, a predictor left out.
   """
-  model, resolutions = models.from_config(config), branches(config.resolutions)
+  model, resolutions = models.from_config(config), at_widths(config)
   layers = _layers(model, resolutions, depth)
   total = added('all', layers)
   sets = len(resolutions) if rsnet.private(config) in ('all', 'affine') else 1
@@ -42,8 +42,9 @@ def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
     chooses = _layers(found.model, (found.size,), depth)
   own = sum(layer['shared'] + layer['private'] for layer in chooses or ())
   count = {'shared': total['shared'], 'private': total['private'], 'sets': sets, 'alpha': len(resolutions)}
-  every = total['shared'] + sets * total['private'] + len(resolutions) + own
   made = jax.eval_shape(lambda key: rsnet.init(model, config, key), jax.random.key(0))
+  count['all_sets'] = sum(leaf.size for leaf in jax.tree.leaves(made['params']['private']))
+  every = total['shared'] + count['all_sets'] + len(resolutions) + own
   size = {'size': packing.size(made)._asdict()} if config.model.quantise else {}
   return {
     'model': config.model.name,
@@ -58,7 +59,7 @@ def of_config(config: ConfigDict, depth: int | None = None) -> dict[str, Any]:
 
 def _layers(model: nn.Module, resolutions: tuple[Any, ...], depth: int | None) -> list[dict[str, Any]]:
   """One entry for each module of a depth, in the order in which they run."""
-  first, *others = (_traced(model, resolution) for resolution in resolutions)
+  first, *others = (_traced(widths.narrowed(model, width_of(resolution)), resolution) for resolution in resolutions)
   order, statistics, sizes = first[0], first[3], first[4]
   rows: list[dict[str, Any]] = []
   for path in order:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from resjax import macs, resize
 from resjax.models import layers
 from resjax.models.resnet import BasicBlock, ResNet
+from resjax.resolution import at_widths
 
 
 class SmallPredictor(nn.Module):
@@ -162,13 +163,13 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> Predictor:
   """Returns the predictor of a config.
 
   Args:
-    config: Reads `resolutions`, `model.dtype` and `drnet.predictor`.
+    config: Reads `resolutions`, `widths`, `model.dtype` and `drnet.predictor`.
     axis_name: The named axis over which its BatchNorm normalises in training; None: each device by itself.
   """
   options = config.drnet.predictor
   model = create_predictor(
     options.name,
-    resolutions=len(config.resolutions),
+    resolutions=len(at_widths(config)),
     width=options.width,
     dtype=config.model.dtype,
     axis_name=axis_name,

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from resjax import drnet, macs, models
 from resjax.planning import compiler
+from resjax.resolution import at_widths
 from resjax.training import run, two_pass
 from resjax.training.devices import Devices, placed
 
@@ -183,7 +184,7 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   if method.rates(config).get('network') == 0:  # the predictor alone learns
     back = 2 * per_chip * drnet.predictor_of(config).macs
   if config.memory == 'two_pass' and config.distillation != 'none':
-    again = per_chip * sum(macs.of_model(model, resolution) for resolution in config.resolutions[1:])
+    again = per_chip * sum(macs.of_model(model, resolution) for resolution in at_widths(config)[1:])
   return forward, forward + back + again
 
 

@@ -14,9 +14,11 @@ def get_config() -> ConfigDict:
   # Input sizes in pixels, highest first: the order of distillation. One size trains an ordinary network; a size that
   # stands several times, such as (224, 224, 224), as many branches of it.
   config.resolutions = (224, 192, 160, 128, 96)
+  # Shares of the channels, the highest first: (1.0, 0.5, 0.25) trains every size at each of them (docs/width.md).
+  config.widths = (1.0,)
   # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training); 'full'
   # but for some of its teachers: 'without_ensemble', 'without_larger' (the larger sizes) and 'without_smaller' (the
-  # sizes but the largest).
+  # sizes but the largest); 'inplace' (the largest, which alone learns from labels).
   config.distillation = 'full'
   config.label_smoothing = 0.0
   # What an image of each class counts in the cross-entropies: a number for each, or ('balanced',): all classes alike,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.resolution import Resolution
+from resjax.resolution import Resolution, plain
 
 _COLUMNS = 10  # images of each resolution
 _RIGHT, _WRONG, _GREY = '#2e8b6f', '#c8443c', '#5c6570'
@@ -35,10 +35,12 @@ def row(
   rows = np.flatnonzero(inside)
   rows = rows[np.argsort(order[rows], kind='stable')][:most]
   images = [describe(int(i), place) for i in rows]
-  return {'kind': kind, 'pixels': pixels, 'count': int(inside.sum()), 'images': images}
+  return {'kind': kind, 'pixels': plain(pixels), 'count': int(inside.sum()), 'images': images}
 
 
-def sent(table: Mapping[str, np.ndarray], numbers: np.ndarray, resolutions: Sequence[int]) -> list[dict[str, Any]]:
+def sent(
+  table: Mapping[str, np.ndarray], numbers: np.ndarray, resolutions: Sequence[Resolution]
+) -> list[dict[str, Any]]:
   """Returns rows of a gallery: a few images of each resolution that the predictor sent there, drawn at random.
 
   Args:

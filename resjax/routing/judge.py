@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from resjax.resolution import Resolution
 from resjax.routing import choosable
 from resjax.routing.cascade import Cascade
 from resjax.routing.dial import dialled, reachable
@@ -26,7 +27,7 @@ def compare(
   calibration: Table | None,
   costs: Sequence[int],
   own: int,
-  resolutions: Sequence[int],
+  resolutions: Sequence[Resolution],
   class_names: Sequence[str],
   seed: int = 0,
 ) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def _needed(choice: np.ndarray, answer: np.ndarray, right: np.ndarray, names: Se
 
 
 def _warnings(
-  predictor: dict[str, Any], right: np.ndarray, costs: Sequence[float], own: int, resolutions: Sequence[int]
+  predictor: dict[str, Any], right: np.ndarray, costs: Sequence[float], own: int, resolutions: Sequence[Resolution]
 ) -> list[str]:
   """What speaks against using the predictor, a line each."""
   lines = []

@@ -12,7 +12,7 @@ from resjax import config as configuration
 from resjax import moved, rsnet, trained, unseen
 from resjax.quantisation import BASES
 from resjax.recipes import default
-from resjax.resolution import branches
+from resjax.resolution import at_widths
 from resjax.resolution import name as name_of
 from resjax.rsnet import Start
 from resjax.switchable import SHARED_SET, Variables, path_text
@@ -92,9 +92,9 @@ def load(
     raise FileNotFoundError(f'config.{begin.field}: {error}') from None
   _check(found, config, begin)
   variables, notes = found.network.variables, []
-  wanted, there_are = branches(config.resolutions), branches(found.config.resolutions)
+  wanted, there_are = at_widths(config), at_widths(found.config)
   for resolution in wanted:
-    variables, note = unseen.add(variables, resolution, 'nearest')
+    variables, note = unseen.add(variables, resolution, 'nearest', found.network.model)
     if resolution not in there_are:
       notes.append(note)
   params, known = variables['params'], variables['batch_stats']
@@ -146,10 +146,11 @@ def _check(found: Trained, config: ConfigDict, begin: Start) -> None:
     raise ValueError(f"config.{begin.field}: {workdir} holds a run of method {saved.method!r}, expected 'rsnet'")
   if begin.exact and not found.finished:
     raise ValueError(f'config.{begin.field}: the run in {workdir} was stopped, expected one that reached its end')
-  unknown = [r for r in config.resolutions if r not in saved.resolutions]
+  known = at_widths(saved)
+  unknown = [r for r in at_widths(config) if r not in known]
   if begin.exact and unknown:
     raise ValueError(
-      f'config.resolutions: {", ".join(map(str, unknown))} not among the resolutions {tuple(saved.resolutions)} '
+      f'config.resolutions: {", ".join(map(str, unknown))} not among the resolutions ({", ".join(map(str, known))}) '
       f'that {workdir} was trained at'
     )
   here, there = (configuration.flatten(each) | {'private': rsnet.private(each)} for each in (config, saved))

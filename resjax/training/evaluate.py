@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from resjax import drnet
 from resjax.data import loader
 from resjax.report import mistakes
-from resjax.resolution import Resolution, branches
+from resjax.resolution import Resolution, at_widths
 from resjax.routing.predictor import Predictor
 from resjax.routing.score import right_of
 from resjax.routing.score import score as score_of
@@ -35,9 +35,9 @@ def evaluate(run: Run, variables: Variables, workdir: str | pathlib.Path | None 
     with DRNet also the predictor among the `routers`.
   """
   table = score(run, variables, run.eval_source)
-  summary = summarise(table['ranks'], branches(run.config.resolutions), run.eval_source)
+  summary = summarise(table['ranks'], at_widths(run.config), run.eval_source)
   if 'guess' in table and workdir is not None and jax.process_index() == 0:
-    source, ways = run.eval_source, [*map(str, branches(run.config.resolutions)), 'ensemble']
+    source, ways = run.eval_source, [*map(str, at_widths(run.config)), 'ensemble']
     rows = mistakes.surest(
       table['label'], table['guess'], table['ranks'], table['guess_odds'],
       most=run.config.eval.mistakes, ways=ways, name_of=source.name_of, class_names=source.class_names,
@@ -50,7 +50,7 @@ def evaluate(run: Run, variables: Variables, workdir: str | pathlib.Path | None 
 
 def score_predictor(run: Run, table: Table) -> dict[str, Any]:
   """Returns what DRNet's predictor comes to on the images of a table, see `routing.score`."""
-  resolutions = run.config.resolutions
+  resolutions = at_widths(run.config)
   costs, predictor_macs = drnet.costs_of(run.model, resolutions), drnet.predictor_of(run.config).macs
   router = Predictor(tuple(map(float, costs)), predictor_macs)
   right = right_of(table['ranks'][:, : len(resolutions)])

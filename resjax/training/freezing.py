@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from resjax.apply import Apply, linen
 from resjax.models import quantised
+from resjax.resolution import at_width
 from resjax.resolution import name as key_of
 from resjax.switchable import SHARED_SET
 
@@ -148,7 +149,8 @@ def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Modu
   run = linen(model)
 
   def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
-    own = f'private/{key_of((images.shape[1], images.shape[2]))}', f'private/{SHARED_SET}'
+    size, width = (images.shape[1], images.shape[2]), options.get('width', 1.0)
+    own = f'private/{key_of(at_width(size, width))}', f'private/{SHARED_SET}'
 
     def stays(path: str, private: bool) -> bool:
       sets = own if private else ('shared',)

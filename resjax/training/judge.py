@@ -11,6 +11,7 @@ from resjax.data import sources
 from resjax.data.crops import evaluation_crops
 from resjax.preprocess import Preprocessing
 from resjax.report.gallery import sent
+from resjax.resolution import at_widths
 from resjax.routing.judge import compare
 from resjax.switchable import Variables
 from resjax.training import evaluate
@@ -34,11 +35,12 @@ def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | 
   if source.needed is not None:
     found = found | {'needed': np.asarray(source.needed)}
   table, numbers = evaluate.readable(found), np.flatnonzero(found['ranks'][:, 0] >= 0)
-  costs, predictor_macs = drnet.costs_of(run.model, config.resolutions), drnet.predictor_of(config).macs
-  result = compare(table, calibration, costs, predictor_macs, config.resolutions, source.class_names, config.seed)
+  resolutions = at_widths(config)
+  costs, predictor_macs = drnet.costs_of(run.model, resolutions), drnet.predictor_of(config).macs
+  result = compare(table, calibration, costs, predictor_macs, resolutions, source.class_names, config.seed)
   result['predictor'] |= {'budget': predictor_macs + drnet.budget_of(config, costs)}
   if jax.process_index() == 0:
-    rows = sent(table, numbers, config.resolutions)
+    rows = sent(table, numbers, resolutions)
     crop = evaluation_crops(Preprocessing.of_config(config), tuple(config.resolutions)[:1])
     shown = {entry['number'] for row in rows for entry in row['images']}
     images = {number: crop(source[number]['image'])[0] for number in shown}

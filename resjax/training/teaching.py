@@ -16,7 +16,7 @@ from resjax import config as configuration
 from resjax import preprocess, rsnet, trained
 from resjax.apply import Apply, run
 from resjax.network import digest_of
-from resjax.resolution import Resolution
+from resjax.resolution import Resolution, at_widths, sides
 from resjax.switchable import Variables
 from resjax.telling import distinct, say
 from resjax.training import step
@@ -145,7 +145,8 @@ def make_answer_fn(teacher: Teacher, config: ConfigDict) -> Callable[..., Array]
   """
   seen = config.copy_and_resolve_references()
   with seen.ignore_type():
-    seen.resolutions = (teacher.resolution, *config.resolutions[1:])
+    seen.resolutions = (teacher.resolution, *(sides(r)[0] for r in at_widths(config)[1:]))
+    seen.widths = (1.0,)
     seen.data.normalize = teacher.normalize
 
   def answer(fixed: tuple[Variables, Array], batch: Any) -> Array:

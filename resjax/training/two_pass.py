@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import compiling, rsnet, switchable
 from resjax.apply import Apply
-from resjax.resolution import branches
+from resjax.resolution import at_widths
 from resjax.training import freezing, step
 from resjax.training.devices import Devices
 from resjax.training.given import Given
@@ -93,7 +93,7 @@ def make_train_step(
     body = _learn(model, config, place)
     return compiled(body, (P(), P(), P(), P(AXIS), split, P(AXIS)), (P(), split, P(AXIS)), donate=(1, 4, 5))
 
-  count = len(config.resolutions)
+  count = len(at_widths(config))
   return TwoPass(
     look=tuple(look(place) for place in range(1, count)) if config.distillation != 'none' else (),
     learn=tuple(learn(place) for place in range(count)),
@@ -108,7 +108,7 @@ def _look(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[
   def body(params: Any, batch_stats: Any, given: Given, batch: Any, logits: Array | None) -> Array:
     variables, key = {'params': params, 'batch_stats': batch_stats}, jax.random.wrap_key_data(given.key)
     logits_here, _ = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
-    return _with_row(logits, logits_here, place, len(config.resolutions))
+    return _with_row(logits, logits_here, place, len(at_widths(config)))
 
   return body
 
@@ -124,8 +124,8 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
       params = freezing.held(params, freezing.pairs(config.optimizer))
       variables = {'params': params, 'batch_stats': batch_stats}
       logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
-      changed = switchable.set_of(variables, branches(config.resolutions)[place])
-      rows = _with_row(logits, logits_here, place, len(config.resolutions))
+      changed = switchable.set_of(variables, at_widths(config)[place])
+      rows = _with_row(logits, logits_here, place, len(at_widths(config)))
       alpha = stop_gradient(params['alpha'])
       loss, _ = rsnet.loss_of_logits(config, rows, labels, alpha, batch.get('teacher'))
       return loss, ({changed: statistics[changed]}, rows)
