@@ -80,7 +80,7 @@ def status_of(opened):
 
 def alive(session):
   """The processes of a session that have not ended; the last of them get a moment to be gone."""
-  for _ in range(50):
+  for _ in range(200):
     listed = subprocess.run(['ps', '-e', '-o', 'sid=,stat=,args='], capture_output=True, text=True).stdout
     found = [line for line in listed.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != 'Z']
     if not found:

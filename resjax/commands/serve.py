@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--top-k', type=shared.positive, default=1, metavar='K', help='name so many classes (1)')
   parser.add_argument('--host', default='127.0.0.1', help='address to listen on (127.0.0.1: this machine alone)')
   parser.add_argument('--port', type=port, default=8000, help='to listen on (8000); 0: any that is free')
-  parser.add_argument('--capacity', type=shared.positive, default=64, help='images under way; more are refused (64)')
+  parser.add_argument('--capacity', type=shared.batch, default=64, help='images under way; more are refused (64)')
   parser.add_argument('--max-bytes', type=shared.positive, default=10 << 20, help='of a request (10 MiB)')
   parser.add_argument('--timeout', type=seconds, default=10.0, metavar='TIME', help='of a request (10s)')
   parser.add_argument('--decoders', type=decoders, default=2, help='processes that decode, two or more (2)')
@@ -88,5 +88,5 @@ def port(text: str) -> int:
 def decoders(text: str) -> int:
   """Reads an integer from 2 on: while one is started again, another works."""
   if not text.isdecimal() or int(text[:9]) < 2 or len(text) > 4:
-    raise argparse.ArgumentTypeError(f'got {text!r}, expected 2 or more')
+    raise argparse.ArgumentTypeError(f'got {text!r}, expected 2 to 9,999')
   return int(text)

@@ -19,8 +19,11 @@ from resjax.serving.front import Front
 from resjax.serving.settings import FOLDER, ROUTE, Depth, Settings, described
 
 # Seconds: between two looks at what is being started; from the closing of the port to that of what came through it;
-# that mosec may take to end, after its own time for requests.
-_LOOK, _LAST, _ENDING = 0.05, 0.25, 10.0
+# that those get then who are refused, or have been too slow; that mosec may take to end, after its own for requests.
+_LOOK, _LAST, _REST, _ENDING = 0.05, 0.25, 1.0, 10.0
+
+# Bytes of a path in which mosec has its sockets, whose own may have 107 at most.
+_LONGEST = 75
 
 
 def serve(settings: Settings, host: str, port: int, tell: Callable[[str], None]) -> None:
@@ -33,10 +36,12 @@ def serve(settings: Settings, host: str, port: int, tell: Callable[[str], None])
     tell: Gets lines for the user.
 
   Raises:
-    ValueError: The settings do not fit the network.
+    ValueError: The settings do not fit the network; or the path of temporary files is too long.
     OSError: The port is taken, or a process ended that should not have.
   """
   with tempfile.TemporaryDirectory(prefix='resjax-serve-') as folder:
+    if len(os.fsencode(folder)) > _LONGEST:
+      raise ValueError(f'TMPDIR: got {tempfile.gettempdir()}, expected a shorter path: sockets are made in it')
     asyncio.run(_serve(settings, host, port, pathlib.Path(folder), tell))
 
 
@@ -49,10 +54,14 @@ async def _serve(settings: Settings, host: str, port: int, folder: pathlib.Path,
     asyncio.get_running_loop().add_signal_handler(name, stop.set)
   inner = _free_port()
   front = Front(settings, f'http://127.0.0.1:{inner}{ROUTE}', Depth(folder), _no_budgets(settings))
-  runner = web.AppRunner(front.application(), access_log=None, shutdown_timeout=settings.timeout)
+  runner = web.AppRunner(front.application(), access_log=None, shutdown_timeout=_REST)
   await runner.setup()
   site = web.TCPSite(runner, host, port)
-  await site.start()
+  try:
+    await site.start()
+  except OSError as error:
+    await runner.cleanup()
+    raise OSError(f'--host, --port: got {host} and {port}, which can not be listened on: {error.strerror}') from None
   bound = runner.addresses[0]
   address = f'http://{bound[0]}:{bound[1]}' if ':' not in bound[0] else f'http://[{bound[0]}]:{bound[1]}'
   try:
