@@ -15,22 +15,27 @@ def get_study(scale: str = 'digits') -> Study:
   at = scales.of(scale)
   largest, middle, _ = at.sizes
   count = len(at.sizes)
+  # Branches of one size differ by their crops alone; those that saw the same would stay alike.
+  crop = {'data.crop': 'random_resized', 'data.crop_area': at.crop_area, 'data.pyramid': 'host'}
+  same, own = ({**crop, 'data.crops': crops} for crops in ('same', 'different'))
   arms = {
-    'RS-Net': Arm({'distillation': 'full'}, about='several sizes'),
-    'parallel': Arm({'distillation': 'none'}, about='several sizes, nobody teaches'),
-    f'I-Net {largest}': Arm({'resolutions': (largest,)}, about='one size, one branch'),
+    'RS-Net': Arm({**same, 'distillation': 'full'}, about='several sizes, the same crops'),
+    'RS-Net own crops': Arm({**own, 'distillation': 'full'}, about='several sizes, crops of their own'),
+    'parallel own crops': Arm({**own, 'distillation': 'none'}, about='nobody teaches'),
+    f'I-Net {largest}': Arm({**same, 'resolutions': (largest,)}, about='one size, one branch'),
     **{
-      f'{count} of {size}': Arm({'resolutions': (size,) * count, 'distillation': 'full'}, about='branches of one size')
+      f'{count} of {size}': Arm({**own, 'resolutions': (size,) * count, 'distillation': 'full'}, about='of one size')
       for size in (largest, middle)
     },
-    f'{count} of {largest} undistilled': Arm({'resolutions': (largest,) * count, 'distillation': 'none'}),
+    f'{count} of {largest} undistilled': Arm({**own, 'resolutions': (largest,) * count, 'distillation': 'none'}),
   }
   alike = f'{count} of {largest}'
   claims = [
     Claim('RS-Net@ensemble', f'RS-Net@{largest}', 'the ensemble of sizes is above its largest one', IMPLIED),
     Claim('RS-Net@ensemble', f'{alike}@ensemble', 'sizes are above branches of the largest one', RSNET),
+    Claim('RS-Net own crops@ensemble', f'{alike}@ensemble', 'also with crops of their own', RSNET),
     Claim('RS-Net@ensemble', f'{count} of {middle}@ensemble', 'and above branches of the middle one', RSNET),
-    Claim('parallel@ensemble', f'{alike} undistilled@ensemble', 'also where nobody teaches', OURS),
+    Claim('parallel own crops@ensemble', f'{alike} undistilled@ensemble', 'also where nobody teaches', OURS),
     Claim(f'{alike}@ensemble', f'I-Net {largest}@{largest}', 'branches of one size are above one', OURS),
     Claim('RS-Net@ensemble', f'I-Net {largest}@{largest}', 'sizes are above one network of the largest', IMPLIED),
   ]
