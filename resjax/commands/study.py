@@ -92,7 +92,7 @@ def _run(
     with checkpoint.news_only():
       try:
         running.check_data(wanted, kept)
-        outcome = running.run_all(wanted, workdir, kept, lambda line: print(line, flush=True))
+        outcome = running.run_all(wanted, workdir, kept, lambda line: print(printable(line), flush=True))
       except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) or ending.interrupted():
           say(f'Stopped; what is finished is in {folder}: the same command goes on', sys.stderr)
@@ -103,7 +103,7 @@ def _run(
         ending.at_once(preemption.EXIT_CODE)
   _tell(options, verdicts.findings(study, wanted, kept.all()), workdir)
   for job in outcome.taken:
-    print(f'{running.name_of(job)}: another process has it, or what it starts from; the same command shows it later')
+    say(f'{running.name_of(job)}: another process has it, or what it starts from; the same command shows it later')
   if outcome.failed:
     lines = '; '.join(f'{running.name_of(job)}: {line}' for job, line in outcome.failed[:3])
     raise ValueError(f'{len(outcome.failed)} of {len(wanted)} runs failed ({lines})')
