@@ -1,5 +1,6 @@
 """Runs one after the other: kept, shared, failing; nothing is trained here."""
 
+import shutil
 import types
 
 import numpy as np
@@ -99,6 +100,20 @@ def test_a_run_whose_start_another_process_has_is_passed_over(trained, tmp_path)
   with lock.alone(tmp_path / 'runs' / wanted[0].weights):
     outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), lambda line: None)
   assert [job.arm for job in outcome.taken] == ['net', 'late'] and not trained
+
+
+def test_a_run_that_another_process_ends_meanwhile_is_not_run_again(trained, tmp_path, monkeypatch):
+  wanted = of((0,))[:1]
+  running.run_all(wanted, tmp_path / 'other', running.Kept(tmp_path / 'other'), lambda line: None)
+  take = running._take
+
+  def late(*args):
+    shutil.copytree(tmp_path / 'other', tmp_path / 'records', dirs_exist_ok=True)
+    return take(*args)
+
+  monkeypatch.setattr(running, '_take', late)
+  outcome = running.run_all(wanted, tmp_path, running.Kept(tmp_path / 'records'), lambda line: None)
+  assert len(trained) == 1 and not outcome.taken
 
 
 def test_other_data_are_refused(trained, tmp_path, monkeypatch):
