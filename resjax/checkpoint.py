@@ -1,19 +1,17 @@
 """A run's checkpoints without its training: read, damage told from a disk that refuses; a network written as one."""
 
-import contextlib
-import functools
-import logging
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from resjax import checksums, formats, logs, moved, paths
+from resjax.logs import news_only
 from resjax.switchable import Variables
 
 with logs.untouched():  # it logs while it is imported
@@ -32,6 +30,9 @@ except (ValueError, OSError) as error:
   sys.exit(3 if isinstance(error, ValueError) else 4)
 """
 _CODES = {3: ValueError, 4: OSError}
+
+# So often a run may delete what is being read.
+_TRIES = 20
 
 # What is saved beside every state.
 _META: dict[str, tuple[type, ...]] = {
@@ -60,7 +61,11 @@ def load_meta(workdir: str | pathlib.Path, *, step: int | None = None) -> dict[s
     ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
-  path = _path(workdir, step)
+  return _latest(_meta, workdir, step)
+
+
+def _meta(path: pathlib.Path) -> dict[str, Any]:
+  """What stands beside the state in the folder of a step."""
   whole(lambda: checksums.verify(path, 'meta/'), path)
   meta = whole(lambda: ocp.load_checkpointables(paths.literal(path), {'meta': None}), path)['meta']
   return checked(meta, path) | {'step': int(path.name)}
@@ -88,9 +93,12 @@ def load(
     ValueError: It is damaged, or a newer version wrote it.
     OSError: The disk does not let it be read.
   """
-  path = _path(workdir, step)
+  return _latest(lambda path: _saved(path, sharding or _here()), workdir, step)
+
+
+def _saved(path: pathlib.Path, sharding: jax.sharding.Sharding) -> Saved:
+  """What the folder of a step holds."""
   whole(lambda: checksums.verify(path), path)
-  sharding = sharding or _here()
   shapes = _shapes(path)
   averaged = 'params' if shapes['ema'] is None else 'ema'
   whole_average = _holds_statistics(shapes['ema'])
@@ -217,6 +225,18 @@ def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
   return root / str(steps[-1] if step is None else step)
 
 
+def _latest(read: Callable[[pathlib.Path], _T], workdir: str | pathlib.Path, step: int | None) -> _T:
+  """Reads a step, or the latest: where a run that goes on deletes that meanwhile, the one that is the latest then."""
+  for _ in range(_TRIES):
+    path = _path(workdir, step)
+    try:
+      return read(path)
+    except (ValueError, OSError):
+      if step is not None or _path(workdir, None) == path:
+        raise
+  raise OSError(f'workdir {workdir}: a run deletes its checkpoints sooner than they are read; expected fewer of them')
+
+
 def _shapes(path: pathlib.Path) -> Any:
   """The state of a step as shapes and types."""
   shapes = whole(lambda: ocp.metadata(paths.literal(path), 'state'), path).metadata
@@ -259,37 +279,6 @@ def _refusal(error: BaseException, path: str | pathlib.Path) -> BaseException | 
   status = ('PERMISSION_DENIED', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED')
   refusals = (e for e in errors if (isinstance(e, OSError) and not isinstance(e, missing)) or str(e).startswith(status))
   return next(refusals, None)
-
-
-@contextlib.contextmanager
-def news_only() -> Iterator[None]:
-  """Inside, nothing is said that Orbax raises as well; may stand in another one."""
-  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
-  news = functools.partial(_is_news)  # of its own: a logger has equal filters once, and gives them up at once
-  before = sys.unraisablehook
-  sys.unraisablehook = functools.partial(_tell, before)
-  for logger in loggers:
-    logger.addFilter(news)
-  try:
-    yield
-  finally:
-    sys.unraisablehook = before
-    for logger in loggers:
-      logger.removeFilter(news)
-
-
-def _tell(before: Callable[[Any], object], what: Any) -> None:
-  """Tells of an error that nobody can catch, unless it is TensorStore's with an answer after Orbax has given up."""
-  if not (what.object is None and str(what.exc_value) == 'Event loop is closed'):
-    before(what)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-  """Whether a log record is no other form of an error that Orbax raises as well, for each array once."""
-  text = record.getMessage()
-  again = text.startswith('Failed to get metadata') or 'tensorstore_spec' in text
-  raised = record.exc_info or record.levelno >= logging.ERROR
-  return not (again or (raised and 'orbax' in record.pathname + text))
 
 
 moved.tell(globals())

@@ -38,7 +38,7 @@ def alone(workdir: pathlib.Path, *, wanted: bool = True) -> Iterator[None]:
     return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    file = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # not into another's file
   except OSError as error:
     raise OSError(f'workdir {workdir}: {error.strerror}; expected a folder that can be written') from error
   try:

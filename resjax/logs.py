@@ -1,8 +1,11 @@
 """The loggers of others, which are left as they were found."""
 
 import contextlib
+import functools
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -20,3 +23,34 @@ def untouched() -> Iterator[None]:
     yield
   finally:
     root.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def news_only() -> Iterator[None]:
+  """Inside, nothing is said that Orbax raises as well; may stand in another one."""
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  news = functools.partial(_is_news)  # of its own: a logger has equal filters once, and gives them up at once
+  before = sys.unraisablehook
+  sys.unraisablehook = functools.partial(_tell, before)
+  for logger in loggers:
+    logger.addFilter(news)
+  try:
+    yield
+  finally:
+    sys.unraisablehook = before
+    for logger in loggers:
+      logger.removeFilter(news)
+
+
+def _tell(before: Callable[[Any], object], what: Any) -> None:
+  """Tells of an error that nobody can catch, unless it is TensorStore's with an answer after Orbax has given up."""
+  if not (what.object is None and str(what.exc_value) == 'Event loop is closed'):
+    before(what)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a log record is no other form of an error that Orbax raises as well, for each array once."""
+  text = record.getMessage()
+  again = text.startswith(('Failed to get metadata', 'Metadata file does not exist')) or 'tensorstore_spec' in text
+  raised = record.exc_info or record.levelno >= logging.ERROR
+  return not (again or (raised and 'orbax' in record.pathname + text))

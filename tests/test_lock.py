@@ -90,3 +90,11 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
   with pytest.raises(OSError, match='^workdir .*/file/run: Not a directory; expected a folder that can be written$'):
     with lock.alone(tmp_path / 'file' / 'run'):
       pass
+
+
+def test_no_link_is_followed_to_what_others_have(tmp_path):
+  (tmp_path / 'mine').write_text('important')
+  (tmp_path / lock.NAME).symlink_to('mine')
+  with pytest.raises(OSError, match=r'expected a folder that can be written$'), lock.alone(tmp_path):
+    pass
+  assert (tmp_path / 'mine').read_text() == 'important'

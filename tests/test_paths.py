@@ -1,5 +1,7 @@
 """Local folders and buckets by their paths."""
 
+import contextlib
+
 import fsspec
 import jax
 import jax.numpy as jnp
@@ -112,6 +114,24 @@ def test_a_first_save_that_can_not_be_read_ends_the_run_and_later_ones_are_not_w
   with Checkpoints(tmp_path) as checkpoints:  # a run that goes on
     checkpoints.save(one.create(lambda: tiny_state(9)), {'x': 1}, None)
   assert read == ['0']
+
+
+@pytest.mark.parametrize('host', [0, 1])
+def test_of_several_hosts_the_first_reads_the_first_save_in_a_process_of_its_own(host, tmp_path, monkeypatch):
+  read = []
+
+  def refuse(path):
+    read.append(path)
+    raise ValueError('an array is missing')
+
+  monkeypatch.setattr(checkpoint, 'read_apart', refuse)
+  checkpoints = object.__new__(Checkpoints)
+  checkpoints._root, checkpoints.wait = tmp_path, lambda: read.append('waited')
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'process_index', lambda: host)
+  with contextlib.nullcontext() if host else pytest.raises(OSError, match='^the first save can not be read back, so'):
+    checkpoints._read_back(5)
+  assert read == ['waited', tmp_path / '5'][: 2 - host]
 
 
 def test_a_data_folder_at_the_root_that_libraries_take_for_a_bucket_is_refused():

@@ -38,6 +38,7 @@ LEAST = {
   'predict': ['w', '--workdir=w'],
   'report': ['--workdir=w'],
   'serve': ['--workdir=w'],
+  'study': ['quickstart'],
   'summary': [],
   'train': ['--config=quickstart'],
 }

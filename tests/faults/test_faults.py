@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
     'topologies.py restart',
     'topologies.py extended',
     'peers.py killed coordinator sigterm',
-    'ends.py full worker',
+    'ends.py full worker reader',
   ],
 )
 def test_faults(command):
