@@ -113,8 +113,10 @@ def _tell(options: argparse.Namespace, found: dict[str, Any], workdir: pathlib.P
   """Prints what was found and writes it: numbers, picture and page."""
   from resjax.report import evidence
 
-  given = [options.study, *(f'--{option}={_text(getattr(options, name))}' for option, name in (
-    ('seeds', 'seeds'), ('arms', 'arms'), ('data.dir', 'data_dir')) if getattr(options, name) is not None)]  # fmt: skip
+  said = {
+    name.replace('_', '.'): getattr(options, name) for name in ('seeds', 'arms', 'data_dir', 'workdir', 'records')
+  }
+  given = [options.study, *(f'--{name}={_text(value)}' for name, value in said.items() if value is not None)]
   found |= {'command': shlex.join(['resjax', 'study', *given, *options.fields])}
   evidence.show(found)
   stem = pathlib.Path(options.study.partition(':')[0]).stem

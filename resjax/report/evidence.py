@@ -127,7 +127,7 @@ def render(found: dict[str, Any]) -> str:
   environment.filters['spread'] = spread_text
   picture: Markup = charts.svg(draw(found), 'evidence', 'Top-1 accuracy against multiply-adds, a line for each arm')
   template = environment.get_template('evidence.html.j2')
-  return template.render(found=found, picture=picture, ways=ways_of(found), summary=summary(found))
+  return template.render(found=found, picture=picture, ways=ways_of(found), summary=summary(found).replace('\n', '; '))
 
 
 def _accuracies(found: dict[str, Any]) -> Table:
