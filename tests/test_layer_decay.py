@@ -100,10 +100,12 @@ def test_drnets_predictor_keeps_its_own_rate():
 
 def test_a_run_takes_it_and_without_it_nothing_changes(monkeypatch):
   made = []
-  monkeypatch.setattr(optimizer, 'create', lambda *args: made.append(args[-1]))
+  create = optimizer.create
+  monkeypatch.setattr(optimizer, 'create', lambda *args: made.append(args[4]) or create(*args))
   config = default.get_config()
   config.resolutions, config.model.name, config.model.num_classes = (16, 8), 'resnet_small', 5
   for decay in (1.0, 0.8):
     config.optimizer.layer_decay = decay
-    run.make_training(config, Devices(), 10, 100)
+    devices = Devices()
+    devices.shapes(run.make_training(config, devices, 10, 100)[1], jax.random.key(0))
   assert made[0] is None and made[1]['head'] == 0 and made[1]['conv1'] == 4
