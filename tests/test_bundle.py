@@ -1,11 +1,13 @@
 """Bundles: answers as from the network, files checked, budgets that they were set to; the example without resjax."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
 
+import msgspec
 import networks
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from jax import export
 from PIL import Image
 
 import resjax
-from resjax import checksums
+from resjax import checksums, telling
 from resjax.exporting import bundle
 from resjax.inference import Classifier, programs
 from resjax.routing import Budget
+from resjax.serving.classifying import Classifying
+from resjax.serving.messages import Cut, Reply
+from resjax.serving.settings import Settings
 
 TOLERANCE = 1e-5  # of probabilities: float32 sums of a few hundred products in another order
 
@@ -195,3 +200,21 @@ def test_the_example_routes_without_resjax_and_jax(made, photographs):
     assert done.returncode == 1 and re.fullmatch(r'error: expected IMAGE after .* 0\.6, .*1\n', done.stderr), (
       done.stderr
     )
+
+
+def test_class_names_that_are_no_utf8_travel_everywhere(tmp_path):
+  names = ('=x', 'crêpe', 'e\u0301', 'caf\udce9', '\x1b')
+  bundle.write(networks.tiny(class_names=names), tmp_path / 'bundle')
+  assert bundle.read(tmp_path / 'bundle').class_names == names
+  classifier = Classifier.load(tmp_path / 'bundle', max_batch=1)
+  image = np.zeros((16, 16, 3), np.uint8)
+  label = telling.utf8(classifier.predict(image)[0].label)
+  (reply,) = Classifying(classifier, Settings('', top_k=5)).replies([Cut(image, 0.0, None)])
+  found = msgspec.json.decode(msgspec.json.encode(reply), type=Reply).prediction
+  assert found['label'] == label and {guess['label'] for guess in found['top']} == {
+    telling.utf8(name) for name in names
+  }
+  encoded = io.BytesIO()
+  Image.fromarray(image).save(encoded, 'PNG')
+  row = resjax.BatchPredictor(tmp_path / 'bundle', max_batch=1)({'path': ['\udcff'], 'bytes': [encoded.getvalue()]})
+  assert (row['name'].tolist(), row['path'].tolist()) == ([label], [r'\udcff']) and '\udce9' not in ''.join(row['name'])

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -15,6 +16,7 @@ from resjax.network import Function, Network
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Branch, Resolution, name, parse, sides, square
 from resjax.routing import Budget
+from resjax.telling import utf8
 
 # What the files are called, besides those of ONNX.
 MANIFEST = 'manifest.json'
@@ -172,7 +174,8 @@ def write(
     'versions': {'resjax': formats.VERSION, 'jax': jax.__version__, 'onnx': importlib.metadata.version('onnx')},
     'files': {file: {'bytes': len(content), 'sha256': _sha256(content)} for file, content in files.items()},
   }
-  checksums.write(out / MANIFEST, checksums.to_json(manifest, indent=1, ensure_ascii=False))
+  plain = utf8(said := json.dumps(manifest, ensure_ascii=False)) == said
+  checksums.write(out / MANIFEST, checksums.to_json(manifest, indent=1, ensure_ascii=not plain))
 
 
 def read(folder: str | pathlib.Path) -> Bundle:

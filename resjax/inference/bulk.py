@@ -16,6 +16,7 @@ from resjax.inference.images import Item
 from resjax.inference.predictions import Asked, Prediction, check
 from resjax.resolution import name, square
 from resjax.routing import Budget
+from resjax.telling import utf8
 
 # What depends on the order of the images, which engines do not keep, or is not of a network that many predict with.
 _REFUSED = {'follow': 'batches come in no order', 'top_k': 'a row names one class', 'workdir': 'it is named already'}
@@ -120,11 +121,11 @@ def _columns(found: Sequence[Prediction]) -> dict[str, np.ndarray]:
   good = [p.error is None for p in found]
   resolutions = ['' if p.resolution is None else name(p.resolution) for p in found]
   return {
-    'path': np.array([p.image for p in found], str),
+    'path': np.array([utf8(p.image) for p in found], str),
     'class': np.array([-1 if p.class_index is None else p.class_index for p in found], np.int64),
-    'name': np.array([p.label or '' for p in found], str),
+    'name': np.array([utf8(p.label or '') for p in found], str),
     'probability': np.array([p.probability if ok else np.nan for ok, p in zip(good, found)], float),
     'resolution': np.array(resolutions, str),
     'cost': np.array([p.macs if ok else np.nan for ok, p in zip(good, found)], float),
-    'error': np.array([p.error or '' for p in found], str),
+    'error': np.array([utf8(p.error or '') for p in found], str),
   }

@@ -17,6 +17,7 @@ from resjax.serving import slo
 from resjax.serving.messages import Cut, Reply
 from resjax.serving.settings import Depth, Settings, describe
 from resjax.serving.steps import Step, ladder
+from resjax.telling import utf8
 
 
 class Classifying:
@@ -133,6 +134,8 @@ class Classifying:
 
   def _row(self, prediction: Prediction) -> dict[str, Any]:
     """As `resjax predict --format=jsonl` writes it, the image's name and the error left out."""
-    row = {field: getattr(prediction, field) for field in ('class_index', 'label', 'probability')}
+    row: dict[str, Any] = {'class_index': prediction.class_index, 'label': utf8(prediction.label or '')}
+    row |= {'probability': prediction.probability}
     row |= {'resolution': name(prediction.resolution or self.size), 'macs': prediction.macs}
-    return row | ({'top': [guess._asdict() for guess in prediction.top]} if self._settings.top_k > 1 else {})
+    top = [guess._replace(label=utf8(guess.label))._asdict() for guess in prediction.top]
+    return row | ({'top': top} if self._settings.top_k > 1 else {})

@@ -256,8 +256,8 @@ def elsewhere(proto: TensorProto, location: str, offset: int, length: int) -> No
 def refuse(what: str) -> NoReturn:
   """Raises ValueError: a network does what ONNX's writer does not know."""
   raise ValueError(
-    f'model: has {what}, expected operations that the ONNX writer knows; '
-    '--format=stablehlo takes any network of JAX (resjax.exporting.stablehlo)'
+    f'model: has {what}, expected operations that the ONNX writer knows; StableHLO takes any network of JAX '
+    '(resjax export --format=stablehlo, resjax.exporting.stablehlo)'
   )
 
 
