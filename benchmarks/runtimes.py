@@ -104,6 +104,8 @@ def session_of(twin, threads: int):
     torch.onnx.export(twin, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, **names)
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
+  # Threads that spin while they wait, as they do by default, would slow whoever's turn is next.
+  options.add_session_config_entry('session.intra_op.allow_spinning', '0')
   return onnxruntime.InferenceSession(file.getvalue(), options, providers=['CPUExecutionProvider'])
 
 
