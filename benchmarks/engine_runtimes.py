@@ -13,6 +13,10 @@ faster. `once` is ONNX Runtime with the weights there once for all resolutions (
 What threads that wait cost others: one image through all resolutions, one session after the other, and XLA at the
 lowest resolution just after ONNX Runtime, where ONNX Runtime's threads sleep, as the engine has them, or spin, as they
 do by default. A tenth of a second between all calls.
+
+  python benchmarks/engine_runtimes.py --one [--resolutions=224,96] [--rounds=101]
+
+One image at a time: `Classifier.predict_crops`, prediction and all, beside ONNX Runtime's program alone, in turns.
 """
 
 import argparse
@@ -29,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 
-from resjax import models, switchable
+from resjax import Classifier, models, switchable
 from resjax.inference import XlaRuntime, programs
 from resjax.inference.runtimes.onnx import OnnxRuntime
 from resjax.measuring import turns
@@ -83,6 +87,26 @@ def waits(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
       print(f'| {name} | {what} | {" | ".join(texts)} |', flush=True)
 
 
+def one(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
+  """Prints what a prediction of one image takes beside its program."""
+  print('| model | input | ONNX Runtime alone, ms | predict_crops, ms | ratio [quartiles] | more, us |')
+  print('|---|---|---|---|---|---|')
+  for name in names:
+    made = network(name, resolutions).replace(class_names=tuple(map(str, range(1000))))
+    classifier = Classifier(made, runtime='onnx', max_batch=1)
+    for resolution in resolutions:
+      runtime = OnnxRuntime(programs.of_network(made.at(resolution)[0]))
+      runtime.compile((1,))
+      crops = np.random.default_rng(0).integers(0, 256, (1, *runtime.shape), np.uint8)
+      predict = functools.partial(classifier.predict_crops, crops, resolution=resolution)
+      assert predict()[0].class_index == call(runtime, crops, 0)().argmax()
+      found = turns.seconds({'alone': call(runtime, crops, 0), 'predict': predict}, rounds=rounds, warm_up=5)
+      alone, ours = (1e3 * turns.spread(found[way])['median'] for way in ('alone', 'predict'))
+      ratio = turns.ratio(found['predict'], found['alone'])
+      shown = f'{ratio["median"]:.3f} [{ratio["low"]:.3f}, {ratio["high"]:.3f}]'
+      print(f'| {name} | {resolution} | {alone:.3f} | {ours:.3f} | {shown} | {1e3 * (ours - alone):.0f} |', flush=True)
+
+
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,14 +115,15 @@ def main() -> None:
   parser.add_argument('--batches', default='1,8,64')
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--waits', action='store_true')
+  parser.add_argument('--one', action='store_true')
   options = parser.parse_args()
   resolutions, batches = (tuple(map(int, text.split(','))) for text in (options.resolutions, options.batches))
   print(
     f'float32, {len(os.sched_getaffinity(0))} processors, {options.rounds} rounds; python {platform.python_version()}'
   )
   print(f'jax {jax.__version__}, onnxruntime {onnxruntime.__version__}\n')
-  if options.waits:
-    return waits(options.models.split(','), resolutions, options.rounds)
+  if options.waits or options.one:
+    return (one if options.one else waits)(options.models.split(','), resolutions, options.rounds)
   print('| model | input | batch | XLA, ms per image | ONNX Runtime | ratio [quartiles] | once | ratio [quartiles] |')
   print('|---|---|---|---|---|---|---|---|')
   for name in options.models.split(','):

@@ -150,7 +150,22 @@ def kernels(figures: Figures) -> list[str]:
   return table('network | images | kernels, ms | the dearest', rows)
 
 
-TABLES: dict[str, Callable[[Figures], list[str]]] = {'gpu': gpu}
+def startup(figures: Figures) -> list[str]:
+  """Returns the lines of what benchmarks/startup.py found."""
+  versions = ', '.join(f'{name} {version}' for name, version in figures['versions'].items())
+  rows = []
+  for row in figures['rows']:
+    sides = [spread(row[kind][side], digits=1) for side in ('now', 'before') for kind in ('seconds', 'cpu')
+             if side in row[kind]]  # fmt: skip
+    sides += ['–'] * (4 - len(sides))
+    rows.append(
+      [row['way'], *sides, spread(row['cpu_ratio'], digits=2) if row['cpu_ratio'] else '–', str(row['rounds'])]
+    )
+  head = 'start | s | CPU s | before, s | before, CPU s | CPU, now over before | rounds'
+  return [f'{figures["machine"]}; {versions}; `predict` is {figures["model"]}.', *table(head, rows)]
+
+
+TABLES: dict[str, Callable[[Figures], list[str]]] = {'gpu': gpu, 'startup': startup}
 
 
 def filled(text: str, measured: pathlib.Path) -> str:
