@@ -1,7 +1,8 @@
-"""Memory and time of one RS-Net step: `config.memory` 'joint', 'two_pass', and the largest resolution alone.
+"""Memory and time of one training step: `config.memory` 'joint', 'two_pass', and the largest resolution alone.
 
   python benchmarks/memory.py                                     # ResNet-18, 224 to 96 px, 8 images
   python benchmarks/memory.py --batch=32 --rounds=0               # memory only: nothing is run
+  python benchmarks/memory.py --method=drnet --resolutions 224 168 112    # DRNet's dense step
   python benchmarks/memory.py --topology=v5e-8 --batch=64         # as compiled for a TPU that is not there (libtpu)
   python benchmarks/memory.py --batch=64 --only=two_pass          # on a GPU: peak bytes of this way alone
 
@@ -43,6 +44,8 @@ def config_of(way: str, options: argparse.Namespace) -> ConfigDict:
   config.model.name = options.model
   config.resolutions = options.resolutions[:1] if way == 'largest alone' else options.resolutions
   config.memory = 'two_pass' if way == 'two_pass' else 'joint'
+  if way != 'largest alone':
+    config.method, config.drnet.start = options.method, 'scratch'
   return config
 
 
@@ -92,6 +95,7 @@ def parse() -> argparse.Namespace:
   """Reads the command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--model', default='resnet18')
+  parser.add_argument('--method', choices=('rsnet', 'drnet'), default='rsnet')
   parser.add_argument('--resolutions', type=int, nargs='+', default=[224, 192, 160, 128, 96], help='highest first')
   parser.add_argument('--batch', type=int, default=8, help='images on each device')
   parser.add_argument('--rounds', type=int, default=7, help='0: nothing is run')
@@ -119,7 +123,8 @@ def main() -> None:
         times[way].append(seconds)
   where = options.topology or devices[0].device_kind
   listed = ', '.join(map(str, options.resolutions))
-  print(f'{options.model} at {listed}, {options.batch} images on each device, float32; {options.rounds} rounds')
+  what = f'{options.method}, {options.model} at {listed}'
+  print(f'{what}, {options.batch} images on each device, float32; {options.rounds} rounds')
   versions = [f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'jaxlib', 'flax')]
   print(f'{where}, {platform.machine()}, Python {platform.python_version()}, {", ".join(versions)}\n')
   timed = ' ms | × joint |' if options.rounds else ''

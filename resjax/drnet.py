@@ -16,7 +16,7 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from resjax import estimators, gumbel, losses, macs, models, moved, preprocess, rsnet, switchable
-from resjax.apply import rematerialised
+from resjax.apply import Apply, rematerialised
 from resjax.models.predictor import from_config as predictor_of
 from resjax.resolution import Resolution, at_widths
 from resjax.routing.budget import Budget
@@ -148,7 +148,12 @@ def terms(model: nn.Module, config: ConfigDict, total_steps: int) -> Callable[[A
 
 
 def make_loss_fn(
-  model: nn.Module, config: ConfigDict, *, total_steps: int = 1, axis_name: str | None = None
+  model: nn.Module,
+  config: ConfigDict,
+  *,
+  total_steps: int = 1,
+  axis_name: str | None = None,
+  network: Apply | None = None,
 ) -> Callable[..., Any]:
   """Returns `loss_fn(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)`, with `L = L_ce + eta L_reg`.
 
@@ -164,6 +169,7 @@ def make_loss_fn(
       `rsnet.train_images` does.
     total_steps: Of the run.
     axis_name: The named axis of the devices, or None for one device.
+    network: What is run in the model's place; None: the model, as `remat` says.
 
   Raises:
     ValueError: The budget is below the cheapest resolution's cost, or the network is to be trained and takes no mask.
@@ -174,7 +180,7 @@ def make_loss_fn(
   costs = costs_of(model, resolutions)
   budget = budget_of(config, costs)
   predictor = predictor_of(config, axis_name if config.sync_batch_norm else None)
-  learn = _make_class_loss(model, config, costs, budget, axis_name)
+  learn = _make_class_loss(network or rematerialised(model, config.remat), config, costs, budget, axis_name)
   numbers = terms(model, config, total_steps)
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
@@ -193,10 +199,9 @@ def make_loss_fn(
       loss, batch_stats, metrics = learn(variables, images, labels, choice)
       metrics['tau'] = given['tau']
     excess, _ = budget_loss(choice, costs, budget, axis_name, given['share'])
-    loss = loss + given['eta'] * excess
-    share = chosen.mean(0)
-    relative = jnp.array([cost / max(costs) for cost in costs])
-    metrics |= {'loss': loss, 'loss_budget': excess, 'cost': (share * relative).sum()}
+    loss, share = loss + given['eta'] * excess, chosen.mean(0)
+    relative = (share * jnp.array([cost / max(costs) for cost in costs])).sum()
+    metrics |= {'loss': loss, 'loss_budget': excess, 'cost': relative}
     metrics |= {f'share_{r}': share[j] for j, r in enumerate(resolutions)}
     kept = {} if options.frozen else batch_stats
     return loss, (kept | {'predictor': predictor_stats}, metrics)
@@ -205,11 +210,10 @@ def make_loss_fn(
 
 
 def _make_class_loss(
-  model: nn.Module, config: ConfigDict, costs: Sequence[int], budget: float, axis_name: str | None
+  network: nn.Module | Apply, config: ConfigDict, costs: Sequence[int], budget: float, axis_name: str | None
 ) -> Callable[..., Any]:
   """Returns `learn(variables, images, labels, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
   options, resolutions, weights = config.drnet, at_widths(config), rsnet.class_weights(config)
-  network = rematerialised(model, config.remat)
 
   def learn(variables: Any, images: Any, labels: losses.Labels, choice: Array) -> Any:
     train, overflow = not options.frozen, jnp.zeros(())

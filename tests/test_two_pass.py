@@ -185,8 +185,11 @@ def test_a_run_takes_it_where_the_config_says_so(memory, kind):
   assert isinstance(train_step, kind)
 
 
-@pytest.mark.parametrize('field, value', [('method', 'drnet'), ('parallel', 'pmap')])
-def test_what_it_does_not_do_is_refused_in_one_line(field, value):
-  config = make_config(memory='two_pass', **{field: value})
-  with pytest.raises(ValueError, match=f"config.memory: got 'two_pass' with {field}='{value}', expected {field}="):
+@pytest.mark.parametrize(
+  'fields, got',
+  [({'parallel': 'pmap'}, "parallel='pmap'"), ({'method': 'drnet', 'drnet.frozen': True}, 'drnet.frozen')],
+)
+def test_what_it_does_not_do_is_refused_in_one_line(fields, got):
+  config = make_config(memory='two_pass', **fields)
+  with pytest.raises(ValueError, match=f"config.memory: got 'two_pass' with {got}"):
     configuration.validate(config)

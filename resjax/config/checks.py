@@ -154,9 +154,10 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
       '(the device makes the lower resolutions from one crop)'
     )
   if config.memory == 'two_pass':
-    for field, expected in (('method', 'rsnet'), ('parallel', 'shard_map')):
-      if config[field] != expected:
-        raise ValueError(f"config.memory: got 'two_pass' with {field}={config[field]!r}, expected {field}={expected!r}")
+    if config.parallel != 'shard_map':
+      raise ValueError("config.memory: got 'two_pass' with parallel='pmap', expected parallel='shard_map'")
+    if config.method == 'drnet' and config.drnet.frozen:
+      raise ValueError("config.memory: got 'two_pass' with drnet.frozen=True, expected 'joint': nothing is kept there")
     if bits != quantised.Bits():
       raise ValueError(
         f"config.memory: got 'two_pass' with model.quantise={config.model.quantise!r}, expected 'joint' (each "

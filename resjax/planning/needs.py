@@ -168,7 +168,7 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   """Returns the multiply-adds of a batch on its way to the loss, resizing included, and of a training step with it.
 
   The way back is taken as twice the way there, but for what is frozen, which has none. A step in two passes runs the
-  smaller resolutions once more.
+  smaller resolutions once more, of DRNet the predictor once more for each resolution.
 
   Args:
     config: As in configs/default.py.
@@ -183,7 +183,9 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   back, again = 2 * forward, 0
   if method.rates(config).get('network') == 0:  # the predictor alone learns
     back = 2 * per_chip * drnet.predictor_of(config).macs
-  if config.memory == 'two_pass' and config.distillation != 'none':
+  if config.memory == 'two_pass' and config.method == 'drnet':
+    again = per_chip * len(at_widths(config)) * drnet.predictor_of(config).macs
+  elif config.memory == 'two_pass' and config.distillation != 'none':
     again = per_chip * sum(macs.of_model(model, resolution) for resolution in at_widths(config)[1:])
   return forward, forward + back + again
 

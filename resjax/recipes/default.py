@@ -184,7 +184,8 @@ def get_config() -> ConfigDict:
 
   # --- the machine ---
   config.parallel = 'shard_map'  # or 'pmap': the same numbers, on one host; about half as fast on a CPU
-  # 'two_pass': the same step in about the memory of its largest resolution, some 1.2 times as long (docs/memory.md).
+  # 'two_pass': the same step in about the memory of its largest resolution, some 1.2 times as long; DRNet's needs no
+  # second pass (docs/memory.md).
   config.memory = 'joint'
   # What is computed anew on the way back instead of being kept: 'none', 'convolutions' (all but their outputs, so
   # BatchNorm and activations) or 'all' (a resolution's whole forward pass); the same numbers (docs/memory.md).

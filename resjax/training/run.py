@@ -11,13 +11,16 @@ from ml_collections import ConfigDict
 
 from resjax import drnet, models, rsnet
 from resjax.data import identity, labels, loader, sources
-from resjax.training import freezing, optimizer, state, step, teaching, two_pass
+from resjax.training import freezing, optimizer, replayed, state, step, teaching, two_pass
 from resjax.training.devices import Devices
 from resjax.training.given import Given, Step, make_given
 
 # The module of each method: init, terms, make_loss_fn and make_eval_fn; pretraining, backbone and rates, what training
 # asks it.
 METHODS = {'rsnet': rsnet, 'drnet': drnet}
+
+# What makes a step of one resolution at a time, for each method.
+_TWO_PASS: dict[str, Any] = {'rsnet': two_pass, 'drnet': replayed}
 
 
 class Begin(NamedTuple):
@@ -200,7 +203,7 @@ def make_training(
   by_group = optimizer.rates_of(config, rate, method.rates(config))
   given_of = make_given(config, devices, by_group, method.terms(model, config, total_steps), first)
   if config.memory == 'two_pass':
-    return model, fresh, two_pass.make_train_step(trained, config, rule, devices, given_of)
+    return model, fresh, _TWO_PASS[config.method].make_train_step(trained, config, rule, devices, given_of)
   loss_fn = method.make_loss_fn(trained, config, total_steps=total_steps, axis_name=step.AXIS)
   loss_fn = freezing.holding(loss_fn, rates)
 
