@@ -217,7 +217,7 @@ def _path(workdir: str | pathlib.Path, step: int | None) -> pathlib.Path:
   root = paths.local(workdir, 'workdir').absolute() / 'checkpoints'
   if not root.is_dir():
     raise FileNotFoundError(f'no checkpoints in {workdir}, expected the workdir of a run')
-  steps = sorted(int(path.name) for path in root.iterdir() if path.name.isdigit())
+  steps = sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal())
   if not steps:
     raise FileNotFoundError(f'no complete checkpoint in {workdir} yet')
   if step is not None and step not in steps:

@@ -54,7 +54,10 @@ def of_json(content: bytes) -> dict[str, Any]:
     _check(found[1].decode(), sum_of(content[: found.start(1)] + _ZEROS + content[found.end(1) :]))
   elif b'"checksum"' in content[-_END:] or b'"crc32:' in content[-_END:]:
     raise ValueError('its checksum is damaged')
-  values = json.loads(content.decode())
+  try:
+    values = json.loads(content.decode())
+  except RecursionError as error:
+    raise ValueError(str(error)) from None
   if not isinstance(values, dict):
     raise ValueError(f'got {str(values)[:40]!r}, expected an object')
   values.pop('checksum', None)

@@ -37,6 +37,11 @@ def test_every_bit_of_a_json_file_counts(options):
       checksums.of_json(content[:length])
 
 
+def test_json_that_is_nested_without_end_is_damage():
+  with pytest.raises(ValueError, match='recursion'):
+    checksums.of_json(b'{"a": ' + b'[' * 10_000)
+
+
 def test_json_of_older_versions_has_no_checksum():
   assert checksums.of_json(json.dumps(VALUES).encode()) == VALUES
   with pytest.raises(ValueError, match="got '\\[1\\]', expected an object"):

@@ -81,7 +81,17 @@ def test_resume_drops_a_line_that_was_cut_short(tmp_path):
   assert read_lines(tmp_path) == [{'step': 1, 'loss': 2.0}, {'step': 6, 'loss': 1.0}]
 
 
-@pytest.mark.parametrize('line', [b'not json', b'{"loss": 1.0}', b'[1]', b'{"step": "2"}', b'{"step\xf5": 2}'])
+@pytest.mark.parametrize(
+  'line',
+  [
+    b'not json',
+    b'{"loss": 1.0}',
+    b'[1]',
+    b'{"step": "2"}',
+    pytest.param(b'[' * 10_000, id='nested'),
+    b'{"step\xf5": 2}',
+  ],
+)
 def test_a_foreign_line_is_refused_and_kept(tmp_path, line):
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(b'{"step": 1}\n' + line + b'\n')

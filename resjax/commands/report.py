@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> None:
       '--config.data.source=folder --config.data.dir=DIR'
     )
   own = not sizes.differs(options)
+  result = reported(report.read(options.workdir)) if own else None
   if not own:
     how = {'max_batch': options.max_batch, 'runtime': options.runtime}
     classifier = Classifier(sizes.asked(classifier.network, options), **how)
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     classifier, source, reference, images=options.images, rounds=options.rounds, budget=options.budget, say=tell
   )
   found['calibration']['origin'] = origin
-  found |= made(options, classifier, config) | {'reported': reported(report.read(options.workdir)) if own else None}
+  found |= made(options, classifier, config) | {'reported': result}
   numbers = out.with_suffix('.json')
   numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + '\n', encoding='utf-8')
   out.write_text(page.render(found, pictures), encoding='utf-8', errors='backslashreplace')

@@ -227,7 +227,7 @@ def _reader() -> Callable[[pathlib.Path], None]:
 
 def _put_aside_unopenable(root: pathlib.Path) -> None:
   """Puts steps aside in which a file is damaged that Orbax reads already when it opens their folder."""
-  steps = sorted(int(path.name) for path in (root.iterdir() if root.is_dir() else ()) if path.name.isdigit())
+  steps = sorted(int(path.name) for path in (root.iterdir() if root.is_dir() else ()) if path.name.isdecimal())
   damaged = {}
   for step in steps:
     folder = root / str(step)

@@ -166,7 +166,7 @@ def _drop_after(path: pathlib.Path, last_step: int) -> None:
       break
     try:
       goes = json.loads(line)['step'] > last_step
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
       raise ValueError(
         f'{path}, line {number}: expected a JSON object with "step", got {line.strip()[:60]!r}'
       ) from None
