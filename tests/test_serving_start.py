@@ -10,6 +10,8 @@ import pytest
 import serving
 
 from resjax import cli
+from resjax.serving import server
+from resjax.serving.settings import Settings
 
 
 @pytest.fixture(scope='module')
@@ -50,3 +52,11 @@ def test_sockets_have_no_long_names(folder, tmp_path, monkeypatch):
   with pytest.raises(SystemExit, match=r'^error: TMPDIR: got .*x, expected a shorter path: sockets are made in it$'):
     cli.main(['serve', f'--bundle={folder}', '--port=0'])
   assert list(tmp_path.glob('*/*')) == []
+
+
+def test_a_deadline_that_no_image_meets_is_told():
+  found = {'notes': [], 'steps': [('16 px', 0.05), ('8 px', 0.02)]}
+  dial = 'the dial: 16 px (50.0 ms), 8 px (20.0 ms) an image'
+  assert server._lines(found, Settings('', p95=0.02)) == [f'p95 20 ms; {dial}']
+  late = 'p95 19 ms is less than an image takes at 8 px: answers will be late'
+  assert server._lines(found, Settings('', p95=0.019)) == [f'p95 19 ms; {dial}', late]

@@ -162,7 +162,10 @@ def _lines(found: dict[str, Any], settings: Settings) -> list[str]:
   lines = list(found['notes'])
   if found['steps']:
     steps = ', '.join(f'{name} ({1e3 * seconds:.1f} ms)' for name, seconds in found['steps'])
-    lines.append(f'p95 {1e3 * (settings.p95 or 0):g} ms; the dial: {steps} an image')
+    deadline, (cheapest, least) = settings.p95 or 0, found['steps'][-1]
+    lines.append(f'p95 {1e3 * deadline:g} ms; the dial: {steps} an image')
+    if least > deadline:
+      lines.append(f'p95 {1e3 * deadline:g} ms is less than an image takes at {cheapest}: answers will be late')
   return lines
 
 
