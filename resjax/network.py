@@ -87,6 +87,7 @@ class Network:
     for resolution in self.resolutions:
       switchable.set_of(self.variables, resolution)
     names, classes = self.class_names, self._classes(self.resolutions[0])
+    self.__dict__['num_classes'] = classes  # which else would be traced once more
     if len(self.resolutions) > 1 and (fewer := self._classes(self.resolutions[-1])) != classes:
       raise ValueError(
         f'model: gives {fewer} logits at {self.resolutions[-1]} px, expected {classes} as at the highest'

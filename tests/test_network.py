@@ -233,3 +233,9 @@ def test_a_model_that_is_no_flax_module_is_taken_at_its_word(foreign):
   class_of = SimpleNamespace(apply=lambda view, images, train: foreign.model.apply(view, images, train=train))
   wrapped = foreign.replace(model=class_of)
   assert wrapped.macs == foreign.macs and wrapped.num_classes == 5
+
+
+def test_the_classes_of_a_network_that_was_checked_are_known(monkeypatch):
+  made = networks.tiny()
+  monkeypatch.setattr(Network, '_logits', None)  # traces the network
+  assert made.num_classes == 5
