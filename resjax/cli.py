@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
   'import': 'make a pretrained network of torch resolution-switchable',
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',
+  'prune': 'take filters out of a trained network: a smaller one, which is trained on',
   'report': 'measure a trained network and show what was found as a page',
   'serve': 'answer images over HTTP, at the resolution that a budget or a deadline allows',
   'study': 'put claims to the test: arms, seeds, intervals, verdicts',

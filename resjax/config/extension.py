@@ -15,6 +15,7 @@ NETWORK = (
   'model.name',
   'model.num_classes',
   'model.width',
+  'model.inner',
   'model.quantise',
   'data.normalize',
   'drnet.predictor',

@@ -127,6 +127,7 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
     dtype=fields.dtype,
     axis_name=axis_name,
     conv=quantised.conv_of(bits_of(fields), axis_name),
+    **({'inner': tuple(map(tuple, fields.inner))} if fields.inner else {}),
   )
   if fields.name not in MODELS:
     resolutions = tuple(config.resolutions)

@@ -1,6 +1,6 @@
 """The layer the networks are made of: a convolution and a BatchNorm that can skip samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,21 @@ def check_inputs(images: jax.Array, mask: jax.Array | None) -> None:
     raise ValueError(f'images: expected float [B, H, W, 3], got {images.dtype} {images.shape}')
   if mask is not None and mask.shape != images.shape[:1]:
     raise ValueError(f'mask: expected shape [{images.shape[0]}], got {mask.shape}')
+
+
+def inner_of(inner: Sequence[tuple[int, ...]], blocks: int) -> Iterator[tuple[int, ...]]:
+  """Returns for each block its channels inside, () where it has the usual ones.
+
+  Args:
+    inner: Of each block, or ().
+    blocks: How many there are.
+
+  Raises:
+    ValueError: There are other numbers of them, or channels that are none.
+  """
+  if inner and (len(inner) != blocks or any(n < 1 for each in inner for n in each)):
+    raise ValueError(f'model.inner: got {tuple(inner)}, expected channels, 1 or more, for each of the {blocks} blocks')
+  return iter(inner or [()] * blocks)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

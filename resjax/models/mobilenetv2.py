@@ -31,6 +31,7 @@ class InvertedResidual(nn.Module):
     expansion: the depthwise convolution's channels over the input's; 1: no widening convolution.
     layer: `layers.conv_norm` with the network's dtype and axis name.
     zero_init_last_gamma: a block with a shortcut starts as the identity.
+    inner: the depthwise convolution's channels, (n,); (): as `expansion` says.
   """
 
   features: int
@@ -38,13 +39,14 @@ class InvertedResidual(nn.Module):
   expansion: int
   layer: Callable
   zero_init_last_gamma: bool
+  inner: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
     """Returns [B, ceil(H / stride), ceil(W / stride), features] for x [B, H, W, C]."""
     layer = functools.partial(self.layer, train=train, mask=mask)
     residual = self.stride == 1 and x.shape[-1] == self.features
-    inner = x.shape[-1] * self.expansion
+    (inner,) = self.inner or (x.shape[-1] * self.expansion,)
     y = x
     if self.expansion != 1:
       y = nn.relu6(layer(y, inner, 1, names=('expand_conv', 'expand_bn')))
@@ -70,6 +72,8 @@ class MobileNetV2(nn.Module):
     axis_name: the named axis over which BatchNorm normalises in training; None: this device's
       part of the batch.
     conv: of every convolution but the first, see `layers.conv_norm`.
+    inner: of each block in their order its channels inside, as of a pruned network, where it widens; (): as the
+      architecture has them.
   """
 
   num_classes: int
@@ -78,6 +82,7 @@ class MobileNetV2(nn.Module):
   dtype: str = 'float32'
   axis_name: str | None = None
   conv: Callable[..., nn.Module] | None = None
+  inner: tuple[tuple[int, ...], ...] = ()
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -92,6 +97,7 @@ class MobileNetV2(nn.Module):
       ValueError: images or mask have another shape or type.
     """
     layers.check_inputs(images, mask)
+    inner = layers.inner_of(self.inner, sum(blocks for _, _, blocks, _ in STAGES))
     layer = functools.partial(layers.conv_norm, dtype=self.dtype, axis_name=self.axis_name)
     stem = functools.partial(layer, train=train, mask=mask)
     x = nn.relu6(stem(images, _divisible(32 * self.width), 3, 2, names=('conv1', 'bn1')))
@@ -105,6 +111,7 @@ class MobileNetV2(nn.Module):
           layer=layer,
           zero_init_last_gamma=self.zero_init_last_gamma,
           name=f'stage{stage + 1}_block{index + 1}',
+          inner=next(inner),
         )(x, train, mask)
     last = _divisible(1280 * max(1.0, self.width))
     x = nn.relu6(layer(x, last, 1, names=('final_conv', 'final_bn'), train=train, mask=mask))

@@ -22,18 +22,21 @@ class BasicBlock(nn.Module):
     stride: of the first convolution.
     layer: `layers.conv_norm` with the network's dtype and axis name.
     last_scale_init: initialiser of the last norm's scale.
+    inner: channels of the first convolution, (n,); (): as many as `features`.
   """
 
   features: int
   stride: int
   layer: Callable
   last_scale_init: Callable
+  inner: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
     """Returns [B, ceil(H / stride), ceil(W / stride), features] for x [B, H, W, C]."""
     layer = functools.partial(self.layer, train=train, mask=mask)
-    y = nn.relu(layer(x, self.features, 3, self.stride, names=('conv1', 'bn1')))
+    (inner,) = self.inner or (self.features,)
+    y = nn.relu(layer(x, inner, 3, self.stride, names=('conv1', 'bn1')))
     y = layer(y, self.features, 3, names=('conv2', 'bn2'), scale_init=self.last_scale_init)
     return nn.relu(y + _shortcut(layer, x, self.features, self.stride))
 
@@ -48,6 +51,7 @@ class Bottleneck(nn.Module):
     last_scale_init: initialiser of the last norm's scale.
     groups: of the 3x3 convolution.
     group_width: channels of a group where features is 64.
+    inner: channels of the first two convolutions, (n, m); (): as many as these say.
   """
 
   features: int
@@ -56,14 +60,16 @@ class Bottleneck(nn.Module):
   last_scale_init: Callable
   groups: int = 1
   group_width: int = 64
+  inner: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
     """Returns [B, ceil(H / stride), ceil(W / stride), 4 * features] for x [B, H, W, C]."""
     layer = functools.partial(self.layer, train=train, mask=mask)
-    inner = max(1, self.features * self.group_width // 64) * self.groups
-    y = nn.relu(layer(x, inner, 1, names=('conv1', 'bn1')))
-    y = nn.relu(layer(y, inner, 3, self.stride, groups=self.groups, names=('conv2', 'bn2')))
+    usual = max(1, self.features * self.group_width // 64) * self.groups
+    first, second = self.inner or (usual, usual)
+    y = nn.relu(layer(x, first, 1, names=('conv1', 'bn1')))
+    y = nn.relu(layer(y, second, 3, self.stride, groups=self.groups, names=('conv2', 'bn2')))
     y = layer(y, 4 * self.features, 1, names=('conv3', 'bn3'), scale_init=self.last_scale_init)
     return nn.relu(y + _shortcut(layer, x, 4 * self.features, self.stride))
 
@@ -92,6 +98,7 @@ class ResNet(nn.Module):
     axis_name: the named axis over which BatchNorm normalises in training; None: this device's
       part of the batch.
     conv: of every convolution but the first, see `layers.conv_norm`.
+    inner: of each block in their order its channels inside, as of a pruned network; (): as the architecture has them.
   """
 
   num_classes: int
@@ -104,6 +111,7 @@ class ResNet(nn.Module):
   dtype: str = 'float32'
   axis_name: str | None = None
   conv: Callable[..., nn.Module] | None = None
+  inner: tuple[tuple[int, ...], ...] = ()
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -118,6 +126,7 @@ class ResNet(nn.Module):
       ValueError: images or mask have another shape or type.
     """
     layers.check_inputs(images, mask)
+    inner = layers.inner_of(self.inner, sum(self.stages))
     layer = functools.partial(layers.conv_norm, dtype=self.dtype, axis_name=self.axis_name)
     initializers = nn.initializers
     last_scale_init = initializers.zeros if self.zero_init_last_gamma else initializers.ones
@@ -136,6 +145,7 @@ class ResNet(nn.Module):
           layer=functools.partial(layer, conv=self.conv),
           last_scale_init=last_scale_init,
           name=f'stage{stage + 1}_block{index + 1}',
+          **({'inner': own} if (own := next(inner)) else {}),
         )(x, train, mask)
     x = layers.mean_pool(x)
     init = uniform(x.shape[-1])

@@ -64,6 +64,8 @@ def get_config() -> ConfigDict:
   config.model.name = 'resnet18'  # a key of resjax.models.MODELS, or your own: 'package.module:factory'
   config.model.num_classes = 1000
   config.model.width = 1.0  # multiplies the channels, where the model has a width
+  # Of each block its channels inside, ((60,), (57,), ...), as `resjax prune` finds them; (): the architecture's.
+  config.model.inner = ()
   config.model.zero_init_last_gamma = False  # residual blocks start as the identity
   config.model.dtype = 'float32'  # of the computation; parameters and statistics stay float32
   # Bits of the weights and activations of all convolutions but the first, learned (LQ-Nets), such as '2/32' or '2/2',

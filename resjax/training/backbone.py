@@ -22,7 +22,7 @@ from resjax.training import freezing, state
 from resjax.training.devices import Devices
 
 # Fields that say what the weights mean: the same there and here.
-_SAME = ('model.name', 'model.width', 'data.normalize')
+_SAME = ('model.name', 'model.width', 'model.inner', 'data.normalize')
 
 # And such as may differ, but say how images were prepared where the network was judged, or what its weights were.
 _OTHERWISE = ('eval.interpolation', 'eval.crop_fraction', 'model.quantise')

@@ -1,0 +1,132 @@
+"""Pruned networks: nothing that is dead is missed, counts are exact, and they go through all that others do."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from test_loop import tiny
+
+from resjax import Network, checkpoint, cli, macs, models, pruning, recipes, report, switchable, trained
+from resjax.training import loop
+
+NETWORKS = {
+  'basic': {'name': 'resnet_small', 'stages': (1, 1)},
+  'bottleneck': {'name': 'resnet50', 'stages': (1, 1), 'width': 0.125},
+  'mobile': {'name': 'mobilenetv2', 'width': 0.25},
+}
+
+
+@functools.cache
+def network(kind='basic'):
+  """A network of two sizes, whose normalisers differ."""
+  options = {'width': 0.5} | NETWORKS[kind]
+  model = models.create(num_classes=5, **options)
+  images = np.zeros((1, 16, 16, 3), np.float32)
+  fresh = jax.jit(lambda key: switchable.share(model.init(key, images, train=False), (16, 8)))(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  noisy = jax.tree.map(lambda x: np.asarray(x) + rng.uniform(0.05, 0.3, x.shape).astype(np.float32), fresh)
+  return Network(model, noisy, (16, 8))
+
+
+def with_dead(whole, share):
+  """The network with the first channels of each group dead at every size: of zero weight, scale and bias."""
+  dead = {}
+  for group in (group for block in pruning.groups_of(whole.variables['params']['shared']) for group in block):
+    count = whole.variables['params']['shared'][group.block][group.makes]['kernel'].shape[-1]
+    dead |= {(group.block, layer): round(share * count) for layer in (group.makes, *group.passes)}
+
+  def killed(tree):
+    flat = {}
+    for path, leaf in flatten_dict(tree).items():
+      leaf = np.array(leaf)
+      if path[-3:-1] in dead:
+        leaf[..., : dead[path[-3:-1]]] = 0
+      flat[path] = leaf
+    return unflatten_dict(flat)
+
+  return whole.replace(variables=whole.variables | {'params': killed(whole.variables['params'])})
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('criterion', pruning.CRITERIA)
+def test_what_goes_is_what_is_dead(kind, criterion):
+  """Without its dead channels a network says the same, at every size, with half of the channels inside its blocks."""
+  whole = with_dead(network(kind), 0.5)
+  smaller = pruning.pruned(whole, 0.5, criterion)
+  images = np.random.default_rng(1).normal(size=(3, 16, 16, 3)).astype(np.float32)
+  for resolution in (16, 8):
+    expected = jax.jit(whole.apply)(whole.view(resolution), images)
+    np.testing.assert_allclose(jax.jit(smaller.apply)(smaller.view(resolution), images), expected, atol=2e-4, rtol=2e-4)
+  assert all(b < a for a, b in zip(whole.macs, smaller.macs))
+  built = whole.model.clone(inner=smaller.model.inner)
+  assert smaller.macs == tuple(macs.of_model(built, resolution) for resolution in (16, 8))
+
+
+def test_the_counts_are_exact():
+  """A block of 8 and one of 16 channels, both with half of those inside."""
+  whole, smaller = network(), pruning.pruned(network(), 0.5)
+  assert smaller.model.inner == ((4,), (8,))
+  first = 16 * 16 * 9 * (3 * 8 + 8 * 4 + 4 * 8)
+  second = 8 * 8 * (9 * (8 * 8 + 8 * 16) + 8 * 16) + 16 * 5
+  assert smaller.macs[0] == first + second
+  gone = 9 * (8 * 4 + 4 * 8) + 9 * (8 * 8 + 8 * 16) + 2 * 2 * (4 + 8)  # kernels; scale and bias at two sizes
+  sizes = [sum(leaf.size for leaf in jax.tree.leaves(each.variables['params'])) for each in (whole, smaller)]
+  assert sizes[0] - sizes[1] == gone
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_at_ratio_0_it_is_the_same_bit_for_bit(kind):
+  whole = network(kind)
+  same = pruning.pruned(whole, 0.0)
+  assert jax.tree.structure(same.variables) == jax.tree.structure(whole.variables)
+  assert jax.tree.all(jax.tree.map(np.array_equal, same.variables, whole.variables)) and same.macs == whole.macs
+
+
+def test_the_largest_filters_stay_and_of_scales_those_of_all_layers():
+  whole = network()
+  kernel = np.asarray(whole.variables['params']['shared']['stage1_block1']['conv1']['kernel'])
+  best = np.sort(np.argsort(-np.abs(kernel).sum((0, 1, 2)))[:4])
+  smaller = pruning.pruned(whole, 0.5).variables['params']['shared']['stage1_block1']
+  assert np.array_equal(smaller['conv1']['kernel'], kernel[..., best])
+  params = jax.tree.map(np.array, whole.variables['params'])
+  for own in params['private'].values():
+    own['stage1_block1']['bn1']['scale'] = np.full(8, 1e-3, np.float32)
+  uneven = whole.replace(variables=whole.variables | {'params': params})
+  assert pruning.pruned(uneven, 1 / 3, 'scale').model.inner == ((1,), (16,))
+  assert pruning.pruned(uneven, 1 / 3, 'l1').model.inner == ((5,), (11,))
+
+
+def test_what_can_not_be_pruned_is_refused_in_one_line():
+  with pytest.raises(ValueError, match=r'ratio: got 1\.0, expected 0 or more, and less than 1'):
+    pruning.pruned(network(), 1.0)
+  with pytest.raises(ValueError, match="criterion: got 'l2', expected one of l1, scale"):
+    pruning.pruned(network(), 0.5, 'l2')
+  with pytest.raises(ValueError, match=r'model\.inner: got \(\(4,\),\), expected channels, 1 or more, for each of'):
+    network().model.clone(inner=((4,),)).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
+
+
+@pytest.mark.usefixtures('shallow')
+def test_a_pruned_network_goes_through_what_others_do(tmp_path, capsys):
+  """Pruned, scored, trained on, and DRNet on it."""
+  loop.train_and_evaluate(tiny(), tmp_path / 'whole')
+  cli.main(['prune', f'--workdir={tmp_path}/whole', '--ratio=0.5', f'--out={tmp_path}/pruned'])
+  said = capsys.readouterr()
+  found = trained.read(tmp_path / 'pruned')
+  assert found.finished and found.config.model.inner == ((2,),) == found.network.model.inner
+  assert f'16 px: {found.network.macs[0]:,} of ' in said.out and "'--config.model.inner=((2,),)'" in said.out
+  cli.main(['evaluate', f'--workdir={tmp_path}/pruned', f'--json={tmp_path}/scores.json'])
+  config = tiny()
+  config.epochs, config.init.checkpoint = 0.5, str(tmp_path / 'pruned')
+  with pytest.raises(ValueError, match=r'config\.model\.inner: got \(\), expected \(\(2,\),\) as in '):
+    loop.train_and_evaluate(config, tmp_path / 'tuned')
+  config.model.inner = ((2,),)
+  results = loop.train_and_evaluate(config, tmp_path / 'tuned')
+  assert results['resolutions']['16']['macs'] == found.network.macs[0]
+  routed = tiny()
+  fields = ['method=drnet', 'drnet.start=checkpoint', f'drnet.checkpoint={tmp_path}/pruned', 'drnet.frozen=True']
+  fields += ['drnet.budget=1e9', 'drnet.predictor.size=8', 'epochs=0.5', 'model.inner=((2,),)']
+  recipes.with_fields(routed, [f'--config.{field}' for field in fields])
+  assert 'routers' in loop.train_and_evaluate(routed, tmp_path / 'routed')
+  assert report.read(tmp_path / 'routed') and checkpoint.load_meta(tmp_path / 'pruned')['finished']
