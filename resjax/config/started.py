@@ -9,14 +9,15 @@ from resjax import checkpoint
 from resjax.config.stored import complete, flatten
 from resjax.recipes import default
 
-# '' or 0: as the start has them; where there is none, as the default has them.
-FIELDS = ('data.normalize', 'eval.interpolation', 'eval.crop_fraction')
+# What leaves a field open: it is as the start has it; where there is none, as the default has it.
+_OPEN = {'data.normalize': '', 'eval.interpolation': '', 'eval.crop_fraction': 0}
+FIELDS = tuple(_OPEN)
 
 
 def left(config: ConfigDict) -> list[str]:
   """Returns the fields of `FIELDS` that a config leaves open."""
   flat = flatten(config)
-  return [field for field in FIELDS if flat.get(field) in ('', 0)]
+  return [field for field, nothing in _OPEN.items() if flat.get(field) == nothing]
 
 
 def settled(config: ConfigDict, workdir: str | pathlib.Path | None = None) -> ConfigDict:
