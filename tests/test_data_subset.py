@@ -19,6 +19,11 @@ def config_of(source, root='', classes=(), count=None, name=''):
   return config
 
 
+def content(text):
+  """A file that begins as a JPEG does."""
+  return b'\xff\xd8\xff' + text.encode()
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   root = tmp_path_factory.mktemp('photos')
@@ -26,7 +31,7 @@ def folder(tmp_path_factory):
     for count, name in enumerate(('ant', 'bee', 'cat', 'dog'), 1):
       (root / split / name).mkdir(parents=True)
       for number in range(count):
-        (root / split / name / f'{number}.jpg').write_bytes(f'{split} {name} {number}'.encode())
+        (root / split / name / f'{number}.jpg').write_bytes(content(f'{split} {name} {number}'))
   return root
 
 
@@ -34,8 +39,8 @@ def test_of_a_folder_the_named_classes_are_left_in_the_order_named(folder):
   found = sources.create(config_of('folder', folder, ('dog', 'bee')), 'train')
   assert (found.class_names, found.num_classes, len(found)) == (('dog', 'bee'), 2, 6)
   assert [found[i]['image'] for i in range(6)] == [
-    *(f'train bee {n}'.encode() for n in range(2)),
-    *(f'train dog {n}'.encode() for n in range(4)),
+    *(content(f'train bee {n}') for n in range(2)),
+    *(content(f'train dog {n}') for n in range(4)),
   ]
   assert [found[i]['label'] for i in range(6)] == found.labels.tolist() == [1, 1, 0, 0, 0, 0]
   assert found.name_of(2) == str(folder / 'train' / 'dog' / '0.jpg')
@@ -56,7 +61,7 @@ def test_the_identity_is_of_these_images_and_their_numbers(folder):
 
   two = of('dog', 'bee')
   assert two.classes == ('dog', 'bee')
-  assert two.entries == ('bee/0.jpg\t11', 'bee/1.jpg\t11', *(f'dog/{n}.jpg\t11' for n in range(4)))
+  assert two.entries == ('bee/0.jpg\t14', 'bee/1.jpg\t14', *(f'dog/{n}.jpg\t14' for n in range(4)))
   assert len({one.digest for one in (two, of('bee', 'dog'), of('dog', 'cat'))}) == 3
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import numpy as np
@@ -106,6 +107,7 @@ def test_answers_are_the_same_everywhere(finished, tmp_path):
   again = network.replace(variables=packed.read(tmp_path / 'small'))
   assert digest_of(again.variables) == digest_of(network.variables)
   assert (tmp_path / 'small').stat().st_size > packing.size(network.variables).packed
+  check_flips(tmp_path / 'small')
   every = jax.jit(export.deserialize(bytearray(stablehlo.of_network(network))).call)
   for place, resolution in enumerate(network.resolutions):
     expected = logits(network, resolution)
@@ -128,6 +130,17 @@ def test_torch_gets_quantised_weights_or_a_reason(finished):
   expected = f'quantises {"2/32" if case[0] == "2/32" else "32/2"}|expected a ResNet'
   with pytest.raises(ValueError, match=expected):
     layout.state_dict(network, 16)
+
+
+def check_flips(path, count=60):
+  """No bit of a packed file is another one in silence, be it of its header or of its arrays."""
+  content, rng = path.read_bytes(), np.random.default_rng(0)
+  for place in [*rng.integers(0, 400, count), *rng.integers(0, len(content), count)]:
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << int(rng.integers(8))
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+      packed.read(path)
 
 
 @pytest.mark.parametrize('bits', [1, 2, 3])

@@ -36,6 +36,7 @@ LEAST = {
   'import': ['w', '--workdir=w'],
   'plan': ['--config=quickstart', '--topology=v5e-8'],
   'predict': ['w', '--workdir=w'],
+  'prune': ['--workdir=w', '--ratio=0.5', '--out=o'],
   'report': ['--workdir=w'],
   'serve': ['--workdir=w'],
   'study': ['quickstart'],

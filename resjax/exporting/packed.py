@@ -2,8 +2,12 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
-from resjax import formats, packing
+import numpy as np
+
+from resjax import checksums, formats, packing
 from resjax.network import Network
 from resjax.quantisation import BASES
 from resjax.resolution import name
@@ -32,6 +36,7 @@ def write(network: Network, out: pathlib.Path) -> None:
   network.check_finite()
   arrays, shapes = packing.pack(variables)
   facts = {'kind': KIND, 'format': formats.FORMAT, 'shapes': shapes}
+  facts['checksum'] = _sum(arrays, facts)
   out.write_bytes(numpy.save(arrays, {_FACTS: json.dumps(facts)}))
 
 
@@ -53,6 +58,8 @@ def read(path: pathlib.Path | str) -> Variables:
       arrays = {key: file.get_tensor(key) for key in file.keys()}
     if not isinstance(facts, dict) or facts.get('kind') != KIND:
       raise ValueError(f'{path}: holds something else, {expected}')
+    if facts.pop('checksum', None) != _sum(arrays, facts):
+      raise ValueError(f'{path}: damaged (it has changed since it was written), {expected}')
   except (SafetensorError, json.JSONDecodeError) as error:
     raise ValueError(f'{path}: damaged ({type(error).__name__}: {error}), {expected}') from None
   formats.check(facts.get('format'), path)
@@ -60,6 +67,13 @@ def read(path: pathlib.Path | str) -> Variables:
     return packing.unpack(arrays, facts['shapes'])
   except (ValueError, LookupError, TypeError, AttributeError) as error:
     raise ValueError(f'{path}: damaged ({type(error).__name__}: {error}), {expected}') from None
+
+
+def _sum(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
+  """A checksum of all that a file holds: names, types, shapes and bytes of its arrays, and what it says of them."""
+  said = [[key, str(array.dtype), array.shape] for key, array in sorted(arrays.items())]
+  content = json.dumps([said, facts], sort_keys=True).encode()
+  return checksums.sum_of(b''.join([content, *(array.tobytes() for _, array in sorted(arrays.items()))]))
 
 
 def _own(network: Network) -> Variables:

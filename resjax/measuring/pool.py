@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from resjax.data.crops import evaluation_crops
+from resjax.data.decode import BadImage
 from resjax.data.folders import read
 from resjax.inference.images import Item, chunks
 from resjax.inference.programs import Servable
@@ -57,7 +58,10 @@ class Pool:
 def _content(item: Item) -> bytes | np.ndarray:
   """An image as it is stored."""
   if isinstance(item.content, pathlib.Path):
-    return read(item.content)
+    try:
+      return read(item.content)
+    except BadImage as error:
+      raise ValueError(f'{item.name}: {error}; expected images that can be read') from None
   return item.content() if callable(item.content) else item.content
 
 
