@@ -93,4 +93,4 @@ def below(served):
   """The processes below the front, and the session that they are in."""
   children = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(served.process.pid)], capture_output=True, text=True)
   (session,) = map(int, children.stdout.split())
-  return session, subprocess.run(['ps', '-e', '-o', 'sid=,args='], capture_output=True, text=True).stdout
+  return session, subprocess.run(['ps', '-eww', '-o', 'sid=,args='], capture_output=True, text=True).stdout
