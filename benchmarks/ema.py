@@ -2,8 +2,9 @@
 
 Command:  python benchmarks/ema.py --config=quickstart --decays=0,0.99,0.999 --seeds=3 [--config.FIELD=VALUE ...]
 
-Prints a table: the mean over the resolutions of top-1 % after each epoch, mean and lowest to highest of the seeds. Runs
-that are finished are not repeated.
+Prints a table: the mean over the resolutions of top-1 % after each epoch, mean and lowest to highest of the seeds. Then
+what the averages come to with their own BatchNorm statistics, and with those of 1,024 training images. Runs that are
+finished are not repeated.
 """
 
 import argparse
@@ -15,8 +16,14 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from resjax import compiling
+from resjax import compiling, trained
 from resjax import config as configuration
+from resjax.data import sources
+from resjax.inference import Classifier
+from resjax.inference.images import items
+from resjax.inference.passes import recalibrated
+from resjax.network import Network
+from resjax.resolution import Resolution
 from resjax.training.loop import train_and_evaluate
 
 MEASURE = 'eval/top1_mean'
@@ -39,6 +46,31 @@ def main() -> None:
       train_and_evaluate(configuration.load(options.config, [*own, *fields]), workdir)
       found[decay, seed] = by_step(workdir / 'metrics.jsonl')
   print(table(decays, options.seeds, found))
+  for decay in (each for each in decays if float(each) > 0):
+    pairs = np.array([renewed(options.workdir / f'{decay}_{seed}') for seed in range(options.seeds)])
+    own, new = (f'{side.mean():.2f} ({side.min():.2f} to {side.max():.2f})' for side in pairs.T)
+    print(f'{decay}, at the end: {own} with averaged statistics, {new} with those of training images')
+
+
+def renewed(workdir: pathlib.Path, count: int = 1024) -> tuple[float, float]:
+  """Returns top-1 % of a run's network, mean over its resolutions, as it is and with statistics of training images."""
+  found = trained.read(workdir)
+  config, network = found.config, found.network
+  train, test = (sources.create(config, split) for split in (config.data.train_split, config.data.eval_split))
+  seen = [train[int(i)]['image'] for i in np.random.default_rng(0).choice(len(train), count, replace=False)]
+  labels = np.array([test[i]['label'] for i in range(len(test))])
+  pixels = [test[i]['image'] for i in range(len(test))]
+
+  def right(each: Network, resolution: Resolution) -> float:
+    said = Classifier(each).predict(pixels, resolution=resolution)
+    return 100 * float(np.mean([p.class_index for p in said] == labels))
+
+  own, new = [], []
+  for resolution in network.resolutions:
+    crops = Classifier(network).cropped(items(seen), resolution)
+    own.append(right(network, resolution))
+    new.append(right(recalibrated(network, resolution, crops, config.batch_size)[0], resolution))
+  return float(np.mean(own)), float(np.mean(new))
 
 
 def by_step(path: pathlib.Path) -> dict[int, float]:
