@@ -4,6 +4,7 @@ import ctypes
 import glob
 import logging
 import os
+import warnings
 from functools import cache
 
 import jax
@@ -56,6 +57,8 @@ def quick(platform: str) -> dict[str, int]:
 
 def keep_compiled_programs() -> None:
   """Turns on the persistent compilation cache, unless the user has chosen one: a second start compiles nothing."""
+  # What the cache can't write or read costs time alone: on a full disk the run's own line is the last one.
+  warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache', UserWarning)
   if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     path = os.path.join(root, 'resjax', 'compiled')

@@ -2,6 +2,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 
 import jax
 import pytest
@@ -125,3 +126,13 @@ def test_memory_is_kept_on_a_cpu_unless_the_user_has_set_malloc(platforms, files
   finally:
     jax.config.update('jax_platforms', before)
   assert library.options == (compiling.MALLOC if kept else {})
+
+
+def test_a_cache_that_can_not_be_written_or_read_is_no_news():
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    compiling.keep_compiled_programs()
+    for what in ('reading', 'writing'):
+      warnings.warn(f"Error {what} persistent compilation cache entry for 'jit_a': disk", UserWarning, stacklevel=1)
+    with pytest.raises(UserWarning, match='another'):
+      warnings.warn('another', UserWarning, stacklevel=1)
