@@ -8,6 +8,7 @@ at one resolution and says at the others what it said before.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,14 @@ from jax.lax import stop_gradient
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from resjax import compiling, drnet, switchable
+from resjax import drnet, switchable
 from resjax.apply import Apply, rematerialised, run
 from resjax.resolution import at_widths, sides, width_of
 from resjax.training import step
 from resjax.training.devices import Devices
 from resjax.training.given import Given
 from resjax.training.state import TrainState
-from resjax.training.two_pass import TwoPass
+from resjax.training.two_pass import TwoPass, added, on_devices
 
 AXIS = step.AXIS
 
@@ -50,9 +51,7 @@ def make_train_step(
   """
   rows = P(AXIS)  # logits [B, K] of each resolution
 
-  def compiled(body: Callable[..., Any], ins: tuple[P, ...], out: Any, donate: tuple[int, ...]) -> Callable[..., Any]:
-    mapped = jax.shard_map(body, mesh=devices.mesh, in_specs=ins, out_specs=out)
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(devices.platform, 'training'))
+  compiled = functools.partial(on_devices, devices)
 
   def learn(place: int) -> Callable[..., Any]:
     body = _learn(model, config, place)
@@ -85,10 +84,7 @@ def _learn(model: nn.Module, config: ConfigDict, place: int) -> Callable[..., An
       changed = switchable.set_of({'params': params, 'batch_stats': batch_stats}, resolution)
       return loss, ({changed: statistics[changed]}, said[0])
 
-    varying = jax.lax.pcast(params, AXIS, to='varying')
-    (_, (statistics, here)), new = jax.value_and_grad(loss_of, has_aux=True)(varying)
-    new = jax.tree.map(lambda g: g[None], new)
-    grads = new if grads is None else jax.tree.map(jnp.add, grads, new)
+    (statistics, here), grads = added(loss_of, params, grads)
     return step.averaged(statistics, batch_stats), (*before[:place], here, *before[place + 1 :]), grads
 
   return body

@@ -7,6 +7,7 @@ its sums, at one more forward pass of the smaller resolutions.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -81,9 +82,7 @@ def make_train_step(
   """
   split = P(None, AXIS)  # logits [R, B, K]
 
-  def compiled(body: Callable[..., Any], ins: tuple[P, ...], out: Any, donate: tuple[int, ...]) -> Callable[..., Any]:
-    mapped = jax.shard_map(body, mesh=devices.mesh, in_specs=ins, out_specs=out)
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(devices.platform, 'training'))
+  compiled = functools.partial(on_devices, devices)
 
   def look(place: int) -> Callable[..., Any]:
     body = _look(model, config, place)
@@ -100,6 +99,25 @@ def make_train_step(
     update=compiled(_update(config, rule), (P(), P(AXIS), P(), split, P(AXIS)), P(), donate=(0,)),
     given=given,
   )
+
+
+def on_devices(
+  devices: Devices, body: Callable[..., Any], ins: tuple[P, ...], out: Any, donate: tuple[int, ...]
+) -> Callable[..., Any]:
+  """Returns what is written for one device as a program of all, which takes the memory of some of its arguments."""
+  mapped = jax.shard_map(body, mesh=devices.mesh, in_specs=ins, out_specs=out)
+  return jax.jit(mapped, donate_argnums=donate, compiler_options=compiling.options(devices.platform, 'training'))
+
+
+def added(loss_of: Callable[[Any], Any], params: Any, grads: Any) -> tuple[Any, Any]:
+  """Returns what a loss gives beside its value, and its gradient added to those so far, of each device by itself.
+
+  On varying parameters each device has a gradient of its own: one mean over devices serves all resolutions.
+  """
+  varying = jax.lax.pcast(params, AXIS, to='varying')
+  (_, beside), new = jax.value_and_grad(loss_of, has_aux=True)(varying)
+  new = jax.tree.map(lambda g: g[None], new)
+  return beside, new if grads is None else jax.tree.map(jnp.add, grads, new)
 
 
 def _look(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[..., Any]:
@@ -130,11 +148,7 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
       loss, _ = rsnet.loss_of_logits(config, rows, labels, alpha, batch.get('teacher'))
       return loss, ({changed: statistics[changed]}, rows)
 
-    # On varying parameters each device has a gradient of its own: one mean over devices serves all resolutions.
-    varying = jax.lax.pcast(params, AXIS, to='varying')
-    (_, (statistics, rows)), new = jax.value_and_grad(loss_of, has_aux=True)(varying)
-    new = jax.tree.map(lambda g: g[None], new)
-    grads = new if grads is None else jax.tree.map(jnp.add, grads, new)
+    (statistics, rows), grads = added(loss_of, params, grads)
     return step.averaged(statistics, batch_stats), rows, grads
 
   return body
