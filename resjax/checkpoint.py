@@ -201,6 +201,7 @@ def whole(read: Callable[[], _T], path: str | pathlib.Path) -> _T:
     with news_only(), logs.untouched():
       return read()
   except Exception as error:  # Orbax and TensorStore raise many kinds
+    logs.leave_out_leftovers()
     if refusal := _refusal(_root_of(error), path):
       raise OSError(f'{path}: {reason(refusal)}; expected a folder that can be read, and memory for it') from error
     raise ValueError(f'{path}: {reason(error)}; expected a whole checkpoint that fits the config') from error

@@ -42,6 +42,21 @@ def news_only() -> Iterator[None]:
       logger.removeFilter(news)
 
 
+def leave_out_leftovers() -> None:
+  """From now on asyncio does not tell of arrays of a state that failed after the one that Orbax has raised.
+
+  TensorStore may hold them until long after the read.
+  """
+  logging.getLogger('asyncio').addFilter(_is_no_leftover)  # once: it is equal to itself
+
+
+def _is_no_leftover(record: logging.LogRecord) -> bool:
+  """Whether a log record is not of an array in the folder `state` that nobody waited for."""
+  text = record.getMessage()
+  lost = text.startswith('Task exception was never retrieved')
+  return not (lost and 'tensorstore_spec' in text and '/state/' in text)
+
+
 def _tell(before: Callable[[Any], object], what: Any) -> None:
   """Tells of an error that nobody can catch, unless it is TensorStore's with an answer after Orbax has given up."""
   if not (what.object is None and str(what.exc_value) == 'Event loop is closed'):

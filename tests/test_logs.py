@@ -1,10 +1,14 @@
-"""Absl gives the root logger a handler with its first line: not inside `logs.untouched`, and nothing is lost there."""
+"""What others log: handed on as without resjax, but what an error of ours has said already."""
 
+import asyncio
+import gc
 import logging
 import subprocess
 import sys
 
-from resjax import logs
+import pytest
+
+from resjax import checkpoint, logs
 
 CODE = """
 import logging
@@ -39,3 +43,20 @@ def test_handlers_that_are_there_stay():
   with logs.untouched():
     assert logging.getLogger().handlers == before
   assert logging.getLogger().handlers == before
+
+
+def test_what_is_left_of_a_failed_read_is_not_told_of_later_and_what_others_leave_is(tmp_path, caplog):
+  async def fails(what):
+    raise ValueError(what)
+
+  async def leaves(what):
+    asyncio.create_task(fails(what))  # noqa: RUF006
+    await asyncio.sleep(0.01)
+
+  with pytest.raises(ValueError, match='expected a whole checkpoint'):
+    checkpoint.whole(lambda: {}['array'], tmp_path)
+  asyncio.run(leaves('run/checkpoints/3/state/d/1f [tensorstore_spec={}]'))
+  asyncio.run(leaves('of somebody else'))
+  gc.collect()
+  (record,) = caplog.records
+  assert 'of somebody else' in record.getMessage()
