@@ -9,6 +9,7 @@ from resjax.evidence import Claim
 
 RSNET = 'RS-Net, Wang et al., ECCV 2020'
 DRNET = 'DRNet, Zhu et al., NeurIPS 2021'
+USNET = 'US-Nets, Yu and Huang, ICCV 2019'
 IMPLIED = f'implied by {RSNET}'
 
 

@@ -4,11 +4,10 @@ Command:  resjax study configs/studies/widths.py
 """
 
 from configs.studies import scales
+from configs.studies.scales import RSNET, USNET
 from resjax.evidence import Arm, Claim, Study
 
 WIDTHS = (1.0, 0.5, 0.25)
-SEED = 'RS-Nets, beside slimmable networks'
-UNIVERSAL = 'Universally slimmable networks'
 
 
 def get_study(scale: str = 'digits') -> Study:
@@ -25,12 +24,12 @@ def get_study(scale: str = 'digits') -> Study:
     'width in place': Arm(narrow | {'distillation': 'inplace'}, about='the widest teaches, and alone has labels'),
   }
   claims = [
-    Claim(f'resolution{kind}@{size}', f'width{kind}@{way}', 'at equal cost resolution is the better lever', SEED)
+    Claim(f'resolution{kind}@{size}', f'width{kind}@{way}', 'at equal cost resolution is the better lever', RSNET)
     for kind in ('', ' distilled')
     for size, way in zip(at.sizes, ways, strict=True)
   ]
   claims += [
-    Claim(f'width in place@{way}', f'width@{way}', 'in-place distillation helps the narrow widths', UNIVERSAL)
+    Claim(f'width in place@{way}', f'width@{way}', 'in-place distillation helps the narrow widths', USNET)
     for way in ways[1:]
   ]
   about = 'One network for three sizes against one for three widths of the same cost.'
