@@ -92,6 +92,20 @@ def pruned(network: Network, ratio: float, criterion: str = 'l1') -> Network:
   return network.replace(model=network.model.clone(inner=inner), variables=variables)  # type: ignore[union-attr]
 
 
+def inner_of(model: Any, ratio: float) -> tuple[tuple[int, ...], ...]:
+  """Returns the `model.inner` that `pruned` gives by 'l1', which needs no weights to say."""
+  _check_model(model)
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)['params']
+  blocks = groups_of(shapes)
+  return tuple(tuple(_left(shapes[g.block][g.makes]['kernel'].shape[-1], ratio) for g in block) for block in blocks)
+
+
+def _left(channels: int, ratio: float) -> int:
+  """How many of a layer's channels stay."""
+  return max(1, round((1 - ratio) * channels))
+
+
 def check(network: Network, ratio: float, criterion: str) -> None:
   """Raises ValueError unless `pruned` takes these."""
   model = network.model
@@ -99,9 +113,7 @@ def check(network: Network, ratio: float, criterion: str) -> None:
     raise ValueError(f'ratio: got {shown(ratio)}, expected 0 or more, and less than 1')
   if criterion not in CRITERIA:
     raise ValueError(f'criterion: got {shown(criterion)}, expected one of {", ".join(CRITERIA)}')
-  if not isinstance(model, ResNet | MobileNetV2) or model.conv is not None:
-    kind = type(model).__name__
-    raise ValueError(f'model: got {kind}, expected a ResNet or MobileNetV2 of resjax, not quantised')
+  _check_model(model)
   if network.predictor is not None:
     raise ValueError('network: it has a predictor, expected an RS-Net, on which DRNet is trained afterwards')
   narrow = [resolution for resolution in network.resolutions if width_of(resolution) < 1]
@@ -114,11 +126,18 @@ def check(network: Network, ratio: float, criterion: str) -> None:
       raise ValueError('model: got one whose convolutions have groups, expected none, as in ResNet and MobileNetV2')
 
 
+def _check_model(model: Any) -> None:
+  """Raises ValueError unless it is one of those that can be pruned."""
+  if not isinstance(model, ResNet | MobileNetV2) or model.conv is not None:
+    kind = type(model).__name__
+    raise ValueError(f'model: got {kind}, expected a ResNet or MobileNetV2 of resjax, not quantised')
+
+
 def _kept(params: Any, groups: list[Group], ratio: float, criterion: str) -> dict[Group, np.ndarray]:
   """The places of the channels that stay, of each group."""
   scores = {group: _scores(params, group, criterion) for group in groups}
   if criterion == 'l1':
-    return {group: _largest(each, round((1 - ratio) * len(each))) for group, each in scores.items()}
+    return {group: _largest(each, _left(len(each), ratio)) for group, each in scores.items()}
   everything = np.concatenate([*scores.values(), np.zeros(0)])
   left = round((1 - ratio) * len(everything))
   lowest = np.sort(everything)[::-1][left - 1] if left else np.inf

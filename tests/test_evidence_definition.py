@@ -23,7 +23,7 @@ def test_a_shipped_study_can_be_run(name, scale):
   """Every config is one that a run takes, and every claim names arms and ways of them."""
   found = definition.read(f'configs/studies/{name}.py:{scale}')
   runs = jobs.of_study(found, [0], data={'data.dir': 'DIR'} if scale == 'photographs' else None)
-  assert [run.arm for run in runs if not run.start] + [run.arm for run in runs if run.start] == [r.arm for r in runs]
+  assert all(run.start is None or run.start in runs[:place] for place, run in enumerate(runs))
   assert {run.arm for run in runs} == set(found.arms) and len({run.key for run in runs}) == len(runs)
   assert found.seeds >= 5 and found.scale == scale and found.claims and all(claim.source for claim in found.claims)
   sizes = {run.arm: {*map(str, run.config.resolutions)} for run in runs}
@@ -61,7 +61,10 @@ def test_what_a_file_does_wrong_is_one_line(tmp_path):
     ({}, (), '^arms: got none'),
     ({'a,b': Arm()}, (), "^arms: got 'a,b', expected a name without"),
     ({'a': Arm(start='b')}, (), "^arm 'a': starts from 'b', expected one of a$"),
-    ({'a': Arm(), 'b': Arm(start='a'), 'c': Arm(start='b')}, (), "^arm 'c': starts from 'b', expected one that starts"),
+    ({'a': Arm(start='b'), 'b': Arm(start='c'), 'c': Arm(start='a')}, (), "^arm 'a': starts from 'a' again"),
+    ({'a': Arm(start='b'), 'b': Arm(start='b')}, (), "^arm 'a': starts from 'b' again, expected an end"),
+    ({'a': Arm(prune=0.5)}, (), "^arm 'a': got prune 0.5, expected 0 to below 1, and a start"),
+    ({'a': Arm(), 'b': Arm(start='a', prune=1)}, (), "^arm 'b': got prune 1, expected 0 to below 1"),
     (None, [Claim('plain@32', 'other@32', 'x', 'y')], "^claim 'x': names 'other', expected one of plain$"),
     (None, [Claim('plain', 'plain@32', 'x', 'y')], "^claims: got 'plain', expected 'ARM@WAY'"),
   ],
@@ -103,6 +106,26 @@ def test_all_arms_of_a_seed_come_before_the_next_and_starts_come_along():
     jobs.of_study(study(arms), [0], ['lat'])
 
 
+def test_what_starts_from_a_pruned_network_is_as_small():
+  arms = {
+    'both': Arm(recipe='drnet_quickstart', start='tuned'),
+    'tuned': Arm(start='net', prune=0.5),
+    'net': Arm({'model.width': 0.5}),
+  }
+  found = jobs.of_study(study(arms), [0], ['both'])
+  assert [(run.arm, run.config.model.inner, run.prune) for run in found] == [
+    ('net', (), 0.0),
+    ('tuned', ((4,), (8,), (16,)), 0.5),
+    ('both', ((4,), (8,), (16,)), 0.0),
+  ]
+  net, tuned, both = found
+  assert (both.start, tuned.start) == (tuned, net) and both.weights == jobs.key_of(both.config, tuned.weights)
+  assert len({tuned.key, jobs.key_of(tuned.config, net.weights), jobs.key_of(tuned.config, None, prune=0.5)}) == 3
+  quantised = {**arms, 'net': Arm({'model.quantise': '2/2'})}
+  with pytest.raises(ValueError, match="^arm 'tuned': model: got ResNet, expected .* not quantised"):
+    jobs.of_study(study(quantised), [0])
+
+
 def test_the_key_is_of_what_is_computed():
   """Where and how fast it runs does not matter; all that the result depends on does."""
   (run,) = jobs.of_study(study(), [0])
@@ -114,7 +137,7 @@ def test_the_key_is_of_what_is_computed():
 
   assert changed(data__dir='elsewhere', data__workers=3, log_steps=1, drnet__eta=9.0) == run.key
   others = [changed(seed=1), changed(epochs=2.0), changed(eval__crop_fraction=0.5), changed(distillation='none')]
-  others += [jobs.key_of(run.config, *more) for more in ((run.config,), (None, [24]), (None, [], [1]))]
+  others += [jobs.key_of(run.config, *more) for more in ((run.key,), (None, [24]), (None, [], [1]))]
   assert len({run.key, *others}) == 8
 
 

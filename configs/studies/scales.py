@@ -1,10 +1,11 @@
 """What the studies are run on: recipe, fields and sizes of each scale, in this place alone."""
 
+import bisect
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from resjax import macs, models, recipes
+from resjax import macs, models, pruning, recipes
 from resjax.evidence import Claim
 
 RSNET = 'RS-Net, Wang et al., ECCV 2020'
@@ -24,6 +25,7 @@ class Scale:
     sizes: Highest first.
     drnet: Recipe and fields of a predictor that is trained after a network of this scale.
     from_scratch: Times the predictor's epochs: those of the network before it and its own.
+    preact: The same network, pre-activation.
     crop_area: Of random crops, where the recipe has none.
   """
 
@@ -33,19 +35,29 @@ class Scale:
   sizes: tuple[int, ...]
   drnet: tuple[str, Mapping[str, Any]]
   from_scratch: float
+  preact: str
   crop_area: tuple[float, float] = (0.25, 1.0)
 
   def ratio(self, size: int) -> float:
     """Returns how many times a network of one size can be trained for the multiply-adds of all sizes."""
+    return sum(map(self.macs, self.sizes)) / self.macs(size)
+
+  def macs(self, size: int, prune: float = 0.0) -> int:
+    """Returns the multiply-adds at a size, of the network without a share of the channels inside its blocks."""
     config = recipes.make(self.recipe)
     with config.ignore_type():
       config.update_from_flattened_dict(dict(self.fields))
-    model = models.from_config(config)
-    return sum(macs.of_model(model, each) for each in self.sizes) / macs.of_model(model, size)
+      config.model.inner = pruning.inner_of(models.from_config(config), prune) if prune else ()
+    return macs.of_model(models.from_config(config), size)
+
+  def size_of(self, most: int) -> int:
+    """Returns the smallest size at which the network takes so many multiply-adds."""
+    return 1 + bisect.bisect_left(range(1, self.sizes[0]), most, key=self.macs)
 
 
 # Handwriting in three sizes, made from scikit-learn's digits: 12,000 to train, 10,000 to score; about a minute a run.
-DIGITS = Scale('digits', 'quickstart', {}, (32, 16, 8), ('drnet_quickstart', {}), 2.75, (0.5, 1.0))
+_DRNET = ('drnet_quickstart', {})
+DIGITS = Scale('digits', 'quickstart', {}, (32, 16, 8), _DRNET, 2.75, 'preact_resnet_small', (0.5, 1.0))
 
 # A folder of photographs, such as imagenette's 9,469 + 3,925 at 72 px: about 14 minutes a run on two cores.
 PHOTOGRAPHS = Scale(
@@ -79,6 +91,7 @@ PHOTOGRAPHS = Scale(
      'drnet.predictor.size': 32, 'drnet.eta': 1.0, 'epochs': 8.0, 'optimizer.learning_rate': 0.02},
   ),
   3.5,
+  'preact_resnet18',
 )  # fmt: skip
 
 _SCALES = {scale.name: scale for scale in (DIGITS, PHOTOGRAPHS)}

@@ -27,7 +27,9 @@ class Arm:
     fields: By dotted name, what it sets otherwise than the study's recipe.
     times: Multiplies the recipe's epochs.
     recipe: In the place of the study's; '': that.
-    start: The arm whose network of the same seed training starts from; '': none.
+    start: The arm whose network of the same seed training starts from; '': none. That one may have a start, too.
+    prune: Of the start's network the share of the channels inside its blocks that go first, those of the smallest
+      weights, see `resjax.pruning`. What starts from a pruned network is as small.
     sizes: In pixels, not trained, at which the network is scored as well, in each way of `resjax.unseen`.
     fractions: Of `eval.crop_fraction`, with which it is scored as well.
     about: A few words for the table.
@@ -37,6 +39,7 @@ class Arm:
   times: float = 1.0
   recipe: str = ''
   start: str = ''
+  prune: float = 0.0
   sizes: tuple[int, ...] = ()
   fractions: tuple[float, ...] = ()
   about: str = ''
@@ -96,12 +99,27 @@ class Study:
         raise ValueError(f"arms: got {shown(name)}, expected a name without ',' and '@'")
       if arm.start and arm.start not in self.arms:
         raise ValueError(f'arm {shown(name)}: starts from {shown(arm.start)}, expected one of {self._known()}')
-      if arm.start and self.arms[arm.start].start:
-        raise ValueError(f'arm {shown(name)}: starts from {shown(arm.start)}, expected one that starts from none')
+      if not isinstance(arm.prune, int | float) or not 0 <= arm.prune < 1 or (arm.prune and not arm.start):
+        raise ValueError(f'arm {shown(name)}: got prune {shown(arm.prune)}, expected 0 to below 1, and a start')
+    for name in self.arms:
+      self.origins(name)
     for claim in self.claims:
       for arm_name, _ in (*sides(claim.left), *sides(claim.right)):
         if arm_name not in self.arms:
           raise ValueError(f'claim {shown(claim.text)}: names {shown(arm_name)}, expected one of {self._known()}')
+
+  def origins(self, name: str) -> list[str]:
+    """Returns the arms that an arm's network comes from, the nearest first.
+
+    Raises:
+      ValueError: It comes from itself.
+    """
+    found: list[str] = []
+    while before := self.arms[found[-1] if found else name].start:
+      if before in (name, *found):
+        raise ValueError(f'arm {shown(name)}: starts from {shown(before)} again, expected an end')
+      found.append(before)
+    return found
 
   def _known(self) -> str:
     """The names of the arms."""

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import macs, models, recipes
+from resjax import macs, models, pruning, recipes
 from resjax.config.extension import among
 from resjax.evidence.definition import Arm, Study
 from resjax.fields import near, of_kind
@@ -33,6 +33,7 @@ class Job:
     seed: Of the run.
     config: Its own; a start that is another job's network has no place in it yet.
     start: That other job, or None.
+    prune: The share of that one's channels that go first.
     sizes: That it is scored at besides.
     fractions: That it is scored with besides.
   """
@@ -41,18 +42,19 @@ class Job:
   seed: int
   config: ConfigDict
   start: 'Job | None' = None
+  prune: float = 0.0
   sizes: tuple[int, ...] = ()
   fractions: tuple[float, ...] = ()
 
   @property
   def key(self) -> str:
     """Tells its result from all others'."""
-    return key_of(self.config, self.start and self.start.config, self.sizes, self.fractions)
+    return key_of(self.config, self.start.weights if self.start else None, self.sizes, self.fractions, self.prune)
 
   @property
   def weights(self) -> str:
     """Tells its network from all others', however that is scored."""
-    return key_of(self.config, self.start and self.start.config)
+    return key_of(self.config, self.start.weights if self.start else None, prune=self.prune)
 
   def config_from(self, place: str) -> ConfigDict:
     """Returns the config with the place of the start's network in it."""
@@ -65,19 +67,24 @@ class Job:
 
 
 def key_of(
-  config: ConfigDict, start: ConfigDict | None, sizes: Sequence[int] = (), fractions: Sequence[float] = ()
+  config: ConfigDict,
+  start: str | None,
+  sizes: Sequence[int] = (),
+  fractions: Sequence[float] = (),
+  prune: float = 0.0,
 ) -> str:
   """Returns a digest of what a result depends on, its data apart.
 
   Args:
     config: Of the run; of the fields that may change when a run goes on, those that evaluation reads count alone.
-    start: Of the run whose network it starts from.
+    start: The key of the network that it starts from.
     sizes: See `Job`.
     fractions: See `Job`.
+    prune: See `Job`.
   """
   fields = configuration.fields_read(config, config.method)
   kept = {name: v for name, v in fields.items() if name in _SCORED or not among(name, configuration.FREE)}
-  text = json.dumps([kept, start and key_of(start, None), list(sizes), list(fractions)], sort_keys=True)
+  text = json.dumps([kept, start, list(sizes), list(fractions), *([prune] if prune else [])], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -104,14 +111,16 @@ def of_study(
     if name not in study.arms:
       raise ValueError(f'--arms: got {shown(name)}, expected some of {", ".join(study.arms)}{near(name, study.arms)}')
   wanted = {*(names or study.arms)}
-  wanted |= {study.arms[name].start for name in wanted} - {''}
+  wanted |= {origin for name in wanted for origin in study.origins(name)}
   found: list[Job] = []
   for seed in seeds:
     made: dict[str, Job] = {}
-    for name in sorted((n for n in study.arms if n in wanted), key=lambda n: bool(study.arms[n].start)):
+    for name in sorted((n for n in study.arms if n in wanted), key=lambda n: len(study.origins(n))):
       arm = study.arms[name]
-      config = _config(study, name, arm, fields, data or {}, seed)
-      made[name] = Job(name, seed, config, made.get(arm.start), tuple(arm.sizes), tuple(arm.fractions))
+      config, start = _config(study, name, arm, fields, data or {}, seed), made.get(arm.start)
+      with config.ignore_type():
+        config.model.inner = _inner(name, arm, start) or config.model.inner
+      made[name] = Job(name, seed, config, start, arm.prune, tuple(arm.sizes), tuple(arm.fractions))
       if seed == seeds[0]:
         _check(made[name])
     found += made.values()
@@ -124,6 +133,16 @@ def _check(job: Job) -> None:
     configuration.validate(job.config_from('START'))
   except ValueError as error:
     raise ValueError(f'arm {shown(job.arm)}: {error}') from None
+
+
+def _inner(name: str, arm: Arm, start: Job | None) -> tuple[tuple[int, ...], ...]:
+  """The channels inside the blocks of what an arm starts from; () where none were taken out."""
+  if start is None or not arm.prune:
+    return start.config.model.inner if start else ()
+  try:
+    return pruning.inner_of(models.from_config(start.config), arm.prune)
+  except ValueError as error:
+    raise ValueError(f'arm {shown(name)}: {error}') from None
 
 
 def work(config: ConfigDict) -> float:

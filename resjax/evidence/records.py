@@ -2,12 +2,14 @@
 
 ```
 {'format': 1, 'arm': 'RS-Net', 'seed': 0, 'config': {...}, 'start': {...} or None, 'sizes': [], 'fractions': [],
+ 'earlier': [], 'prunes': [],
  'images': 10000, 'ways': {'32': {'macs': 12501632, 'right': '...'}, ..., 'ensemble': {...}},
  'seconds': 61.2, 'epochs': 3.5, 'params': 79389, 'data': {...}, 'versions': {...}, 'machine': '...', 'date': '...'}
 ```
 
 `right` has a bit for each image, packed by NumPy, compressed by zlib, in base 64. `data` is what `data.identity.stored`
-returns. `start` is the config of the run whose network this one started from.
+returns. `start` is the config of the run whose network this one started from, `earlier` those that that one comes from,
+the nearest first; `prunes` the share of channels that went before this run, before its start, and so on.
 """
 
 import base64
@@ -96,12 +98,21 @@ def read(path: pathlib.Path) -> Record:
       name: Way(unpack(way['right'], content['images']), way['macs']) for name, way in content.pop('ways').items()
     }
     config = configuration.complete(content, path)
-    start = content.get('start') and configuration.complete(content | {'config': content['start']}, path)
-    key = key_of(config, start, content.get('sizes', ()), content.get('fractions', ()))
+    key = key_of(config, *_start(content, path))
   except (ValueError, LookupError, TypeError, AttributeError) as error:
     text = str(error).removeprefix(f'{path}: ')
     raise ValueError(f'{path}: {text}; expected a finished run (delete it to run it anew)') from None
   return Record(key, ways, content)
+
+
+def _start(content: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, ...]:
+  """What `key_of` takes besides the config."""
+  configs = [each for each in (content.get('start'), *content.get('earlier', ())) if each]
+  own, *prunes = [*content.get('prunes', ()), *[0.0] * (len(configs) + 1)][: len(configs) + 1]
+  start = None
+  for config, prune in reversed([*zip(configs, prunes, strict=True)]):
+    start = key_of(configuration.complete({**content, 'config': config}, path), start, prune=prune)
+  return start, content.get('sizes', ()), content.get('fractions', ()), own
 
 
 def read_all(folder: pathlib.Path) -> Iterator[Record]:

@@ -6,6 +6,7 @@ import datetime
 import io
 import pathlib
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from resjax import config as configuration
-from resjax import ending, lock, report
+from resjax import ending, lock, pruning, report, trained
 from resjax.data import identity, sources
 from resjax.evidence import records, scoring
 from resjax.evidence.jobs import Job
@@ -133,11 +134,7 @@ def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
   """Does one run and keeps what it found; False where it or its start is another process's."""
   began = time.monotonic()
   with contextlib.ExitStack() as held:
-    if job.start is not None and not _is_trained(job.start, workdir):
-      if not _take(held, job.start, workdir):
-        return False
-      _train(job.start, workdir)
-    if not _take(held, job, workdir):
+    if not _ready(held, job.start, workdir) or not _take(held, job, workdir):
       return False
     if kept.find(job.key) is not None:  # another process came first
       return True
@@ -146,6 +143,16 @@ def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
     records.write(_file(job, kept.folder), ways, _about(job, results, ways, time.monotonic() - began))
   found = ', '.join(f'{name} {100 * top1:.1f}' for name, top1 in scoring.accuracies(ways).items())
   say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training, in {job.weights}')
+  return True
+
+
+def _ready(held: contextlib.ExitStack, job: Job | None, workdir: pathlib.Path) -> bool:
+  """Trains what a run starts from, and what that one does, where it is not there; False where another process does."""
+  if job is None or _is_trained(job, workdir):
+    return True
+  if not _ready(held, job.start, workdir) or not _take(held, job, workdir):
+    return False
+  _train(job, workdir)
   return True
 
 
@@ -161,14 +168,35 @@ def _take(held: contextlib.ExitStack, job: Job, workdir: pathlib.Path) -> bool:
 def _train(job: Job, workdir: pathlib.Path) -> tuple[dict[str, Any], Any]:
   """Trains to the end, from where the run stands; returns its result and its config, which leaves nothing open."""
   place = _place(job, workdir)
-  config = job.config_from('' if job.start is None else str(_place(job.start, workdir)))
+  config = job.config_from(_start(job, workdir))
   config = configuration.settled(config, place)
   with contextlib.redirect_stdout(io.StringIO()):  # its table, and where its files are
     return train_and_evaluate(config, place), config
 
 
+def _start(job: Job, workdir: pathlib.Path) -> str:
+  """The workdir of the network that a run starts from, made where it is a pruned one; '' where there is none."""
+  if job.start is None:
+    return ''
+  if not job.prune:
+    return str(_place(job.start, workdir))
+  place = _place(job, workdir).with_name('pruned')
+  shutil.rmtree(place, ignore_errors=True)  # also what a run that was killed left of it
+  found = trained.read(_place(job.start, workdir), fixed=False)
+  network, config = pruning.pruned(found.network, job.prune), found.config.copy_and_resolve_references()
+  with config.ignore_type():
+    config.model.inner = job.config.model.inner
+  trained.save(dataclasses.replace(found, network=network, config=config), place)
+  return str(place)
+
+
 def _is_trained(job: Job, workdir: pathlib.Path) -> bool:
   return (_place(job, workdir) / report.results.NAME).exists()
+
+
+def _chain(job: Job | None) -> list[Job]:
+  """A run, what it starts from, what that one does, and so on."""
+  return [] if job is None else [job, *_chain(job.start)]
 
 
 def _place(job: Job, workdir: pathlib.Path) -> pathlib.Path:
@@ -188,6 +216,8 @@ def _about(job: Job, results: dict[str, Any], ways: dict[str, records.Way], seco
     'seed': job.seed,
     'config': configuration.to_json(job.config),
     'start': job.start and configuration.to_json(job.start.config),
+    'earlier': [configuration.to_json(each.config) for each in _chain(job)[2:]],
+    'prunes': [each.prune for each in _chain(job)],
     'sizes': list(job.sizes),
     'fractions': list(job.fractions),
     'images': len(next(iter(ways.values())).right),
