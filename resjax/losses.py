@@ -201,19 +201,21 @@ def rsnet_loss(
   alpha: Array,
   *,
   kind: str = 'full',
+  weight: float = 1.0,
   label_smoothing: float = 0.0,
   class_weights: Array | None = None,
   teacher: Array | None = None,
   teacher_weight: float = 1.0,
   temperature: float = 1.0,
 ) -> tuple[Array, dict[str, Array]]:
-  """Returns `L = L_cls + L_ens + L_dis`, plus `L_teacher` where there is a teacher, and its terms.
+  """Returns `L = L_cls + L_ens + weight L_dis`, plus `L_teacher` where there is a teacher, and its terms.
 
   Args:
     logits: `[R, B, K]`, highest resolution first.
     labels: int `[B]`, or of mixtures; None with a teacher: there are none, and L_cls and L_ens are left out.
     alpha: `[R]`, the ensemble's weights before the softmax.
     kind: One of `DISTILLATIONS`.
+    weight: Of what `distillation` returns; 1: the paper's.
     label_smoothing: Of the classification terms; the distillation has none.
     class_weights: float `[K]`, of the classification terms; None: all 1.
     teacher: Logits `[B, K]` of a frozen network.
@@ -235,7 +237,7 @@ def rsnet_loss(
     terms['ensemble'] = cross_entropy(ensemble, labels, label_smoothing, class_weights)
     own = terms['cross_entropy'][:1] if kind == 'inplace' else terms['cross_entropy']
     total = own.sum() + terms['ensemble']
-  terms['distillation'] = distillation(logits, ensemble, kind)
+  terms['distillation'] = distillation(logits, ensemble, kind) * weight
   total += terms['distillation'].sum()
   if teacher is not None:
     terms['teacher'] = from_teacher(logits, ensemble, teacher, teacher_weight, temperature)

@@ -202,7 +202,8 @@ def loss_of_logits(
   Teachers are detached, so the gradient that a resolution's logits get is the same whether the others are constants.
 
   Args:
-    config: Reads `resolutions`, `widths`, `distillation`, `label_smoothing`, `class_weights` and `teacher`.
+    config: Reads `resolutions`, `widths`, `distillation` and its weight, `label_smoothing`, `class_weights` and
+      `teacher`.
     logits: `[R, B, K]`, highest resolution first.
     labels: int `[B]`, or of mixtures, or None.
     alpha: `[R]`.
@@ -213,6 +214,7 @@ def loss_of_logits(
     labels,
     alpha,
     kind=config.distillation,
+    weight=config.distillation_weight,
     label_smoothing=config.label_smoothing,
     class_weights=class_weights(config),
     teacher=teacher,

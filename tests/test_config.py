@@ -65,6 +65,7 @@ def test_every_recipe_is_valid_and_survives_json(name):
     ('data.flip', 'often', "config.data.flip: got 'often', expected one of none, shared, independent"),
     ('batch_size', 0, 'config.batch_size: got 0, expected more than 0'),
     ('epochs', -1.0, 'config.epochs: got -1.0, expected more than 0'),
+    ('distillation_weight', -0.1, 'config.distillation_weight: got -0.1, expected 0 or more'),
     ('label_smoothing', 1.0, 'config.label_smoothing: got 1.0, expected 0 or more and less than 1'),
     ('data.crop_area', (0.5, 0.2), 'config.data.crop_area: .* expected 0 < lowest <= highest <= 1'),
     ('data.crops', 'different', "config.data.pyramid: got 'device' .* expected 'host'"),
@@ -230,3 +231,10 @@ def test_the_command_says_in_one_line_what_is_wrong(arguments, expected, tmp_pat
   assert code != 0
   assert expected in err
   assert 'Traceback' not in err and not any(tmp_path.iterdir())
+
+
+def test_a_weight_where_nobody_teaches_is_refused():
+  config = default.get_config()
+  config.distillation, config.distillation_weight = 'none', 0.3
+  with pytest.raises(ValueError, match=r"^config\.distillation_weight: got 0\.3 with distillation='none', expected 1"):
+    configuration.validate(config)

@@ -136,9 +136,16 @@ def test_the_key_is_of_what_is_computed():
     return jobs.key_of(config, None)
 
   assert changed(data__dir='elsewhere', data__workers=3, log_steps=1, drnet__eta=9.0) == run.key
-  others = [changed(seed=1), changed(epochs=2.0), changed(eval__crop_fraction=0.5), changed(distillation='none')]
+  assert changed(distillation_weight=1.0) == run.key == '3c4dbda90027'  # of the first records: folders keep their names
+  others = [
+    changed(distillation_weight=0.5),
+    changed(seed=1),
+    changed(epochs=2.0),
+    changed(eval__crop_fraction=0.5),
+    changed(distillation='none'),
+  ]
   others += [jobs.key_of(run.config, *more) for more in ((run.key,), (None, [24]), (None, [], [1]))]
-  assert len({run.key, *others}) == 8
+  assert len({run.key, *others}) == 9
 
 
 def test_the_key_outlives_fields_that_come_later():

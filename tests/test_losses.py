@@ -208,3 +208,11 @@ def test_a_teacher_stands_beside_labels_and_all_terms_add_up(x64):
   np.testing.assert_allclose(total, plain + terms['teacher'].sum(), rtol=1e-12)
   np.testing.assert_allclose(total, sum(term.sum() for term in terms.values()), rtol=1e-12)
   np.testing.assert_allclose(terms['teacher'][0], 0, atol=1e-12)  # it is its own teacher
+
+
+def test_the_weight_of_the_distillation_scales_its_terms_alone(x64):
+  logits, labels, alpha = arrays(CASES['three_resolutions'], np.float64)
+  (plain, terms), (total, scaled) = (losses.rsnet_loss(logits, labels, alpha, weight=w) for w in (1.0, 0.25))
+  np.testing.assert_allclose(scaled['distillation'], 0.25 * terms['distillation'], rtol=1e-12)
+  np.testing.assert_allclose(total, plain - 0.75 * terms['distillation'].sum(), rtol=1e-12)
+  assert losses.rsnet_loss(logits, labels, alpha)[0] == plain

@@ -8,12 +8,18 @@ from configs.studies.scales import IMPLIED, RSNET, above
 from resjax.evidence import Arm, Claim, Study
 
 LONGER = 'no paper: is it that the training was too short?'
+WEIGHT = 'no paper: is it that the terms weigh too much?'
+SMALLEST = 'no paper: is it that the smallest size drags the others down?'
+
+WEIGHTS = (0.1, 0.3)  # of the distillation; 1 is 'full', 0 is 'none'
 
 
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest = at.sizes[0]
+  largest, middle, smallest = at.sizes
+  larger = (largest, (largest + middle) // 2, middle)
+  short = f'without {smallest} px'
   arms = {name: Arm({'distillation': name}) for name in ('none', 'vanilla', 'full')}
   arms |= {
     'without ensemble': Arm({'distillation': 'without_ensemble'}, about='every larger size teaches, the ensemble not'),
@@ -22,6 +28,14 @@ def get_study(scale: str = 'digits') -> Study:
   }
   arms |= {
     f'{name} 4 times as long': Arm({'distillation': name}, times=4.0, about='four times the epochs')
+    for name in ('none', 'full')
+  }
+  arms |= {
+    f'full weight {weight}': Arm({'distillation': 'full', 'distillation_weight': weight}, about='its terms weigh less')
+    for weight in WEIGHTS
+  }
+  arms |= {
+    f'{name} {short}': Arm({'distillation': name, 'resolutions': larger}, about='three sizes, but larger ones')
     for name in ('none', 'full')
   }
   claims = [
@@ -34,6 +48,17 @@ def get_study(scale: str = 'digits') -> Study:
     *above('full 4 times as long', 'none 4 times as long', at.sizes, 'also where training is longer', LONGER),
     Claim('full@ensemble', f'full@{largest}', 'the ensemble, which teaches, is above the largest size', IMPLIED),
     Claim('none@ensemble', f'none@{largest}', 'and so it is without distillation', LONGER),
+    Claim('full 4 times as long@ensemble', f'full 4 times as long@{largest}', 'also where training is longer', LONGER),
+    Claim(f'full {short}@ensemble', f'full {short}@{largest}', 'also without the smallest size', SMALLEST),
+    *above(f'full {short}', f'none {short}', larger, 'full distillation helps sizes that are all large', SMALLEST),
+    *(
+      claim
+      for weight in WEIGHTS
+      for claim in (
+        *above(f'full weight {weight}', 'none', at.sizes, 'distillation of less weight helps', WEIGHT),
+        *above(f'full weight {weight}', 'full', at.sizes, 'less weight is above the weight of the paper', WEIGHT),
+      )
+    ),
   ]
   about = 'The terms of the distillation loss, one after the other.'
   return Study(f'Distillation, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)

@@ -56,6 +56,7 @@ _RANGES: dict[str, _Check] = {
   'eval.batch_size': _IMAGES,
   'epochs': _EPOCHS,
   'seed': (lambda v: 0 <= v < 2**32, '0 or more and less than 2**32'),
+  'distillation_weight': _NOT_NEGATIVE,
   'label_smoothing': _SHARE,
   'drnet.pretrain.epochs': _EPOCHS,
   'drnet.pretrain.learning_rate': _POSITIVE,
@@ -147,6 +148,7 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
     raise ValueError(
       f"config.private: got {config.private!r} with shared_batch_norm=True, expected 'none', or shared_batch_norm=False"
     )
+  _validate_distillation(config)
   _validate_widths(config)
   if config.data.crops == 'different' and config.data.pyramid != 'host':
     raise ValueError(
@@ -172,6 +174,13 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   _validate_teacher(config)
   if config.method == 'drnet':
     of_drnet.validate(config)
+
+
+def _validate_distillation(config: ConfigDict) -> None:
+  """Raises ValueError where nobody teaches, with a weight."""
+  if config.distillation == 'none' and config.distillation_weight != 1:
+    weight = config.distillation_weight
+    raise ValueError(f"config.distillation_weight: got {weight} with distillation='none', expected 1.0: nobody teaches")
 
 
 def _validate_widths(config: ConfigDict) -> None:

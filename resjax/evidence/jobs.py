@@ -21,6 +21,8 @@ __all__ = ['Job', 'key_of', 'of_study', 'work']
 
 # Fields that a run may go on without, and that its result depends on all the same.
 _SCORED = ('eval.pyramid', 'eval.calibration_split', 'eval.interpolation', 'eval.crop_fraction')
+# Fields that came after the first records: at these values they do not count, so that a run keeps its folder.
+_LATER = {'distillation_weight': 1.0}
 _STARTS = {'drnet': 'drnet.checkpoint', 'rsnet': 'init.checkpoint'}  # by method
 
 
@@ -84,6 +86,7 @@ def key_of(
   """
   fields = configuration.fields_read(config, config.method)
   kept = {name: v for name, v in fields.items() if name in _SCORED or not among(name, configuration.FREE)}
+  kept = {name: v for name, v in kept.items() if name not in _LATER or v != _LATER[name]}
   text = json.dumps([kept, start, list(sizes), list(fractions), *([prune] if prune else [])], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
   # but for some of its teachers: 'without_ensemble', 'without_larger' (the larger sizes) and 'without_smaller' (the
   # sizes but the largest); 'inplace' (the largest, which alone learns from labels).
   config.distillation = 'full'
+  config.distillation_weight = 1.0  # of all its terms in the loss; 1: the paper's
   config.label_smoothing = 0.0
   # What an image of each class counts in the cross-entropies: a number for each, or ('balanced',): all classes alike,
   # however many images they have. Brought to a mean of 1 over the training images. (): all images alike.
