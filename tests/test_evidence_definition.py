@@ -64,6 +64,13 @@ def test_what_a_file_does_wrong_is_one_line(tmp_path):
     ({'a': Arm(start='b'), 'b': Arm(start='c'), 'c': Arm(start='a')}, (), "^arm 'a': starts from 'a' again"),
     ({'a': Arm(start='b'), 'b': Arm(start='b')}, (), "^arm 'a': starts from 'b' again, expected an end"),
     ({'a': Arm(prune=0.5)}, (), "^arm 'a': got prune 0.5, expected 0 to below 1, and a start"),
+    (
+      {'a': Arm(), 'b': Arm(together=('a', 'c'))},
+      (),
+      "^arm 'b': got 'c' in together, expected an arm that starts from",
+    ),
+    ({'a': Arm(), 'b': Arm(together=('a',))}, (), r"^arm 'b': got together \('a',\), expected two or more"),
+    ({'a': Arm(), 'b': Arm({'epochs': 1.0}, together=('a', 'a'))}, (), "^arm 'b': got together .* no other field"),
     ({'a': Arm(), 'b': Arm(start='a', prune=1)}, (), "^arm 'b': got prune 1, expected 0 to below 1"),
     (None, [Claim('plain@32', 'other@32', 'x', 'y')], "^claim 'x': names 'other', expected one of plain$"),
     (None, [Claim('plain', 'plain@32', 'x', 'y')], "^claims: got 'plain', expected 'ARM@WAY'"),
@@ -124,6 +131,20 @@ def test_what_starts_from_a_pruned_network_is_as_small():
   quantised = {**arms, 'net': Arm({'model.quantise': '2/2'})}
   with pytest.raises(ValueError, match="^arm 'tuned': model: got ResNet, expected .* not quantised"):
     jobs.of_study(study(quantised), [0])
+
+
+def test_networks_that_answer_together_are_those_of_other_arms_and_seeds():
+  arms = {'net': Arm(), 'wide': Arm({'model.width': 2.0}), 'all': Arm(together=('net', 'wide', 'net'))}
+  net, wide, together = jobs.of_study(study(arms), [3])
+  assert [(run.arm, run.seed, run.config.seed) for run in together.members] == [
+    ('net', 3, 3),
+    ('wide', 3, 3),
+    ('net', 1003, 1003),
+  ]
+  assert [run.weights for run in together.members[:2]] == [net.weights, wide.weights]
+  assert together.key not in (net.key, wide.key) and together.config == net.config
+  (alone,) = jobs.of_study(study(arms), [3], ['all'])
+  assert alone.key == together.key
 
 
 def test_the_key_is_of_what_is_computed():

@@ -1,5 +1,6 @@
 """Runs one after the other: kept, shared, failing; nothing is trained here."""
 
+import dataclasses
 import shutil
 import types
 
@@ -83,6 +84,60 @@ def test_what_a_run_starts_from_is_trained_once_and_its_place_is_given(trained, 
   assert len(trained) == 4 and {record.about['arm'] for record in kept.all().values()} == {'net', 'x', 'y'}
   config = configuration.from_json(kept.find(wanted[1].key).about['config'])
   assert str(tmp_path) not in str(config)
+
+
+def test_networks_together_are_trained_where_they_are_not_there(trained, tmp_path, monkeypatch):
+  scored = []
+
+  def together(source, places):
+    scored.append([place.parent.name for place in places])
+    return {'ensemble': Way(np.array([True, False]), 7.0)}
+
+  monkeypatch.setattr(running.scoring, 'together', together)
+  monkeypatch.setattr(running.sources, 'create', lambda config, split: split)
+  wanted = of((0,), a=Arm(), three=Arm(together=('a', 'a', 'a')))
+  kept = running.Kept(tmp_path / 'records')
+  assert not running.run_all(wanted, tmp_path, kept, lambda line: None).failed
+  assert scored == [[member.weights for member in wanted[1].members]] and len(set(scored[0])) == 3
+  assert len(set(trained)) == 3
+  record = kept.find(wanted[1].key)
+  assert record.about['params'] == 21 and record.about['members'] == [{}, {'seed': 1000}, {'seed': 2000}]
+
+
+def test_a_pruned_start_is_made_for_the_run_and_found_again(trained, tmp_path, monkeypatch):
+  arms = {
+    'net': Arm(),
+    'tuned': Arm({'epochs': 1.0}, start='net', prune=0.5),
+    'both': Arm(recipe='drnet_quickstart', start='tuned'),
+  }
+  saved = []
+
+  def read(place, fixed):
+    return Found(config=wanted[0].config, network=place.parent.name)
+
+  Found = dataclasses.make_dataclass('Found', ['config', 'network'])
+  monkeypatch.setattr(running.trained, 'read', read)
+  monkeypatch.setattr(running.trained, 'save', lambda found, place: saved.append((found, place)))
+  monkeypatch.setattr(running.pruning, 'pruned', lambda network, ratio: (network, ratio))
+  starts = []
+  plain = running.train_and_evaluate
+
+  def train(config, place):
+    starts.append(config.init.checkpoint or config.drnet.checkpoint)
+    return plain(config, place)
+
+  monkeypatch.setattr(running, 'train_and_evaluate', train)
+  monkeypatch.setattr(running.configuration, 'settled', lambda config, place: config)
+  wanted = of((0,), **arms)
+  net, tuned, both = wanted
+  kept = running.Kept(tmp_path / 'records')
+  assert not running.run_all([both], tmp_path, kept, lambda line: None).failed  # the others are trained for it
+  assert starts == ['', f'{tmp_path}/runs/{tuned.weights}/pruned', f'{tmp_path}/runs/{tuned.weights}/run']
+  ((found, place),) = saved
+  assert found.network == (net.weights, 0.5) and found.config.model.inner == ((8,), (16,), (32,))
+  assert running.Kept(tmp_path / 'records').find(both.key).about['prunes'] == [0.0, 0.5, 0.0]
+  running.run_all([tuned], tmp_path, kept, lambda line: None)
+  assert running.Kept(tmp_path / 'records').find(tuned.key).about['prunes'] == [0.5, 0.0]
 
 
 def test_a_run_that_another_process_has_is_passed_over(trained, tmp_path):

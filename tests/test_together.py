@@ -12,6 +12,7 @@ from test_evaluation import Photographs
 from resjax import cli, resolution, rsnet, trained
 from resjax.commands import export
 from resjax.data import crops, sources
+from resjax.evidence import scoring
 from resjax.inference import Classifier
 from resjax.measuring import evaluation, together
 
@@ -58,6 +59,15 @@ def test_the_ensemble_is_the_mean_of_what_each_says_of_its_own_crops(pair, mean)
     np.testing.assert_allclose(found.odds[:, column], expected, rtol=1e-4, atol=1e-4)
   summary = evaluation.summary(found)
   assert list(summary['resolutions']) == ['one', 'other'] and summary['ensemble']['macs'] == found.macs[0]
+
+
+def test_a_study_scores_workdirs_as_they_answer_together(pair, monkeypatch, tmp_path):
+  networks = {str(tmp_path / 'one'): pair[0], str(tmp_path / 'other'): pair[1]}
+  monkeypatch.setattr(trained, 'load', lambda place: networks[str(place)])
+  found = scoring.together(Photographs(), [tmp_path / 'one', tmp_path / 'other'])
+  expected = together.evaluate(pair, ('one', 'other'), Photographs())
+  assert list(found) == ['ensemble'] and found['ensemble'].macs == expected.macs[0]
+  np.testing.assert_array_equal(found['ensemble'].right, expected.ranks[:, 0] == 0)
 
 
 def test_networks_of_other_classes_are_no_ensemble(pair):

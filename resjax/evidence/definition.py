@@ -30,6 +30,8 @@ class Arm:
     start: The arm whose network of the same seed training starts from; '': none. That one may have a start, too.
     prune: Of the start's network the share of the channels inside its blocks that go first, those of the smallest
       weights, see `resjax.pruning`. What starts from a pruned network is as small.
+    together: Arms whose networks, each trained apart, answer by the mean of their logits: 'ensemble'. One that stands
+      again is trained with another seed. Nothing else is said of such an arm.
     sizes: In pixels, not trained, at which the network is scored as well, in each way of `resjax.unseen`.
     fractions: Of `eval.crop_fraction`, with which it is scored as well.
     about: A few words for the table.
@@ -40,6 +42,7 @@ class Arm:
   recipe: str = ''
   start: str = ''
   prune: float = 0.0
+  together: tuple[str, ...] = ()
   sizes: tuple[int, ...] = ()
   fractions: tuple[float, ...] = ()
   about: str = ''
@@ -101,12 +104,24 @@ class Study:
         raise ValueError(f'arm {shown(name)}: starts from {shown(arm.start)}, expected one of {self._known()}')
       if not isinstance(arm.prune, int | float) or not 0 <= arm.prune < 1 or (arm.prune and not arm.start):
         raise ValueError(f'arm {shown(name)}: got prune {shown(arm.prune)}, expected 0 to below 1, and a start')
+      if arm.together:
+        self._check_together(name, arm)
     for name in self.arms:
       self.origins(name)
     for claim in self.claims:
       for arm_name, _ in (*sides(claim.left), *sides(claim.right)):
         if arm_name not in self.arms:
           raise ValueError(f'claim {shown(claim.text)}: names {shown(arm_name)}, expected one of {self._known()}')
+
+  def _check_together(self, name: str, arm: Arm) -> None:
+    """Raises ValueError unless an arm is some others together, which start from none."""
+    if arm != Arm(together=arm.together, about=arm.about) or len(arm.together) < 2:
+      raise ValueError(
+        f'arm {shown(name)}: got together {shown(arm.together)}, expected two or more, and no other field'
+      )
+    for member in arm.together:
+      if member not in self.arms or self.arms[member].start or self.arms[member].together:
+        raise ValueError(f'arm {shown(name)}: got {shown(member)} in together, expected an arm that starts from none')
 
   def origins(self, name: str) -> list[str]:
     """Returns the arms that an arm's network comes from, the nearest first.

@@ -33,7 +33,7 @@ def estimates(jobs: Sequence[Job], kept: Mapping[str, Record]) -> list[Row]:
   for job in jobs:
     arms.setdefault(job.arm, []).append(job)
   taken = {arm: [_seconds(kept[job.key]) for job in own if job.key in kept] for arm, own in arms.items()}
-  loads = {arm: work(own[0].config) for arm, own in arms.items()}
+  loads = {arm: sum(work(job.config) for job in own[0].members or own[:1]) for arm, own in arms.items()}
   rates = [float(np.mean(seconds)) / loads[arm] for arm, seconds in taken.items() if seconds]
   found = []
   for arm, own in arms.items():

@@ -23,6 +23,7 @@ __all__ = ['Job', 'key_of', 'of_study', 'work']
 _SCORED = ('eval.pyramid', 'eval.calibration_split', 'eval.interpolation', 'eval.crop_fraction')
 # Fields that came after the first records: at these values they do not count, so that a run keeps its folder.
 _LATER = {'distillation_weight': 1.0}
+_APART = 1_000  # what is added to the seed of an arm that stands together with itself
 _STARTS = {'drnet': 'drnet.checkpoint', 'rsnet': 'init.checkpoint'}  # by method
 
 
@@ -36,6 +37,7 @@ class Job:
     config: Its own; a start that is another job's network has no place in it yet.
     start: That other job, or None.
     prune: The share of that one's channels that go first.
+    members: The jobs whose networks it is together; its config is the first one's.
     sizes: That it is scored at besides.
     fractions: That it is scored with besides.
   """
@@ -45,18 +47,21 @@ class Job:
   config: ConfigDict
   start: 'Job | None' = None
   prune: float = 0.0
+  members: tuple['Job', ...] = ()
   sizes: tuple[int, ...] = ()
   fractions: tuple[float, ...] = ()
 
   @property
   def key(self) -> str:
     """Tells its result from all others'."""
-    return key_of(self.config, self.start.weights if self.start else None, self.sizes, self.fractions, self.prune)
+    start = self.start.weights if self.start else None
+    return key_of(self.config, start, self.sizes, self.fractions, self.prune, [each.config for each in self.members])
 
   @property
   def weights(self) -> str:
     """Tells its network from all others', however that is scored."""
-    return key_of(self.config, self.start.weights if self.start else None, prune=self.prune)
+    start = self.start.weights if self.start else None
+    return key_of(self.config, start, prune=self.prune, members=[each.config for each in self.members])
 
   def config_from(self, place: str) -> ConfigDict:
     """Returns the config with the place of the start's network in it."""
@@ -74,6 +79,7 @@ def key_of(
   sizes: Sequence[int] = (),
   fractions: Sequence[float] = (),
   prune: float = 0.0,
+  members: Sequence[ConfigDict] = (),
 ) -> str:
   """Returns a digest of what a result depends on, its data apart.
 
@@ -83,11 +89,13 @@ def key_of(
     sizes: See `Job`.
     fractions: See `Job`.
     prune: See `Job`.
+    members: Their configs.
   """
   fields = configuration.fields_read(config, config.method)
   kept = {name: v for name, v in fields.items() if name in _SCORED or not among(name, configuration.FREE)}
   kept = {name: v for name, v in kept.items() if name not in _LATER or v != _LATER[name]}
-  text = json.dumps([kept, start, list(sizes), list(fractions), *([prune] if prune else [])], sort_keys=True)
+  later = [*([prune] if prune else []), *([[key_of(each, None) for each in members]] if members else [])]
+  text = json.dumps([kept, start, list(sizes), list(fractions), *later], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -123,7 +131,10 @@ def of_study(
       config, start = _config(study, name, arm, fields, data or {}, seed), made.get(arm.start)
       with config.ignore_type():
         config.model.inner = _inner(name, arm, start) or config.model.inner
-      made[name] = Job(name, seed, config, start, arm.prune, tuple(arm.sizes), tuple(arm.fractions))
+      apart = [(member, seed + _APART * arm.together[:k].count(member)) for k, member in enumerate(arm.together)]
+      members = tuple(Job(m, s, _config(study, m, study.arms[m], fields, data or {}, s)) for m, s in apart)
+      config = members[0].config if members else config
+      made[name] = Job(name, seed, config, start, arm.prune, members, tuple(arm.sizes), tuple(arm.fractions))
       if seed == seeds[0]:
         _check(made[name])
     found += made.values()

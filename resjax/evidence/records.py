@@ -2,7 +2,7 @@
 
 ```
 {'format': 1, 'arm': 'RS-Net', 'seed': 0, 'config': {...}, 'start': {...} or None, 'sizes': [], 'fractions': [],
- 'earlier': [], 'prunes': [],
+ 'earlier': [], 'prunes': [], 'members': [],
  'images': 10000, 'ways': {'32': {'macs': 12501632, 'right': '...'}, ..., 'ensemble': {...}},
  'seconds': 61.2, 'epochs': 3.5, 'params': 79389, 'data': {...}, 'versions': {...}, 'machine': '...', 'date': '...'}
 ```
@@ -10,6 +10,7 @@
 `right` has a bit for each image, packed by NumPy, compressed by zlib, in base 64. `data` is what `data.identity.stored`
 returns. `start` is the config of the run whose network this one started from, `earlier` those that that one comes from,
 the nearest first; `prunes` the share of channels that went before this run, before its start, and so on.
+`members` are networks that answer together, as what the config of each has otherwise than `config`, by dotted name.
 """
 
 import base64
@@ -112,7 +113,13 @@ def _start(content: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, ...]:
   start = None
   for config, prune in reversed([*zip(configs, prunes, strict=True)]):
     start = key_of(configuration.complete({**content, 'config': config}, path), start, prune=prune)
-  return start, content.get('sizes', ()), content.get('fractions', ()), own
+  members = []
+  for changed in content.get('members', ()):
+    member = configuration.complete({**content, 'config': content['config']}, path)
+    with member.ignore_type():
+      member.update_from_flattened_dict(dict(changed))
+    members.append(configuration.from_json(configuration.to_json(member)))
+  return start, content.get('sizes', ()), content.get('fractions', ()), own, members
 
 
 def read_all(folder: pathlib.Path) -> Iterator[Record]:

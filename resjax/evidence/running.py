@@ -134,12 +134,18 @@ def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
   """Does one run and keeps what it found; False where it or its start is another process's."""
   began = time.monotonic()
   with contextlib.ExitStack() as held:
-    if not _ready(held, job.start, workdir) or not _take(held, job, workdir):
+    before = job.members or (job.start,)
+    if not all(_ready(held, each, workdir) for each in before) or not _take(held, job, workdir):
       return False
     if kept.find(job.key) is not None:  # another process came first
       return True
-    results, config = _train(job, workdir)
-    ways = scoring.ways_of(build(config), _place(job, workdir), job.sizes, job.fractions)
+    if job.members:
+      results, config = _summed([_train(each, workdir)[0] for each in job.members]), job.config
+      source = sources.create(config, config.data.eval_split)
+      ways = scoring.together(source, [_place(each, workdir) for each in job.members])
+    else:
+      results, config = _train(job, workdir)
+      ways = scoring.ways_of(build(config), _place(job, workdir), job.sizes, job.fractions)
     records.write(_file(job, kept.folder), ways, _about(job, results, ways, time.monotonic() - began))
   found = ', '.join(f'{name} {100 * top1:.1f}' for name, top1 in scoring.accuracies(ways).items())
   say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training, in {job.weights}')
@@ -174,6 +180,11 @@ def _train(job: Job, workdir: pathlib.Path) -> tuple[dict[str, Any], Any]:
     return train_and_evaluate(config, place), config
 
 
+def _summed(results: list[dict[str, Any]]) -> dict[str, Any]:
+  """The results of several runs as those of one."""
+  return results[0] | {name: sum(each[name] for each in results) for name in ('train_seconds', 'params')}
+
+
 def _start(job: Job, workdir: pathlib.Path) -> str:
   """The workdir of the network that a run starts from, made where it is a pruned one; '' where there is none."""
   if job.start is None:
@@ -192,6 +203,12 @@ def _start(job: Job, workdir: pathlib.Path) -> str:
 
 def _is_trained(job: Job, workdir: pathlib.Path) -> bool:
   return (_place(job, workdir) / report.results.NAME).exists()
+
+
+def _changed(member: Job, job: Job) -> dict[str, Any]:
+  """What a member's config has otherwise than its job's."""
+  here, there = (configuration.flatten(configuration.to_json(each.config)) for each in (member, job))
+  return {name: value for name, value in here.items() if value != there[name]}
 
 
 def _chain(job: Job | None) -> list[Job]:
@@ -218,6 +235,7 @@ def _about(job: Job, results: dict[str, Any], ways: dict[str, records.Way], seco
     'start': job.start and configuration.to_json(job.start.config),
     'earlier': [configuration.to_json(each.config) for each in _chain(job)[2:]],
     'prunes': [each.prune for each in _chain(job)],
+    'members': [_changed(each, job) for each in job.members],
     'sizes': list(job.sizes),
     'fractions': list(job.fractions),
     'images': len(next(iter(ways.values())).right),

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from resjax import checkpoint, drnet, macs
+from resjax import checkpoint, drnet, macs, trained
 from resjax.data import sources
 from resjax.evidence import elsewhere
 from resjax.evidence.definition import ENSEMBLE
 from resjax.evidence.records import Way
+from resjax.measuring import together as answers
 from resjax.resolution import at_widths
 from resjax.routing.cascade import Cascade
 from resjax.routing.judge import crossed
@@ -51,17 +52,32 @@ def ways_of(
   table = evaluate.readable(found)
   if not len(table['ranks']):
     raise ValueError(f'images: none of {len(run.eval_source)} could be read, expected some to score')
-  trained = at_widths(run.config)
-  costs = [macs.of_model(run.model, size) for size in trained]
+  resolutions = at_widths(run.config)
+  costs = [macs.of_model(run.model, size) for size in resolutions]
   right = table['ranks'] == 0
-  ways = {str(size): Way(right[:, place], cost) for place, (size, cost) in enumerate(zip(trained, costs))}
-  if len(trained) > 1:
-    ways[ENSEMBLE] = Way(right[:, len(trained)], sum(costs))
+  ways = {str(size): Way(right[:, place], cost) for place, (size, cost) in enumerate(zip(resolutions, costs))}
+  if len(resolutions) > 1:
+    ways[ENSEMBLE] = Way(right[:, len(resolutions)], sum(costs))
   if 'scores' in table:
     ways |= _routed(run, saved.variables, table, costs)
   if sizes or fractions:
     ways |= elsewhere.ways_of(run, saved.variables, sizes, fractions, np.flatnonzero(found['ranks'][:, 0] >= 0))
   return ways
+
+
+def together(source: Any, workdirs: Sequence[pathlib.Path]) -> dict[str, Way]:
+  """Returns what networks of one data set get right by the mean of their logits, 'ensemble'.
+
+  Args:
+    source: Its images are scored.
+    workdirs: Of the networks.
+
+  Raises:
+    ValueError: A checkpoint is damaged, or their classes differ.
+    OSError: The disk does not let one be read.
+  """
+  found = answers.evaluate([trained.load(place) for place in workdirs], [*map(str, workdirs)], source)
+  return {ENSEMBLE: Way(found.ranks[:, 0] == 0, float(found.macs[0]))}
 
 
 def _routed(run: Run, variables: Any, table: evaluate.Table, costs: list[int]) -> dict[str, Way]:
