@@ -124,21 +124,39 @@ def fit(
   place, chosen = places(x, basis, signed), levels(basis, signed)[1]
   counted = True if mask is None else jnp.expand_dims(mask.astype(bool), range(1, x.ndim))
   axes = tuple(range(x.ndim - basis.ndim + 1))
-  numbers, sums = [], []
-  for level in range(chosen.shape[-2]):  # which level a value has says its code: two sums each are all that is needed
+
+  def of_level(level: Array) -> tuple[Array, Array]:
     here = (place == level) & counted
-    numbers.append(here.sum(axes).astype(basis.dtype))
-    sums.append(jnp.where(here, x, 0).sum(axes).astype(basis.dtype))
-  found = jnp.stack(numbers, -1), jnp.stack(sums, -1)
+    return here.sum(axes).astype(basis.dtype), jnp.where(here, x, 0).sum(axes).astype(basis.dtype)
+
+  # Which level a value has says its code: how many have it, and their sum, are all that is needed.
+  found = jax.vmap(of_level, out_axes=-1)(jnp.arange(chosen.shape[-2], dtype=place.dtype))
   number, total = jax.lax.psum(found, axis_name) if axis_name else found
-  squares = jnp.einsum('...l,...lj,...lk->...jk', number, chosen, chosen)
-  products = jnp.einsum('...l,...lk->...k', total, chosen)
+  # Products and sums, not matrix products, which an accelerator may round.
+  squares = (number[..., None, None] * chosen[..., :, None] * chosen[..., None, :]).sum(-3)
+  products = (total[..., None] * chosen).sum(-2)
   count = number.sum(-1, keepdims=True)
   ridge = RIDGE if signed else _HELD * jnp.maximum(count, 1)[..., None]
-  missing = products - jnp.einsum('...jk,...k->...j', squares, basis)
+  missing = products - (squares * basis[..., None, :]).sum(-1)
   diagonal = ridge * jnp.broadcast_to(jnp.eye(basis.shape[-1], dtype=basis.dtype), squares.shape)
-  step = jnp.linalg.solve(squares + diagonal, missing[..., None])
-  return basis + step[..., 0], count.sum()
+  return basis + _solved(squares + diagonal, missing), count.sum()
+
+
+def _solved(matrix: Array, right: Array) -> Array:
+  """What a positive definite matrix, `[..., K, K]`, times is `right`, `[..., K]`: by Gaussian elimination.
+
+  K is 4 at most, and written out so it compiles in a fraction of the time of a library's decomposition.
+  """
+  size = right.shape[-1]
+  rows = [[*(matrix[..., j, k] for k in range(size)), right[..., j]] for j in range(size)]
+  for j, k in itertools.combinations(range(size), 2):
+    share = rows[k][j] / rows[j][j]
+    rows[k] = [below - share * above for below, above in zip(rows[k], rows[j])]
+  found: list[Array] = []
+  for j in reversed(range(size)):
+    known = sum(a * b for a, b in zip(rows[j][j + 1 : size], found))
+    found.insert(0, (rows[j][size] - known) / rows[j][j])
+  return jnp.stack(found, -1)
 
 
 def follow(average: Array, left: Array, new: Array) -> tuple[Array, Array]:
