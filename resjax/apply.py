@@ -1,5 +1,7 @@
 """A plain network as a function of its variables: what switching asks of it, whatever library it is written in."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -20,6 +22,26 @@ class Apply(Protocol):
 
   def __call__(self, variables: Any, images: Array, train: bool, /) -> tuple[Array, Any]:
     """Returns the logits `[B, K]` of images `[B, H, W, C]`, and the variables."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Branched:
+  """A network that is a function of its own at each branch; where it is called as it is, by one who knows of none.
+
+  Attributes:
+    at: Returns it, by the branch, a `resolution.Resolution`; None: it is not known.
+  """
+
+  at: Callable[[Any], Apply]
+
+  def __call__(self, variables: Any, images: Array, train: bool, /, **options: Any) -> tuple[Array, Any]:
+    """As of `Apply`."""
+    return self.at(None)(variables, images, train, **options)
+
+
+def at(model: nn.Module | Apply, branch: Any) -> nn.Module | Apply:
+  """Returns a network as it is at a branch, a `resolution.Resolution`."""
+  return model.at(branch) if isinstance(model, Branched) else model
 
 
 def linen(model: nn.Module) -> Apply:
@@ -58,6 +80,8 @@ def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
   """
   if what == 'none':
     return model
+  if isinstance(model, Branched):
+    return Branched(lambda resolution: rematerialised(model.at(resolution), what))
   whole: Any = linen(model) if hasattr(model, 'apply') else model  # type: ignore[arg-type]
 
   def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Any, Any]:

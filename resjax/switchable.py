@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from resjax import moved, widths
-from resjax.apply import Apply, run
+from resjax.apply import Apply, at, run
 from resjax.quantisation import BASES
 from resjax.resolution import Resolution, check_images, is_name, parse, several, sides, width_of
 from resjax.resolution import name as key_of
@@ -290,7 +290,7 @@ def forward(
   new, logits = variables, []
   for i, (inputs, resolution) in enumerate(zip(images, resolutions, strict=True)):
     own_mask = None if mask is None else mask[i]
-    out, plain = run(model, _whole_view(new, resolution), inputs, train, own_mask, width_of(resolution))
+    out, plain = run(at(model, resolution), _whole_view(new, resolution), inputs, train, own_mask, width_of(resolution))
     if train:
       new = with_view(new, resolution, plain)
     logits.append(out)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
+from own_models import Full
 
 import resjax
 from configs import default
 from resjax import config as configuration
-from resjax import models, rsnet, trained
+from resjax import models, rsnet, switchable, trained
+from resjax.apply import rematerialised
 from resjax.apply import run as apply
+from resjax.resolution import Branch
 from resjax.training import freezing, loop, optimizer, run
 from resjax.training.checkpoints import Checkpoints
 
@@ -194,6 +197,21 @@ def test_what_is_frozen_stays_bit_for_bit_with_its_statistics(other, tmp_path, m
   for name, value in flat(after['batch_stats']).items():
     stays = any(name.split('/', 1)[1].startswith(p[:-1]) for p in frozen)
     assert stays == bool((value == before_statistics[name]).all()), name
+
+
+@pytest.mark.parametrize('pattern', ['private/16/*', 'private/16_2/*', 'private/16x0.5_2/*'])
+@pytest.mark.parametrize('remat', ['none', 'all'])
+def test_of_branches_of_one_size_the_one_that_a_pattern_names_is_frozen(pattern, remat):
+  model, branches = Full(num_classes=3), (16, Branch(16, 2), Branch(16, width=0.5), Branch(16, 2, 0.5))
+  images = [jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)] * 4
+  plain = model.init(jax.random.key(0), images[0], train=False)
+  variables = switchable.share(plain, branches, model=model)
+  network = rematerialised(freezing.frozen(model, ((pattern, 0.0),)), remat)
+  _, after = jax.jit(lambda: switchable.forward(network, variables, images, branches, train=True))()
+  same = {
+    key: jax.tree.all(jax.tree.map(np.array_equal, after[key], of)) for key, of in variables['batch_stats'].items()
+  }
+  assert same == {key: pattern == f'private/{key}/*' for key in ('16', '16_2', '16x0.5', '16x0.5_2')}
 
 
 class Foreign(nn.Module):

@@ -11,9 +11,9 @@ from jax import Array
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from resjax.apply import Apply, linen
+from resjax.apply import Apply, Branched, linen
 from resjax.models import quantised
-from resjax.resolution import at_width
+from resjax.resolution import Resolution, at_width
 from resjax.resolution import name as key_of
 from resjax.switchable import SHARED_SET
 
@@ -136,8 +136,9 @@ def holding(loss_fn: Callable[..., Any], rates: Pairs) -> Callable[..., Any]:
 def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Module | Apply:
   """Returns the network whose frozen normalisers run as at evaluation, and leave their statistics as they are.
 
-  Frozen is a module that keeps statistics and whose every parameter has the factor 0, at the size of the images; or a
-  quantised convolution whose kernel has, which leaves its bases as they are.
+  Frozen is a module that keeps statistics and whose every parameter has the factor 0, at the branch that is run, by the
+  size of the images the first one of it; or a quantised convolution whose kernel has, which leaves its bases as they
+  are.
 
   Args:
     model: A plain network.
@@ -148,18 +149,21 @@ def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Modu
     return model
   run = linen(model)
 
-  def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
-    size, width = (images.shape[1], images.shape[2]), options.get('width', 1.0)
-    own = f'private/{key_of(at_width(size, width))}', f'private/{SHARED_SET}'
+  def at(branch: Resolution | None) -> Apply:
+    def apply(variables: Any, images: Array, train: bool, **options: Any) -> tuple[Array, Any]:
+      here = at_width((images.shape[1], images.shape[2]), options.get('width', 1.0)) if branch is None else branch
+      own = f'private/{key_of(here)}', f'private/{SHARED_SET}'
 
-    def stays(path: str, private: bool) -> bool:
-      sets = own if private else ('shared',)
-      return statistics == 'kept' or not factor_of(path, rates, [f'{name}/{path}' for name in sets])
+      def stays(path: str, private: bool) -> bool:
+        sets = own if private else ('shared',)
+        return statistics == 'kept' or not factor_of(path, rates, [f'{name}/{path}' for name in sets])
 
-    with nn.intercept_methods(_interceptor(stays)):
-      return run(variables, images, train, **options)
+      with nn.intercept_methods(_interceptor(stays)):
+        return run(variables, images, train, **options)
 
-  return apply
+    return apply
+
+  return Branched(at)
 
 
 def _interceptor(stays: Any) -> Any:
