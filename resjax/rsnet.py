@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from resjax import losses, mixing, preprocess, switchable, widths
+from resjax import losses, mixing, preprocess, sandwich, switchable, widths
 from resjax.apply import Apply, rematerialised
 from resjax.resolution import at_widths, sides
 from resjax.routing.cascade import log_odds
@@ -84,9 +84,9 @@ def rates(config: ConfigDict) -> dict[str, float]:
 
 
 def terms(model: nn.Module | Apply, config: ConfigDict, total_steps: int) -> Callable[[Array], dict[str, Array]]:
-  """Returns what gives the numbers of the loss by the step: none."""
-  del model, config, total_steps
-  return lambda step: {}
+  """Returns what gives the numbers of the loss by the step: with the sandwich rule `drawn`, see `sandwich.draw`."""
+  del model, total_steps
+  return lambda step: {'drawn': sandwich.draw(config, step)} if config.sandwich else {}
 
 
 def make_loss_fn(
@@ -97,7 +97,8 @@ def make_loss_fn(
   `metrics` are scalars: `loss`, and per resolution `loss_224` (cross-entropy), `distillation_224` and `top1_224`, with
   `loss_ensemble` and `top1_ensemble`. A teacher, whose logits `[B, K]` are the batch's `teacher`, adds `teacher_224`
   and `agreement_224` (the share of images on which both say the same), of the ensemble too, and `labels`, 1 or 0:
-  whether they count. Where they do not, there is no cross-entropy and no top-1.
+  whether they count. Where they do not, there is no cross-entropy and no top-1. With the sandwich rule the batch has
+  `drawn`, as `terms` gives it, and `drawn_160` is 1 or 0 for those that may be passed over, whose metrics are then NaN.
 
   Args:
     model: A plain network.
@@ -108,10 +109,9 @@ def make_loss_fn(
   del total_steps, axis_name
 
   def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array) -> Any:
-    variables = {'params': params, 'batch_stats': batch_stats}
-    logits, batch_stats = train_logits(model, config, variables, batch, key)
+    logits, batch_stats = train_logits(model, config, {'params': params, 'batch_stats': batch_stats}, batch, key)
     labels, teacher = train_labels(config, batch, key), batch.get('teacher')
-    loss, metrics = loss_of_logits(config, logits, labels, params['alpha'], teacher)
+    loss, metrics = loss_of_logits(config, logits, labels, params['alpha'], teacher, batch.get('drawn'))
     return loss, (batch_stats, metrics)
 
   return loss_fn
@@ -129,15 +129,17 @@ def train_logits(
 
   Args:
     model: A plain network.
-    config: Reads what `train_images` does, and `remat`.
+    config: Reads what `train_images` does, `remat` and `sandwich`.
     variables: Of the switchable network.
-    batch: `images`, one size for each resolution or the largest alone, and `index`.
+    batch: `images`, one size for each resolution or the largest alone, and `index`; with `sandwich`, `drawn`.
     key: The step's typed PRNG key.
     places: The resolutions to run, as a slice of `at_widths(config)`; all see what they see when all are run.
   """
   images = train_images(config, batch, key, places)
-  network = rematerialised(model, config.remat)
-  return switchable.forward(network, variables, images, at_widths(config)[places], train=True)
+  network, resolutions = rematerialised(model, config.remat), at_widths(config)
+  if config.sandwich:
+    return sandwich.forward(network, variables, images, resolutions, batch['drawn'], places)
+  return switchable.forward(network, variables, images, resolutions[places], train=True)
 
 
 def train_images(config: ConfigDict, batch: Batch, key: Array, places: slice = slice(None)) -> tuple[Array, ...]:
@@ -195,7 +197,12 @@ def class_weights(config: ConfigDict) -> Array | None:
 
 
 def loss_of_logits(
-  config: ConfigDict, logits: Array, labels: losses.Labels | None, alpha: Array, teacher: Array | None = None
+  config: ConfigDict,
+  logits: Array,
+  labels: losses.Labels | None,
+  alpha: Array,
+  teacher: Array | None = None,
+  drawn: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
   """Returns the loss `[]` and its metrics, as `make_loss_fn` names them.
 
@@ -208,7 +215,10 @@ def loss_of_logits(
     labels: int `[B]`, or of mixtures, or None.
     alpha: `[R]`.
     teacher: Logits `[B, K]` of a frozen network, or None.
+    drawn: The places of those that count, rising; None: all.
   """
+  if drawn is not None:
+    logits, alpha = logits[drawn], alpha[drawn]
   loss, terms = losses.rsnet_loss(
     logits,
     labels,
@@ -221,19 +231,14 @@ def loss_of_logits(
     teacher_weight=config.teacher.weight,
     temperature=config.teacher.temperature,
   )
-  places = at_widths(config)
-  metrics = {'loss': loss} | {f'distillation_{r}': terms['distillation'][i] for i, r in enumerate(places)}
-  answers, names = with_ensemble(logits, alpha).argmax(-1), [*places, 'ensemble']
+  found, answers = {'distillation': terms['distillation']}, with_ensemble(logits, alpha).argmax(-1)
   if labels is not None:
-    costs, right = [*terms['cross_entropy'], terms['ensemble']], losses.hits(answers, labels).mean(-1)
-    for i, name in enumerate(names):
-      metrics |= {f'loss_{name}': costs[i], f'top1_{name}': right[i]}
+    found['loss'] = jnp.append(terms['cross_entropy'], terms['ensemble'])
+    found['top1'] = losses.hits(answers, labels).mean(-1)
   if teacher is not None:
-    same = (answers == teacher.argmax(-1)[None]).mean(-1)
-    for i, name in enumerate(names):
-      metrics |= {f'teacher_{name}': terms['teacher'][i], f'agreement_{name}': same[i]}
-    metrics['labels'] = jnp.float32(labels is not None)
-  return loss, metrics
+    found |= {'teacher': terms['teacher'], 'agreement': (answers == teacher.argmax(-1)[None]).mean(-1)}
+  metrics = {'loss': loss} | sandwich.named(found, at_widths(config), drawn)
+  return loss, metrics if teacher is None else metrics | {'labels': jnp.float32(labels is not None)}
 
 
 def make_eval_fn(model: nn.Module, config: ConfigDict) -> Callable[..., dict[str, Array]]:

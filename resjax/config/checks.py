@@ -57,6 +57,7 @@ _RANGES: dict[str, _Check] = {
   'epochs': _EPOCHS,
   'seed': (lambda v: 0 <= v < 2**32, '0 or more and less than 2**32'),
   'distillation_weight': _NOT_NEGATIVE,
+  'sandwich': _NOT_NEGATIVE,
   'label_smoothing': _SHARE,
   'drnet.pretrain.epochs': _EPOCHS,
   'drnet.pretrain.learning_rate': _POSITIVE,
@@ -191,6 +192,24 @@ def _validate_widths(config: ConfigDict) -> None:
   for field, expected in (('shared_batch_norm', False), ('private', 'all'), ('model.quantise', '')):
     if len(widths) > 1 and (got := flatten(config)[field]) != expected:
       raise ValueError(f'config.{field}: got {got!r} with widths={widths}, expected {expected!r}')
+  _validate_sandwich(config)
+
+
+def _validate_sandwich(config: ConfigDict) -> None:
+  """Raises ValueError unless there are more branches between the largest and the smallest than are drawn of them."""
+  drawn, between = config.sandwich, len(config.resolutions) * len(config.widths) - 2
+  if not drawn:
+    return
+  if config.method != 'rsnet':
+    raise ValueError(
+      f"config.sandwich: got {drawn} with method={config.method!r}, expected 0 (train the network with method='rsnet' "
+      'first, and start from it: drnet.checkpoint)'
+    )
+  if drawn >= between:
+    raise ValueError(
+      f'config.sandwich: got {drawn} with resolutions={tuple(config.resolutions)} and widths={tuple(config.widths)}, '
+      f'expected fewer than the {max(0, between)} between the largest and the smallest; 0 trains all'
+    )
 
 
 def _validate_kinds(flat: dict[str, Any], known: dict[str, Any]) -> None:

@@ -168,7 +168,8 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   """Returns the multiply-adds of a batch on its way to the loss, resizing included, and of a training step with it.
 
   The way back is taken as twice the way there, but for what is frozen, which has none. A step in two passes runs the
-  smaller resolutions once more, of DRNet the predictor once more for each resolution.
+  smaller resolutions once more, of DRNet the predictor once more for each resolution. By the sandwich rule it is the
+  mean over what is drawn.
 
   Args:
     config: As in configs/default.py.
@@ -178,16 +179,26 @@ def multiply_adds(config: ConfigDict, per_chip: int) -> tuple[int, int]:
   variables = jax.eval_shape(lambda key: method.init(model, config, key), jax.random.key(0))
   batch = batch_of(config, per_chip) | {'step': jax.ShapeDtypeStruct((), jnp.int32)}
   key = jax.eval_shape(lambda: jax.random.key(0))
-  loss_fn = method.make_loss_fn(model, config)
-  forward = macs.count(loss_fn, variables['params'], variables['batch_stats'], batch, key)
+  whole = config.copy_and_resolve_references()
+  whole.sandwich, saved = 0, per_chip * _passed_over(config, model)
+  loss_fn = method.make_loss_fn(model, whole)
+  forward = macs.count(loss_fn, variables['params'], variables['batch_stats'], batch, key) - saved
   back, again = 2 * forward, 0
   if method.rates(config).get('network') == 0:  # the predictor alone learns
     back = 2 * per_chip * drnet.predictor_of(config).macs
   if config.memory == 'two_pass' and config.method == 'drnet':
     again = per_chip * len(at_widths(config)) * drnet.predictor_of(config).macs
   elif config.memory == 'two_pass' and config.distillation != 'none':
-    again = per_chip * sum(macs.of_model(model, resolution) for resolution in at_widths(config)[1:])
+    again = per_chip * sum(macs.of_model(model, resolution) for resolution in at_widths(config)[1:]) - saved
   return forward, forward + back + again
+
+
+def _passed_over(config: ConfigDict, model: Any) -> int:
+  """The multiply-adds of an image that the sandwich rule leaves out, in the mean over what is drawn."""
+  between = at_widths(config)[1:-1]
+  if not config.sandwich:
+    return 0
+  return round((1 - config.sandwich / len(between)) * sum(macs.of_model(model, each) for each in between))
 
 
 def largest(measure: Callable[[int], Need], first: Need, memory: int) -> tuple[int, int, list[Need]]:

@@ -9,8 +9,9 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from resjax import drnet, models, rsnet
+from resjax import drnet, models, rsnet, sandwich
 from resjax.data import identity, labels, loader, sources
+from resjax.resolution import at_widths
 from resjax.training import freezing, optimizer, replayed, state, step, teaching, two_pass
 from resjax.training.devices import Devices
 from resjax.training.given import Given, Step, make_given
@@ -194,7 +195,8 @@ def make_training(
 
   def rule(given: Given | None = None) -> optax.GradientTransformation:
     numbers = None if given is None else given.optimizer
-    return optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths, numbers)
+    tx = optimizer.create(config, steps_per_epoch, total_steps, method.rates(config), depths, numbers)
+    return sandwich.standing(tx, at_widths(config), None if given is None else given.terms.get('drawn'))
 
   def fresh(key: jax.Array) -> state.TrainState:
     return state.create(method.init(model, config, key), rule(), ema=config.optimizer.ema_decay > 0)
@@ -210,12 +212,7 @@ def make_training(
   def train_step(state: state.TrainState, batch: Any, given: Given) -> Any:
     # Made while it is traced, from numbers that are arguments.
     take = step.make_train_step(
-      loss_fn,
-      rule(given),
-      seed=given.key,
-      ema_decay=given.ema_decay,
-      parallel=devices.parallel,
-      first=given.first,
+      loss_fn, rule(given), seed=given.key, ema_decay=given.ema_decay, parallel=devices.parallel, first=given.first
     )
     return take(state, batch | given.terms)
 

@@ -125,7 +125,8 @@ def _look(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable[
 
   def body(params: Any, batch_stats: Any, given: Given, batch: Any, logits: Array | None) -> Array:
     variables, key = {'params': params, 'batch_stats': batch_stats}, jax.random.wrap_key_data(given.key)
-    logits_here, _ = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
+    here = slice(place, place + 1)
+    logits_here, _ = rsnet.train_logits(model, config, variables, batch | given.terms, key, here)
     return _with_row(logits, logits_here, place, len(at_widths(config)))
 
   return body
@@ -135,17 +136,17 @@ def _learn(model: nn.Module | Apply, config: ConfigDict, place: int) -> Callable
   """The second pass of one resolution, on one device: its gradients are added to those before."""
 
   def body(params: Any, batch_stats: Any, given: Given, batch: Any, logits: Array | None, grads: Any) -> Any:
-    key = jax.random.wrap_key_data(given.key)
+    key, batch, here = jax.random.wrap_key_data(given.key), batch | given.terms, slice(place, place + 1)
     labels = rsnet.train_labels(config, batch, key)
 
     def loss_of(params: Any) -> Any:
       params = freezing.held(params, freezing.pairs(config.optimizer))
       variables = {'params': params, 'batch_stats': batch_stats}
-      logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, slice(place, place + 1))
+      logits_here, statistics = rsnet.train_logits(model, config, variables, batch, key, here)
       changed = switchable.set_of(variables, at_widths(config)[place])
       rows = _with_row(logits, logits_here, place, len(at_widths(config)))
       alpha = stop_gradient(params['alpha'])
-      loss, _ = rsnet.loss_of_logits(config, rows, labels, alpha, batch.get('teacher'))
+      loss, _ = rsnet.loss_of_logits(config, rows, labels, alpha, batch.get('teacher'), batch.get('drawn'))
       return loss, ({changed: statistics[changed]}, rows)
 
     (statistics, rows), grads = added(loss_of, params, grads)
@@ -160,11 +161,11 @@ def _update(config: ConfigDict, rule: Callable[[Given], optax.GradientTransforma
   def body(
     state: TrainState, batch: Any, given: Given, logits: Array, grads: Any
   ) -> tuple[TrainState, dict[str, Array]]:
-    labels = rsnet.train_labels(config, batch, jax.random.wrap_key_data(given.key))
+    labels, batch = rsnet.train_labels(config, batch, jax.random.wrap_key_data(given.key)), batch | given.terms
 
     def mean_loss(alpha: Array) -> Any:
       alpha = freezing.held({'alpha': alpha}, freezing.pairs(config.optimizer))['alpha']
-      loss, metrics = rsnet.loss_of_logits(config, logits, labels, alpha, batch.get('teacher'))
+      loss, metrics = rsnet.loss_of_logits(config, logits, labels, alpha, batch.get('teacher'), batch.get('drawn'))
       return jax.lax.pmean(loss, AXIS), metrics
 
     (_, metrics), of_alpha = jax.value_and_grad(mean_loss, has_aux=True)(state.params['alpha'])

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -47,7 +47,7 @@ class Window:
       return
     step, values = self._pending[0], jax.device_get(self._pending[1])
     self._pending = None
-    bad = {name: float(v) for name, v in values.items() if not math.isfinite(v)}
+    bad = {name: float(v) for name, v in values.items() if not math.isfinite(v) and _counts(name, values)}
     if bad:
       terms = ', '.join(f'{name} = {value}' for name, value in sorted(bad.items()))
       raise FloatingPointError(
@@ -57,11 +57,20 @@ class Window:
     self._rows.append(values)
     self._progress.update(step, f'loss {float(values["loss"]):.3f}')
     if last or step % self._log_steps == 0:
-      line = {f'train/{name}': sum(float(row[name]) for row in self._rows) / len(self._rows) for name in values}
+      line = {}
+      for name in values:
+        if counted := [float(row[name]) for row in self._rows if _counts(name, row)]:
+          line[f'train/{name}'] = sum(counted) / len(counted)
       if self._progress.images_per_second is not None:
         line['train/images_per_second'] = self._progress.images_per_second
       self._writer.scalars(step, line)
       self._rows = []
+
+
+def _counts(name: str, row: Mapping[str, Any]) -> bool:
+  """Whether a metric of a step says something: `loss_160` where 160 was not passed over, as `drawn_160` tells."""
+  kind, _, place = name.partition('_')
+  return kind == 'drawn' or row.get(f'drawn_{place}', 1.0) > 0
 
 
 class Stopwatch:
