@@ -94,7 +94,19 @@ PHOTOGRAPHS = Scale(
   'preact_resnet18',
 )  # fmt: skip
 
-_SCALES = {scale.name: scale for scale in (DIGITS, PHOTOGRAPHS)}
+# The papers' own scale and five sizes, for main.py, crops.py and normalisers.py; docs/evidence.md has what it takes.
+IMAGENET = Scale(
+  'imagenet',
+  'rsnet_r18',
+  {},
+  (224, 192, 160, 128, 96),
+  ('drnet_from_rsnet_r18', {}),
+  2.0,
+  'preact_resnet18',
+  (0.08, 1.0),
+)
+
+_SCALES = {scale.name: scale for scale in (DIGITS, PHOTOGRAPHS, IMAGENET)}
 
 
 def of(name: str) -> Scale:
