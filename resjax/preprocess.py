@@ -130,6 +130,21 @@ def sized(config: ConfigDict, images: tuple[Array, ...]) -> tuple[Array, ...]:
   return tuple(images[places[at_width(resolution, 1.0)]] for resolution in at_widths(config))
 
 
+def alike_note(config: ConfigDict) -> str | None:
+  """Returns a line for the user where several branches of one size see the same images; else None.
+
+  Args:
+    config: Reads `resolutions`, `data.flip` and `data.crops`.
+  """
+  sizes, data = tuple(config.resolutions), config.data
+  if len(set(sizes)) == len(sizes) or data.flip == 'independent' or data.crops == 'different':
+    return None
+  return (
+    f'config.resolutions: got {sizes} with data.flip={data.flip!r} and data.crops={data.crops!r}: branches of one size '
+    "see the same images, and stay alike where they start alike (data.flip='independent' tells them apart)"
+  )
+
+
 def per_example_keys(key: Array, index: Array) -> Array:
   """Returns a key for each example, drawn from its number: no result depends on how a batch is split over devices.
 

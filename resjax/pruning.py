@@ -139,9 +139,10 @@ def _kept(params: Any, groups: list[Group], ratio: float, criterion: str) -> dic
   if criterion == 'l1':
     return {group: _largest(each, _left(len(each), ratio)) for group, each in scores.items()}
   everything = np.concatenate([*scores.values(), np.zeros(0)])
-  left = round((1 - ratio) * len(everything))
-  lowest = np.sort(everything)[::-1][left - 1] if left else np.inf
-  return {group: _largest(each, int((each >= lowest).sum())) for group, each in scores.items()}
+  stays = np.zeros(len(everything), bool)
+  stays[_largest(everything, round((1 - ratio) * len(everything)))] = True
+  parts = np.split(stays, np.cumsum([len(each) for each in scores.values()]))
+  return {group: _largest(each, int(part.sum())) for (group, each), part in zip(scores.items(), parts)}
 
 
 def _scores(params: Any, group: Group, criterion: str) -> np.ndarray:

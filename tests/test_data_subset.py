@@ -76,6 +76,9 @@ def test_of_tfds_records_are_read_for_their_labels(array_record_dir, caplog):  #
     assert found[place]['image'] == own['image'] and ('red', 'dark')[found[place]['label']] == CLASSES[own['label']]
     assert found.name_of(place) == whole.name_of(number)
   assert identity.of(found).entries == (*identity.of(whole).entries, f'of these classes {len(chosen)} images')
+  config.model.num_classes = 3  # a whole data set may have fewer than the network
+  with pytest.raises(ValueError, match='^config.model.num_classes: 3, expected 2, the classes of tfds tiny_photos$'):
+    sources.create(config, 'train')
 
 
 def test_of_digits_the_sizes_are_those_of_the_chosen():
@@ -97,6 +100,11 @@ def test_a_file_of_names(folder, tmp_path):
   assert subset.names_of(('bee', str(tmp_path / 'some.txt'))) == ('bee', 'cat', 'ant')
   with pytest.raises(FileNotFoundError, match='^config.data.classes: no file other.txt, expected one with a name in'):
     subset.names_of(('other.txt',))
+  (tmp_path / 'marked.txt').write_text('cat\r\nant\r\n', 'utf-8-sig')  # as some editors write it
+  assert subset.names_of((str(tmp_path / 'marked.txt'),)) == ('cat', 'ant')
+  (tmp_path / 'empty.txt').write_text('# none yet\n')
+  with pytest.raises(ValueError, match='^config.data.classes: no name in .*empty.txt, expected one in each line$'):
+    subset.names_of((str(tmp_path / 'empty.txt'),))
   (tmp_path / 'broken.txt').write_bytes(b'\xff\xfe\xfa')
   with pytest.raises(ValueError, match='broken.txt is no text in UTF-8, expected a name in each line'):
     subset.names_of((str(tmp_path / 'broken.txt'),))

@@ -2,12 +2,13 @@
 
 import importlib
 import json
+import re
 
 import pytest
 
 from configs import default
 from resjax import config as configuration
-from resjax import drnet, models
+from resjax import drnet, models, recipes
 from resjax.data import scaled_digits
 from resjax.training import loop
 
@@ -28,6 +29,17 @@ def test_every_recipe_is_valid_and_its_predictor_cheap(name):
   costs = drnet.costs_of(model, config.resolutions)
   assert min(costs) < drnet.budget_of(config, costs) < max(costs)
   assert drnet.predictor_of(config).macs < 0.01 * max(costs)
+
+
+@pytest.mark.parametrize(('name', 'left'), [('drnet_r50', 2.5e9), ('drnet_mobilenetv2', 0.85 * 300_774_272)])
+def test_with_the_papers_predictor_as_the_recipe_says_the_network_has_as_much(name, left):
+  config = recipe(name)
+  costs = drnet.costs_of(models.from_config(config), config.resolutions)
+  assert drnet.budget_of(config, costs) == pytest.approx(left, rel=1e-6)
+  said = importlib.import_module(f'resjax.recipes.{name}').__doc__.partition("the paper's predictor: ")[2]
+  recipes.with_fields(config, re.findall(r'--config[^\s,)]+', said.partition(')')[0]))
+  assert drnet.predictor_of(config).macs in (290_194_944, 7_315_968)
+  assert drnet.budget_of(config, costs) == pytest.approx(left, rel=1e-3)
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -109,6 +109,20 @@ def test_folders_that_are_no_classes_are_listed(workdir, tmp_path):
     run(workdir, f'--data={tmp_path / "flat"}')
 
 
+def test_some_of_its_classes_are_scored_by_their_names(workdir, tmp_path):
+  run(workdir, f'--out={tmp_path / "all"}')
+  run(workdir, f'--out={tmp_path / "some"}', "--config.data.classes=('elm','birch')")
+  every, some = (figures(tmp_path / name)['classes'] for name in ('all', 'some'))
+  assert set(some) == {'elm', 'birch'} and all(some[name] == every[name] for name in some)
+
+
+@pytest.mark.parametrize('classes', ["('elm','birch')", "('birch','apple tree','cedar','elm','fir')"])
+def test_a_report_is_on_all_of_them_in_their_order(workdir, classes, tmp_path):
+  command = ['report', f'--workdir={workdir}', f'--out={tmp_path}/page.html', '--crop-fraction=1.0']
+  with pytest.raises(SystemExit, match="^error: config.data.classes: got .*birch.*, expected the network's classes, i"):
+    cli.main([*command, f'--config.data.classes={classes}'])
+
+
 def test_an_imported_network_has_no_data_of_its_own(workdir, tmp_path):
   found = trained.read(workdir)
   found.config.data.source, found.config.data.dir = 'tfds', ''

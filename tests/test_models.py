@@ -10,6 +10,8 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from configs import quickstart
+from resjax import config as configuration
 from resjax import models
 
 K = 5
@@ -135,6 +137,25 @@ def test_wrong_options(options, message):
     models.create(**{'name': 'resnet18', 'num_classes': K, **options})
   assert str(error.value).startswith(message)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('inner', [(8, 16), ((8.5,),), ((True,),), (('a',),), ((0,),), ((2**21,),), ('ab',)])
+def test_channels_inside_that_are_none_are_refused_before_a_run_begins(inner):
+  config = quickstart.get_config()
+  config.model.inner = inner
+  with pytest.raises(ValueError, match=r'^config.model.inner: got \(.*\), expected channels, 1 to 1,048,576, for each'):
+    configuration.validate(config)
+
+
+@pytest.mark.parametrize(
+  ('name', 'inner', 'wanted'),
+  [('resnet18', ((8, 8),) * 8, 1), ('resnet50', ((8,),) * 16, 2), ('mobilenetv2', ((8,),) * 17, 0)],
+)
+def test_a_block_has_as_many_channels_inside_as_layers(name, inner, wanted):
+  model = models.create(name, num_classes=K, inner=inner)
+  with pytest.raises(ValueError) as error:
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jnp.zeros((1, 32, 32, 3)))
+  assert str(error.value) == f'model.inner: got {inner[0]} for a block, expected {wanted} of its layers, or ()'
 
 
 @pytest.mark.parametrize('kind', TINY)

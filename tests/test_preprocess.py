@@ -50,6 +50,22 @@ def test_a_flip_mirrors_left_to_right(crop):
   np.testing.assert_array_equal(np.delete(flipped, 2, 0), np.delete(plain, 2, 0))
 
 
+def test_branches_that_see_the_same_are_told_of():
+  config = default.get_config()
+  config.resolutions = (16, 16, 8)
+  for fields, told in (
+    ({}, True),
+    ({'data.flip': 'none'}, True),
+    ({'data.flip': 'independent'}, False),
+    ({'data.flip': 'shared', 'data.crops': 'different'}, False),
+    ({'data.crops': 'same', 'resolutions': (16, 8)}, False),
+  ):
+    config.update_from_flattened_dict(fields)
+    note = preprocess.alike_note(config)
+    assert (note is not None) == told
+    assert not told or note.startswith(f'config.resolutions: got (16, 16, 8) with data.flip={config.data.flip!r} and')
+
+
 def test_flips_are_drawn_per_example_not_per_place_in_the_batch():
   key, index = jax.random.key(3), jnp.arange(4000)
   draw = jax.jit(preprocess.draw_flips, static_argnums=(2, 3))

@@ -98,6 +98,17 @@ def test_the_largest_filters_stay_and_of_scales_those_of_all_layers():
   assert pruning.pruned(uneven, 1 / 3, 'l1').model.inner == ((5,), (11,))
 
 
+def test_of_equal_scales_the_first_stay_and_the_ratio_holds():
+  """Scales are equal in a network that was never trained, and where they were held."""
+  params = jax.tree.map(np.array, network().variables['params'])
+  for own in params['private'].values():
+    for block in ('stage1_block1', 'stage2_block1'):
+      own[block]['bn1']['scale'] = np.ones_like(own[block]['bn1']['scale'])
+  even = network().replace(variables=network().variables | {'params': params})
+  assert pruning.pruned(even, 0.5, 'scale').model.inner == ((8,), (4,))
+  assert pruning.pruned(even, 0.0, 'scale').model.inner == ((8,), (16,))
+
+
 def test_what_can_not_be_pruned_is_refused_in_one_line():
   with pytest.raises(ValueError, match=r'ratio: got 1\.0, expected 0 or more, and less than 1'):
     pruning.pruned(network(), 1.0)

@@ -225,7 +225,9 @@ def test_frozen_kernels_keep_their_bases():
       old = variables['batch_stats'][BASES]['stage1_block1'][name]
       assert bool((basis['weights'] == old['weights']).all()) == (name in kept)
   _, new = switchable.forward(freezing.frozen(model, (), 'kept'), variables, images(), SIZES, train=True)
-  jax.tree.map(np.testing.assert_array_equal, new, variables['batch_stats'])
+  for key, old in variables['batch_stats'].items():  # BatchNorm's statistics are kept; bases follow kernels that learn
+    same = jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), new[key], old))
+    assert not any(same) if key == BASES else all(same)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Several networks as one, and a network at other sizes and crops than its own: exact, and through the commands."""
 
+import argparse
 import json
+import types
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ from test_evaluate_command import NAMES, figures, workdir  # noqa: F401, the fix
 from test_evaluation import Photographs
 
 from resjax import cli, resolution, rsnet, trained
-from resjax.commands import export
+from resjax.commands import export, sizes
 from resjax.data import crops, sources
 from resjax.evidence import scoring
 from resjax.inference import Classifier
@@ -133,6 +135,16 @@ def test_the_command_scores_several_workdirs_and_other_crops(workdir, tmp_path, 
   ours = evaluation.evaluate(closer, sources.create(found.config, 'val'))
   assert numbers['resolutions'][str(workdir)]['top1'] == ours.top(1)['ensemble']
   assert numbers['resolutions'][str(workdir)]['macs'] == sum(network.macs) and set(numbers['classes']) == set(NAMES)
+
+
+def test_sizes_are_taken_in_the_order_of_branches_whatever_the_typed_one():
+  typed = [resolution.parse(text) for text in ('8_2', '16x0.25', '8', '16')]
+  options = argparse.Namespace(crop_fraction=None, resolution=typed)
+  wanted = []
+  network = types.SimpleNamespace(at_all=lambda found: (wanted.extend(found), ()))
+  sizes.asked(network, options)
+  assert [resolution.name(r) for r in wanted] == ['16', '8', '8_2', '16x0.25']
+  resolution.check_order(wanted)
 
 
 @pytest.mark.parametrize(

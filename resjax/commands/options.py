@@ -121,6 +121,7 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   from absl import logging
 
   from resjax import compiling, recipes, trained
+  from resjax.data import subset
   from resjax.exporting import bundle
   from resjax.inference import Classifier
   from resjax.inference.opening import limited, opened
@@ -136,6 +137,8 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
     return Classifier(network, workdir=options.workdir, **options_of_engine), None
   found = trained.read(options.workdir, step=options.step)
   config = recipes.with_fields(found.config, options.fields)
+  if any(field.startswith('--config.data.classes') for field in options.fields):  # of the network's, which has more
+    config.model.num_classes = len(subset.names_of(config.data.classes)) or config.model.num_classes
   network = limited(found.network, options.max_pixels)
   return Classifier(network, workdir=options.workdir, **options_of_engine), config
 

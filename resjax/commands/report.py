@@ -15,7 +15,7 @@ from typing import Any
 from resjax.commands import options as shared
 from resjax.commands import outputs, sizes
 from resjax.routing import Budget
-from resjax.telling import say
+from resjax.telling import say, shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,11 @@ def run(options: argparse.Namespace) -> None:
     classifier = Classifier(sizes.asked(classifier.network, options), **how)
     config.eval.crop_fraction = classifier.network.preprocessing.crop_fraction
   source = sources.create(config, config.data.eval_split)
+  if config.data.classes and tuple(source.class_names) != classifier.network.class_names:
+    raise ValueError(
+      f"config.data.classes: got {shown(config.data.classes)}, expected the network's classes, in their order (resjax "
+      'evaluate scores some of them)'
+    )
   shared.tell_other_data(options.workdir, config, config.data.eval_split, source, options.step)
   reference, origin = study.reference_of(classifier, config, images=options.images, say=tell)
   if origin == calibrating.FILE and (known := calibrating.origin(options.workdir)):

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from resjax.commands import options as shared
-from resjax.resolution import name, sides
+from resjax.resolution import name, rank
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def asked(network: Any, options: argparse.Namespace) -> Any:
     network = network.replace(preprocessing=preprocessing)
   if options.resolution is None:
     return network
-  sizes = sorted(options.resolution, key=lambda size: -sides(size)[0] * sides(size)[1])
+  sizes = sorted(options.resolution, key=rank, reverse=True)
   if len(set(map(name, sizes))) != len(sizes):
     raise ValueError(f'--resolution: got {", ".join(map(name, sizes))}, expected each of them once')
   network, notes = network.at_all(sizes)

@@ -85,7 +85,8 @@ def opened(config: ConfigDict, split: str) -> Source:
   source = SOURCES[data.source](config, split)
   if data.classes:
     source = Subset(source, names_of(data.classes))
-  fits = source.num_classes <= classes if data.source == 'tfds' else source.num_classes == classes
+  at_most = data.source == 'tfds' and not data.classes
+  fits = source.num_classes <= classes if at_most else source.num_classes == classes
   if not fits:
     raise ValueError(
       f'config.model.num_classes: {classes}, expected {source.num_classes}, '

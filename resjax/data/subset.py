@@ -89,7 +89,7 @@ def names_of(classes: Sequence[str]) -> tuple[str, ...]:
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: It is no text in UTF-8.
+    ValueError: It is no text in UTF-8, or has no name.
   """
   found: list[str] = []
   for name in classes:
@@ -100,11 +100,14 @@ def names_of(classes: Sequence[str]) -> tuple[str, ...]:
     if not os.path.isfile(path):
       raise FileNotFoundError(f'config.data.classes: no file {name}, expected one with a name in each line')
     try:
-      with open(path, encoding='utf-8') as file:
+      with open(path, encoding='utf-8-sig') as file:  # as some editors write it, with a mark at its beginning
         lines = [line.strip() for line in file]
     except UnicodeDecodeError:
       raise ValueError(f'config.data.classes: {name} is no text in UTF-8, expected a name in each line') from None
-    found += [line for line in lines if line and not line.startswith('#')]
+    named = [line for line in lines if line and not line.startswith('#')]
+    if not named:
+      raise ValueError(f'config.data.classes: no name in {name}, expected one in each line')
+    found += named
   return tuple(found)
 
 

@@ -12,6 +12,7 @@ from resjax.models import foreign, quantised
 from resjax.models.mobilenetv2 import MobileNetV2
 from resjax.models.preact import PreactResNet
 from resjax.models.resnet import BasicBlock, Bottleneck, ResNet
+from resjax.telling import shown
 
 __all__ = [
   'MODELS',
@@ -25,7 +26,10 @@ __all__ = [
   'check_name',
   'create',
   'from_config',
+  'inner_of',
 ]
+
+_MOST_CHANNELS = 2**20
 
 _basic = functools.partial(ResNet, block=BasicBlock)
 _bottleneck = functools.partial(ResNet, block=Bottleneck)
@@ -127,7 +131,7 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> nn.Module:
     dtype=fields.dtype,
     axis_name=axis_name,
     conv=quantised.conv_of(bits_of(fields), axis_name),
-    **({'inner': tuple(map(tuple, fields.inner))} if fields.inner else {}),
+    **({'inner': inner} if (inner := inner_of(fields)) else {}),
   )
   if fields.name not in MODELS:
     resolutions = tuple(config.resolutions)
@@ -151,6 +155,24 @@ def bits_of(fields: ConfigDict) -> quantised.Bits:
       f'{quantised.FLOAT} bits: some of them are below 0'
     )
   return bits
+
+
+def inner_of(fields: ConfigDict) -> tuple[tuple[int, ...], ...]:
+  """Returns the channels inside of each block; (): as the architecture has them.
+
+  Args:
+    fields: `config.model`; reads `inner`.
+
+  Raises:
+    ValueError: They are none.
+  """
+  found = tuple(tuple(each) if isinstance(each, tuple | list) else (None,) for each in fields.inner)
+  if not all(type(n) is int and 0 < n <= _MOST_CHANNELS for each in found for n in each):
+    raise ValueError(
+      f'model.inner: got {shown(fields.inner)}, expected channels, 1 to {_MOST_CHANNELS:,}, for each block, such as '
+      '((8,), (16,), (32,))'
+    )
+  return found
 
 
 def check_mask(model: nn.Module, name: str) -> None:

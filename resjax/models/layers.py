@@ -36,6 +36,17 @@ def inner_of(inner: Sequence[tuple[int, ...]], blocks: int) -> Iterator[tuple[in
   return iter(inner or [()] * blocks)
 
 
+def inside(inner: tuple[int, ...], usual: tuple[int, ...]) -> tuple[int, ...]:
+  """Returns the channels inside of a block: `inner`, or the usual ones where it is ().
+
+  Raises:
+    ValueError: They are of another number than the usual ones.
+  """
+  if inner and len(inner) != len(usual):
+    raise ValueError(f'model.inner: got {inner} for a block, expected {len(usual)} of its layers, or ()')
+  return inner or usual
+
+
 def at_least_float32(x: jax.Array) -> jax.Array:
   """Returns x in float32, or as it is where it is more precise."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))

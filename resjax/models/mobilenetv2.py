@@ -46,7 +46,8 @@ class InvertedResidual(nn.Module):
     """Returns [B, ceil(H / stride), ceil(W / stride), features] for x [B, H, W, C]."""
     layer = functools.partial(self.layer, train=train, mask=mask)
     residual = self.stride == 1 and x.shape[-1] == self.features
-    (inner,) = self.inner or (x.shape[-1] * self.expansion,)
+    usual = (x.shape[-1] * self.expansion,) if self.expansion != 1 else ()
+    (inner,) = layers.inside(self.inner, usual) or x.shape[-1:]
     y = x
     if self.expansion != 1:
       y = nn.relu6(layer(y, inner, 1, names=('expand_conv', 'expand_bn')))

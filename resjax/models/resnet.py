@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
     """Returns [B, ceil(H / stride), ceil(W / stride), features] for x [B, H, W, C]."""
     layer = functools.partial(self.layer, train=train, mask=mask)
-    (inner,) = self.inner or (self.features,)
+    (inner,) = layers.inside(self.inner, (self.features,))
     y = nn.relu(layer(x, inner, 3, self.stride, names=('conv1', 'bn1')))
     y = layer(y, self.features, 3, names=('conv2', 'bn2'), scale_init=self.last_scale_init)
     return nn.relu(y + _shortcut(layer, x, self.features, self.stride))
@@ -67,7 +67,7 @@ class Bottleneck(nn.Module):
     """Returns [B, ceil(H / stride), ceil(W / stride), 4 * features] for x [B, H, W, C]."""
     layer = functools.partial(self.layer, train=train, mask=mask)
     usual = max(1, self.features * self.group_width // 64) * self.groups
-    first, second = self.inner or (usual, usual)
+    first, second = layers.inside(self.inner, (usual, usual))
     y = nn.relu(layer(x, first, 1, names=('conv1', 'bn1')))
     y = nn.relu(layer(y, second, 3, self.stride, groups=self.groups, names=('conv2', 'bn2')))
     y = layer(y, 4 * self.features, 1, names=('conv3', 'bn3'), scale_init=self.last_scale_init)

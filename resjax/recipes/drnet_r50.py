@@ -1,7 +1,8 @@
 """DRNet with ResNet-50 on ImageNet, the paper's two stages (Zhu et al., NeurIPS 2021) with our small predictor.
 
 Command:  resjax train --config=drnet_r50 --config.data.dir=DIR
-          (the paper's predictor: --config.drnet.predictor.name=resnet10 --config.drnet.predictor.width=1.0)
+          (the paper's predictor: --config.drnet.predictor.name=resnet10 --config.drnet.predictor.width=1.0
+          --config.drnet.budget=0.6823, which is the same 2.5 G and that predictor)
 Ours:     weight decay on kernels alone (the paper names no exception: --config.optimizer.decay=all); evaluation
           of each size from the full image (their code: 168 and 112 from the 224 crop, --config.eval.pyramid=device)
 Cost:     70 and 100 epochs of 1.28 million images, 7.7 G multiply-adds forward per image; the predictor adds 15 M.

@@ -143,7 +143,7 @@ def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Modu
   Args:
     model: A plain network.
     rates: As of `factor_of`.
-    statistics: 'kept': all of them run so; with 'batch' and no factor of 0 the model is returned as it is.
+    statistics: 'kept': all normalisers run so; with 'batch' and no factor of 0 the model is returned as it is.
   """
   if statistics == 'batch' and all(factor for _, factor in rates):
     return model
@@ -156,7 +156,8 @@ def frozen(model: nn.Module, rates: Pairs, statistics: str = 'batch') -> nn.Modu
 
       def stays(path: str, private: bool) -> bool:
         sets = own if private else ('shared',)
-        return statistics == 'kept' or not factor_of(path, rates, [f'{name}/{path}' for name in sets])
+        kept = private and statistics == 'kept'
+        return kept or not factor_of(path, rates, [f'{name}/{path}' for name in sets])
 
       with nn.intercept_methods(_interceptor(stays)):
         return run(variables, images, train, **options)

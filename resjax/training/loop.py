@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from resjax import checkpoint, formats, lock, macs, packing, report, telling
+from resjax import checkpoint, formats, lock, macs, packing, preprocess, report, telling
 from resjax import config as configuration
 from resjax.data import identity, loader
 from resjax.paths import local
@@ -60,7 +60,8 @@ def train_and_evaluate(
   with Notice() as notice:
     run, method = build(config), METHODS[config.method]
     identity.agree(run.data)
-    if (note := optimizer.average_note(config, run.total_steps)) and jax.process_index() == 0:
+    notes = optimizer.average_note(config, run.total_steps), preprocess.alike_note(config)
+    for note in filter(None, notes if jax.process_index() == 0 else ()):
       print(note)
     with lock.alone(workdir, wanted=jax.process_index() == 0):
       with checkpoint.news_only(), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
