@@ -134,8 +134,7 @@ def validate(config: ConfigDict, *, settled: bool = False) -> None:
   resolutions = tuple(config.resolutions)
   try:
     models.check_name(config.model.name)
-    bits = models.bits_of(config.model)
-    models.inner_of(config.model)
+    bits, _ = models.bits_of(config.model), models.inner_of(config.model)
     preprocess.mean_and_std(config.data.normalize, 'data.normalize')
   except ValueError as error:
     raise ValueError(f'config.{error}') from None
