@@ -9,6 +9,7 @@ import pytest
 from configs import default
 from resjax import config as configuration
 from resjax import models, trained
+from resjax.data import scaled_digits, sources
 from resjax.resolution import branches
 from resjax.training import loop
 
@@ -94,6 +95,15 @@ def test_drnet_without_batch_norm_that_knows_resolutions(estimator, tmp_path):
     assert set(variables['params']['private']) == set(variables['batch_stats']) - {'predictor'} == {'all'}
   assert distance(first['batch_stats']['all'], network.variables['batch_stats']['all']) > 1e-6
   assert results['routers']['predictor']['top1'] <= 1 and results['method'] == 'drnet'
+
+
+def test_two_classes_of_the_digits(monkeypatch, tmp_path):
+  monkeypatch.setitem(scaled_digits.SPLITS, 'test', 200)
+  some = {'data.source': 'scaled_digits', 'data.eval_split': 'test', 'data.size': 200, 'data.classes': ('7', '1')}
+  results, network = trained_with(tmp_path, **some, **{'model.num_classes': 2, 'class_weights': ('balanced',)})
+  assert network.class_names == ('7', '1') and network.num_classes == 2
+  source = sources.create(tiny(**some, **{'model.num_classes': 2}), 'test')
+  assert results['resolutions']['16']['images'] == len(source) < 100
 
 
 def test_an_alias_of_old_means_what_it_meant(tmp_path):

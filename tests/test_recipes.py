@@ -6,10 +6,11 @@ import re
 import pytest
 
 from resjax import macs, models
+from resjax.resolution import at_widths, name
 from resjax.training import loop
 
 RECIPES = ['quickstart', 'rsnet_r18', 'rsnet_r50', 'rsnet_mobilenetv2', 'inet_r18', 'parallel_r18']
-RECIPES += ['rsnet_r18_2_32', 'rsnet_preact_r18_2_2']
+RECIPES += ['rsnet_r18_2_32', 'rsnet_preact_r18_2_2', 'same_size_r18', 'slimmable_quickstart', 'slimmable_mobilenetv2']
 
 
 @pytest.mark.slow
@@ -17,8 +18,9 @@ RECIPES += ['rsnet_r18_2_32', 'rsnet_preact_r18_2_2']
 def test_a_recipe_runs_at_reduced_size(recipe, tmp_path):
   config = importlib.import_module(f'configs.{recipe}').get_config()
   count = 2 if config.model.quantise else len(config.resolutions)  # fitting bases takes minutes to compile
-  resolutions = (64, 48, 32, 24, 16)[:count]
-  config.resolutions = resolutions
+  sizes = dict(zip(sorted(set(config.resolutions), reverse=True), (64, 48, 32, 24, 16)))
+  config.resolutions = tuple(sizes[r] for r in config.resolutions[:count])
+  config.widths = config.widths[:3]
   config.model.num_classes = 4 if config.data.source != 'scaled_digits' else 10
   if config.data.source == 'tfds':
     config.data.source = 'fake'
@@ -31,7 +33,7 @@ def test_a_recipe_runs_at_reduced_size(recipe, tmp_path):
   if config.data.source == 'scaled_digits':
     config.eval.batch_size = 1000
   results = loop.train_and_evaluate(config, tmp_path)
-  assert list(results['resolutions']) == [str(r) for r in resolutions]
+  assert list(results['resolutions']) == [name(r) for r in at_widths(config)]
   assert results['method'] == 'rsnet' and 0 <= results['ensemble']['top1'] <= 1
 
 
