@@ -1,5 +1,6 @@
 """Studies as files, and the runs that they come to."""
 
+import itertools
 import json
 import pathlib
 
@@ -17,12 +18,14 @@ def study(arms=None, claims=(), **more):
   return Study('A study', 'quickstart', {'plain': Arm()} if arms is None else arms, claims, **more)
 
 
-@pytest.mark.parametrize('scale', ['digits', 'photographs'])
-@pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.parametrize(
+  ('name', 'scale'),
+  [*itertools.product(SHIPPED, ['digits', 'photographs']), ('crops', 'imagenet'), ('normalisers', 'imagenet')],
+)
 def test_a_shipped_study_can_be_run(name, scale):
   """Every config is one that a run takes, and every claim names arms and ways of them."""
   found = definition.read(f'configs/studies/{name}.py:{scale}')
-  runs = jobs.of_study(found, [0], data={'data.dir': 'DIR'} if scale == 'photographs' else None)
+  runs = jobs.of_study(found, [0], data=None if scale == 'digits' else {'data.dir': 'DIR'})
   assert all(run.start is None or run.start in runs[:place] for place, run in enumerate(runs))
   assert {run.arm for run in runs} == set(found.arms) and len({run.key for run in runs}) == len(runs)
   assert found.seeds >= 5 and found.scale == scale and found.claims and all(claim.source for claim in found.claims)
