@@ -87,6 +87,14 @@ def test_a_step_of_least_squares_is_that_of_numpy(bits):
   np.testing.assert_allclose(new, expected, rtol=1e-4)
 
 
+def test_the_ridge_of_weights_is_one_in_ten_thousand():
+  """Four weights, each with a code of its own: `B^T B` is 4 I, and the step to their own basis 4 / 4.0001 of it."""
+  basis, own = np.array([1.0, 3.0]), np.array([1.2, 3.3])
+  x = (q.codes(2, True) @ own).reshape(2, 2, 1, 1)
+  new, _ = fit(jnp.asarray(x, jnp.float32), jnp.asarray(basis[None], jnp.float32), True)
+  np.testing.assert_allclose(new[0], basis + (own - basis) * 4 / (4 + 1e-4), rtol=1e-6)
+
+
 @pytest.mark.parametrize(('make', 'signed'), [(weights, True), (activations, False)])
 def test_the_error_falls_from_step_to_step(make, signed):
   x, basis = make(2)
