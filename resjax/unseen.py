@@ -138,7 +138,7 @@ def recalibrate(
       `momentum * old + (1 - momentum) * batch`, and play no part in training's logits.
     variables: With normalisers for this resolution, see `add`. Where the statistics are one for all sizes, those
       change, and the result is meant for this resolution alone.
-    resolution: In pixels, of a square, or (height, width).
+    resolution: In pixels, of a square, or (height, width), or these at a width.
     batches: Of normalised images, floating `[B, height, width, 3]`; they need not be equally large.
 
   Returns:
@@ -149,13 +149,14 @@ def recalibrate(
       no statistics, or changes what is none, such as a counter; or a statistic is not finite or not a running average.
   """
   height, width = sides(resolution)
-  key, plain = set_of(variables, resolution), view(variables, resolution)
+  narrow = model if width_of(resolution) == 1 else widths.narrowed(model, width_of(resolution))
+  key, plain = set_of(variables, resolution), view(variables, resolution, model)
   leaves, structure = jax.tree.flatten(plain)
   names = [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain)]
 
   def update(leaves: Sequence[Array], images: Array) -> Sequence[Array]:
     old = jax.tree.unflatten(structure, leaves)
-    new = run(model, old, images, True)[1]
+    new = run(narrow, old, images, True)[1]
     kept = {BASES: old[BASES]} if isinstance(new, dict) and BASES in new else {}
     return jax.tree.leaves(new | kept if kept else new)
 

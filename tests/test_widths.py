@@ -203,6 +203,23 @@ def test_sizes_that_were_not_trained_have_neighbours_of_their_width():
     assert jax.tree.all(jax.tree.map(np.array_equal, kept[kind]['16x0.25'], wanted[kind]['16x0.25']))
 
 
+@pytest.mark.parametrize('listed', [True, False])
+def test_statistics_of_a_width_are_renewed_as_of_the_narrow_network(listed):
+  """Also of a width that is not in the list, whose scale and offset are the leading ones of all channels."""
+  branch = HALF if listed else Branch(16, width=0.375)
+  added, _ = unseen.add(variables(), branch, 'nearest', model())
+  batches = [images(8), images(8)[:3] * 2]
+  renewed, note = unseen.recalibrate(model(), added, branch, batches)
+  assert note == f'{branch} px: BatchNorm statistics from 11 images'
+  alone = switchable.share(switchable.view(added, branch, model()), (16,))
+  expected, _ = unseen.recalibrate(widths.narrowed(model(), branch.width), alone, 16, batches)
+  same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+  same(renewed['batch_stats'][name(branch)], expected['batch_stats']['16'])
+  same({k: v for k, v in renewed['batch_stats'].items() if k != name(branch)},
+       {k: v for k, v in added['batch_stats'].items() if k != name(branch)})  # fmt: skip
+  same(renewed['params'], added['params'])
+
+
 def test_a_patterns_rate_is_that_of_one_width():
   made = make_config(**{'optimizer.rates': (('private/16x0.5/*', 0.0),)})
   frozen = freezing.frozen(model(), freezing.pairs(made.optimizer))
