@@ -20,7 +20,7 @@ from resjax.telling import shown
 Size = int | tuple[int, int]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Branch:
   """A second, third, ... branch of one size, or one with a share of the network's channels.
 
@@ -42,6 +42,8 @@ class Branch:
   def __str__(self) -> str:
     """Its name: '224_2', '224x0.5'."""
     return name(self)
+
+  __repr__ = __str__  # in messages it stands among sizes: (224, 224x0.5)
 
 
 Resolution = Size | Branch

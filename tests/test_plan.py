@@ -11,6 +11,7 @@ from resjax import cli, macs, models, rsnet
 from resjax import config as configuration
 from resjax.data import loader, sources
 from resjax.planning import needs, topology
+from resjax.resolution import at_widths
 
 TINY = ['--config.model.width=0.25', '--config.resolutions=(16,8)', '--config.data.size=64']
 
@@ -81,6 +82,17 @@ def test_multiply_adds(memory):
   ensemble = 4 * 2 * 10  # the logits of two resolutions, weighed
   assert 0 <= forward - 4 * sum(costs) <= 4 * ensemble
   assert step == 3 * forward + (4 * costs[1] if memory == 'two_pass' else 0)
+
+
+@pytest.mark.parametrize('memory', ['joint', 'two_pass'])
+def test_multiply_adds_by_the_sandwich_rule_are_the_mean_over_its_draws(memory):
+  """Of the two branches between, one is drawn."""
+  fields = ['--config.widths=(1.0,0.5)', f'--config.memory={memory}']
+  all_of_them, drawn = (tiny(*fields, f'--config.sandwich={count}') for count in (0, 1))
+  model = models.from_config(drawn)
+  between = sum(macs.of_model(model, r) for r in at_widths(drawn)[1:-1])
+  (forward, step), (mean, mean_step) = (needs.multiply_adds(config, 4) for config in (all_of_them, drawn))
+  assert forward - mean == 2 * between and step - mean_step == 2 * between * (4 if memory == 'two_pass' else 3)
 
 
 # --- the search ---

@@ -156,7 +156,7 @@ def of_config(options: argparse.Namespace, most: int) -> tuple[Any, Any, Callabl
   from resjax.measuring.pool import Pool, photographs
   from resjax.models.predictor import PREDICTORS
 
-  fields = [*options.fields, '--config.method=drnet', '--config.data.crops=same']
+  fields = [*options.fields, '--config.method=drnet', '--config.data.crops=same', '--config.sandwich=0']
   if options.resolutions is not None:
     sizes = numbers(options, 'resolutions', int, 'pixels such as 224,160,96', lambda r: r > 0)
     fields.append(f'--config.resolutions={sizes}')
@@ -267,8 +267,9 @@ def show(result: dict[str, Any]) -> None:
 def cells(entry: dict[str, Any]) -> list[str]:
   """Returns a row of the table."""
   low, high = entry['images_per_second_quartiles']
+  at = entry.get('resolution')  # as JSON holds it: a branch by its name
   row = [
-    f'{shared.pixels(entry["resolution"])} px' if 'resolution' in entry else entry['router'],
+    entry['router'] if at is None else f'{at if isinstance(at, str) else shared.pixels(at)} px',
     str(entry['batch']),
     f'{entry["images_per_second"]:,.1f}',
     f'[{low:,.1f}, {high:,.1f}]',

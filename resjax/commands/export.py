@@ -67,7 +67,11 @@ def run(options: argparse.Namespace) -> None:
   check(options)
   found = trained.read(options.workdir, step=options.step)
   network = chosen(found.network, options.resolution, options.format)
-  out = pathlib.Path(options.out) if options.out else pathlib.Path(options.workdir) / named(network, options.format)
+  out = (
+    pathlib.Path(options.out)
+    if options.out
+    else pathlib.Path(options.workdir) / named(network, options.format, options.resolution)
+  )
   with whole(out, options.overwrite) as part:
     write(network, part, options, found.origin, out.suffix)
   size = sum(path.stat().st_size for path in [out, *out.rglob('*')] if path.is_file())
@@ -90,11 +94,12 @@ def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Net
     trained, (network, note) = network.resolutions, network.at(resolution)
     if resolution not in trained:
       say(note, sys.stderr)
-    if isinstance(resolution, Branch):  # elsewhere it is a network of this size, and nothing else
+    (branch,) = network.resolutions
+    if isinstance(branch, Branch):  # elsewhere it is a network of this size, and nothing else
       from resjax import switchable
 
-      alone = switchable.share(network.view(resolution), (resolution.size,))
-      network = network.replace(variables=alone, resolutions=(resolution.size,))
+      alone = switchable.share(network.view(branch), (branch.size,))
+      network = network.replace(variables=alone, resolutions=(branch.size,))
   check_distinct(network.resolutions)
   if kind in ('onnx', 'bundle') and getattr(network.model, 'dtype', 'float32') != 'float32':
     network = network.with_dtype('float32')
@@ -102,12 +107,12 @@ def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Net
   return network
 
 
-def named(network: 'Network', kind: str) -> str:
-  """Returns what a file or folder is called where nothing was said of it."""
+def named(network: 'Network', kind: str, resolution: Resolution | None) -> str:
+  """Returns what a file or folder is called where nothing was said of it but, or not even, the resolution."""
   if kind == 'bundle':
     return 'bundle'
   one = len(network.resolutions) == 1
-  base = shared.pixels(network.resolutions[0]) if one else 'network'
+  base = shared.pixels(resolution or network.resolutions[0]) if one else 'network'
   if kind == 'torch':
     return f'{base}.safetensors'
   folder = (network.predictor is not None and kind != 'packed') or (kind == 'onnx' and not one)

@@ -26,6 +26,8 @@ from resjax.commands import options as shared
 from resjax.commands import outputs
 from resjax.planning import needs, topology
 from resjax.report.table import macs_text
+from resjax.resolution import at_widths
+from resjax.resolution import name as key_of
 
 EPILOG = """\
   resjax plan --config=rsnet_r18 --topology=v5e-256 --batch=8192 --config.model.dtype=bfloat16
@@ -128,8 +130,9 @@ def _program(program: needs.ProgramNeed) -> dict[str, Any]:
 def render(result: dict[str, Any]) -> Group:
   """Returns a plan, as `make` returns it, as something that rich prints."""
   need, config = result['need'], result['config']
+  branches = ', '.join(map(key_of, at_widths(configuration.from_json(config))))
   title = (
-    f'{pathlib.PurePath(config["model"]["name"])} at {", ".join(map(str, config["resolutions"]))} px, '
+    f'{pathlib.PurePath(config["model"]["name"])} at {branches} px, '
     f'{config["model"]["dtype"]}, on {result["topology"]}: {result["chips"]} chips, '
     f'{need["per_chip"]} images on each, {result["batch_size"]:,} in a step'
   )

@@ -16,7 +16,8 @@ from resjax.interop import layouts
 from resjax.interop.files import FACTS
 from resjax.models import MobileNetV2, ResNet, quantised
 from resjax.network import Network
-from resjax.resolution import Resolution
+from resjax.resolution import Resolution, width_of
+from resjax.resolution import name as key_of
 from resjax.switchable import Variables
 from resjax.telling import printable
 
@@ -107,8 +108,13 @@ def rsnets_state_dict(network: Network) -> dict[str, np.ndarray]:
     network: A ResNet or MobileNetV2 of resjax.
 
   Raises:
-    ValueError: It is another network.
+    ValueError: It is another network, or has several widths, for which that layout has no place.
   """
+  if narrow := [resolution for resolution in network.resolutions if width_of(resolution) < 1]:
+    raise ValueError(
+      f'resolutions: got {", ".join(map(key_of, network.resolutions))}, expected none at a width in the layout of '
+      f"RS-Net's authors, or one alone (--resolution={narrow[0]})"
+    )
   found: dict[str, np.ndarray] = {}
   for number, resolution in enumerate(network.resolutions):
     found |= _named(network, resolution, 'rsnets', number)

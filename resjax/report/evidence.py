@@ -13,6 +13,7 @@ from rich.text import Text
 
 from resjax.report import charts, page
 from resjax.report.table import macs_text
+from resjax.resolution import is_name
 from resjax.telling import printable
 
 _COLORS = ('#1b4f91', '#d64a41', '#2e9e7a', '#b0761c', '#7a4fa3', '#4c8fd6', '#5c6570', '#c2578f', '#87a922', '#00838f')
@@ -97,7 +98,7 @@ def draw(found: dict[str, Any]) -> mpl_figure.Figure:
                                for place, column in enumerate(zip(*points)))  # fmt: skip
     color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
     sized = sorted((arm['ways'][w]['macs']['mean'], 100 * arm['ways'][w]['top1']['mean'])
-                   for w in arm['ways'] if w.isdecimal())  # fmt: skip
+                   for w in arm['ways'] if is_name(w) and '_' not in w)  # fmt: skip
     axes.plot(*zip(*sized), color=color, linewidth=1.2, alpha=0.6)
     axes.errorbar(macs, means, deviations, fmt=marker, color=color, markersize=5, capsize=2, linewidth=1, label=name)
   axes.set_xscale('log')
