@@ -232,7 +232,8 @@ class Network:
     if dtype is None:
       return self
     if dtype not in ('float32', 'bfloat16'):
-      raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'bfloat16'")
+      how = '; resjax export --format=bundle --dtype=int8 writes what computes in it' if dtype == 'int8' else ''
+      raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'bfloat16'{how}")
     if not isinstance(self.model, nn.Module) or not hasattr(self.model, 'dtype'):
       raise ValueError(f'dtype: got {dtype!r}, expected none: {type(self.model).__name__} has no attribute dtype')
     return self.replace(model=self.model.clone(dtype=dtype))

@@ -98,7 +98,7 @@ def test_what_a_bundle_has_no_files_for_is_refused(copy, photographs):
       found.predict(str(photographs), **options)
   with pytest.raises(ValueError, match=r'^.*copy: a bundle, whose network stays as it is; expected the workdir'):
     found.recalibrate(16, str(photographs))
-  with pytest.raises(ValueError, match=r"^dtype: got 'bfloat16', expected float32 with a bundle$"):
+  with pytest.raises(ValueError, match=r"^dtype: got 'bfloat16', expected float32 with this bundle$"):
     Classifier.load(copy, dtype='bfloat16')
   with pytest.raises(ValueError, match=r'^step: got 3 for .*copy, a bundle, expected none$'):
     Classifier.load(copy, step=3)

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--round-images', type=shared.batch, default=16, help='in a round at least (%(default)s)')
   parser.add_argument('--max-batch', type=shared.batch, default=64, help='images of the largest program (%(default)s)')
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
+  shared.add_dtype(parser)
   shared.add_runtime(parser)
   shared.add_max_pixels(parser)
   parser.add_argument('--threads', type=shared.batch, help='that decode; default: one for each processor')

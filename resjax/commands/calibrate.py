@@ -4,12 +4,20 @@ resjax calibrate --workdir=runs/drnet_quickstart
 """
 
 import argparse
+import os
 import pathlib
 import re
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
-from resjax.telling import flag, say
+from resjax.telling import flag, printable, say
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from resjax.network import Network
+  from resjax.trained import Trained
 
 # Images that are taken by themselves at most.
 _IMAGES = 10_000
@@ -90,6 +98,39 @@ def of_run(config: Any, workdir: str) -> tuple[list[Any], Any]:
   numbers = study.sample(len(source), _IMAGES)
   say(f'calibrating on {len(numbers):,} images of {split}, {why}')
   return images.of_source(source, numbers), Origin.of_split(source, split)
+
+
+def crops(network: 'Network', options: argparse.Namespace, found: 'Trained', most: int) -> 'np.ndarray':
+  """Returns crops of the largest resolution, to set int8's ranges on: of images that are named, or of the run's own.
+
+  Args:
+    network: Says how images are cropped.
+    options: `images` and `workdir`.
+    found: The run.
+    most: Images; of more, these are drawn, always the same.
+
+  Raises:
+    ValueError: There are none, or ONNX Runtime is not installed.
+    FileNotFoundError: The run's data are not there.
+  """
+  from resjax.data.crops import evaluation_crops
+  from resjax.inference.images import chunks
+  from resjax.measuring import study
+
+  if missing := shared.missing('onnxruntime'):
+    raise ValueError(f"--dtype: got int8, which needs {missing}: pip install 'resjax[ort]'")
+  wanted = shared.images(options.images)
+  if not wanted and shared.without_data(found.config, options.workdir):
+    raise ValueError(f'IMAGE: none given, and {options.workdir} holds an imported network; expected files or folders')
+  wanted = wanted or of_run(found.config, options.workdir)[0]
+  wanted = [wanted[number] for number in study.sample(len(wanted), most)]
+  crop = evaluation_crops(network.preprocessing, (network.resolutions[0],))
+  (chunk,) = chunks(wanted, lambda image: crop(image)[0], size=len(wanted), threads=os.cpu_count() or 1)
+  for name, error in zip(chunk.names, chunk.errors):
+    if error is not None:
+      say(f'{printable(name)}: {printable(error)}; left out', sys.stderr)
+  say(f'ranges of int8 set on {len(chunk.crops):,} images', sys.stderr)
+  return chunk.crops
 
 
 def split_of(train: str, evaluation: str) -> tuple[str, str]:

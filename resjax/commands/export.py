@@ -5,6 +5,7 @@ resjax export --workdir=runs/resnet50 --format=bundle
 A bundle has the network at all resolutions as ONNX over the same weights, labels, thresholds, costs and an example that
 runs it. onnx and stablehlo are the network alone, at one resolution or at all. torch is a state dict, of one resolution
 in torchvision's layout, of several in that of RS-Net's authors: safetensors, or with --out=FILE.pth what torch reads.
+--dtype=int8 writes ONNX, or a bundle, that computes in int8, its ranges set on images as resjax calibrate takes them.
 packed are the variables of a quantised network, its weights as codes of a few bits (resjax.exporting.packed reads it).
 """
 
@@ -18,19 +19,23 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from resjax.commands import calibrate, outputs
 from resjax.commands import options as shared
-from resjax.commands import outputs
 from resjax.resolution import Branch, Resolution, check_distinct
 from resjax.routing import Budget
 from resjax.telling import flag, say, shown
 
 if TYPE_CHECKING:
   from resjax.network import Network
+  from resjax.trained import Trained
 
 FORMATS = ('onnx', 'stablehlo', 'bundle', 'torch', 'packed')
 
 # Of a bundle, where none are named: those that its calibration reaches.
 _BUDGETS = '0.3,0.4,0.5,0.6,0.7,0.8,0.9'
+
+# Images that int8's ranges are set on, at most.
+_RANGES = 256
 
 # What stands in a folder that was exported, a bundle's calibration among it.
 _OURS = re.compile(r'.*\.(onnx|stablehlo)|weights\.bin|manifest\.json|example\.py|costs\.json|dial\.npz')
@@ -38,12 +43,15 @@ _OURS = re.compile(r'.*\.(onnx|stablehlo)|weights\.bin|manifest\.json|example\.p
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Describes the arguments."""
+  about = f"for --dtype=int8: {shared.IMAGES}; default: the run's"
+  parser.add_argument('images', nargs='*', type=shared.image, metavar='IMAGE', help=about)
   parser.add_argument('--workdir', required=True, type=shared.path, help='of the run that trained the network')
   parser.add_argument('--step', type=shared.step, help='of the checkpoint; default: the latest')
   parser.add_argument('--format', choices=FORMATS, required=True, help='what is written')
   parser.add_argument(
     '--resolution', type=shared.resolution, help='one alone, in pixels: 160, or 128x192; default: all'
   )
+  parser.add_argument('--dtype', choices=('float32', 'int8'), help='of the computation; int8: of onnx and bundle')
   parser.add_argument('--softmax', action='store_true', help='probabilities instead of logits (onnx, stablehlo)')
   parser.add_argument(
     '--budgets', help=f'that a bundle is set to, shares or multiply-adds, where calibrated ({_BUDGETS})'
@@ -73,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     else pathlib.Path(options.workdir) / named(network, options.format, options.resolution)
   )
   with whole(out, options.overwrite) as part:
-    write(network, part, options, found.origin, out.suffix)
+    write(network, part, options, found, out.suffix)
   size = sum(path.stat().st_size for path in [out, *out.rglob('*')] if path.is_file())
   one = sum(leaf.nbytes for leaf in jax.tree.leaves(network.view(network.resolutions[0])))
   say(f'In {out}: {size / 1e6:,.2f} MB, {size / one:.3f} times the weights of one resolution')
@@ -82,10 +90,15 @@ def run(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> None:
   """Raises ValueError where an option does not belong to the format."""
   of = {'softmax': ('onnx', 'stablehlo'), 'budgets': ('bundle',), 'no_costs': ('bundle',), 'more': ('bundle',)}
+  of |= {'dtype': ('onnx', 'bundle')}
   for name, formats in of.items():
     if getattr(options, name) and options.format not in formats:
       expected, name = ' or '.join(formats), name.replace('more', 'with')
       raise ValueError(f'--{name.replace("_", "-")}: got it with --format={options.format}, expected {expected}')
+  if options.images and options.dtype != 'int8':
+    raise ValueError(f'IMAGE: got {shown(options.images[0])} without --dtype=int8, expected none')
+  if options.more and options.dtype == 'int8':
+    raise ValueError('--with: got stablehlo with --dtype=int8, expected ONNX alone')
 
 
 def chosen(network: 'Network', resolution: Resolution | None, kind: str) -> 'Network':
@@ -119,16 +132,21 @@ def named(network: 'Network', kind: str, resolution: Resolution | None) -> str:
   return kind if folder else f'{base}.{kind}'
 
 
-def write(
-  network: 'Network', part: pathlib.Path, options: argparse.Namespace, origin: dict[str, Any] | None, suffix: str
-) -> None:
+def write(network: 'Network', part: pathlib.Path, options: argparse.Namespace, found: 'Trained', suffix: str) -> None:
   """Writes what was asked for to a new file or folder.
+
+  Args:
+    network: Of which it is.
+    part: The new file or folder.
+    options: As `add_arguments` describes them.
+    found: The run that it is of.
+    suffix: Of the name that was asked for.
 
   Raises:
     ValueError: The network can't be written so, or what that needs is not installed.
   """
   if options.format == 'torch':
-    return torch(network, part, origin, suffix)
+    return torch(network, part, found.origin, suffix)
   if options.format == 'packed':
     from resjax.exporting import packed
 
@@ -140,11 +158,13 @@ def write(
   shared.needs('onnx', '--format')
   from resjax.exporting import onnx
 
+  crops = calibrate.crops(network, options, found, _RANGES) if options.dtype == 'int8' else None
   if options.format == 'onnx':
-    return onnx.write(network, part, softmax=options.softmax)
+    return onnx.write(network, part, softmax=options.softmax, ranges=crops)
   from resjax.exporting import bundle
 
-  bundle.write(network, part, knobs=knobs(network, options), origin=origin, stablehlo=options.more == 'stablehlo')
+  set_to, more = knobs(network, options), options.more == 'stablehlo'
+  bundle.write(network, part, knobs=set_to, origin=found.origin, stablehlo=more, ranges=crops)
   if not options.no_costs:
     costs(part)
 

@@ -49,8 +49,14 @@ def add_workdir(parser: argparse.ArgumentParser, *, bundles: bool = False, sever
   add_network(parser.add_mutually_exclusive_group(required=True), bundles=bundles, several=several)
   parser.add_argument('--step', type=step, help='of the checkpoint; default: the latest')
   parser.add_argument('--max-batch', type=batch, default=64, help='images of the largest program (64)')
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help="of the computation; default: the model's")
+  add_dtype(parser)
   add_runtime(parser)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+  """Adds the dtype of the computation; int8 is of bundles alone, and `with_dtype` says so of others."""
+  about = "of the computation; default: the model's; int8: of a bundle that was exported so"
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'int8'), help=about)
 
 
 def add_network(which: Any, *, bundles: bool = False, several: bool = False) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import jax
+import numpy as np
 
 from resjax import checksums, formats, preprocess
 from resjax.exporting.names import PREDICTOR, WEIGHTS, file_of
@@ -62,6 +63,7 @@ class Bundle:
     digest: Of the network that it was made from.
     predictor: Of its predictor, or None.
     knobs: That routers were set to.
+    dtype: Of the network's computation, 'float32' or 'int8'; its predictor's is float32.
   """
 
   folder: pathlib.Path
@@ -72,6 +74,7 @@ class Bundle:
   digest: str
   predictor: Scorer | None
   knobs: Knobs
+  dtype: str = 'float32'
 
   runtime: ClassVar[str] = 'onnx'
 
@@ -82,15 +85,15 @@ class Bundle:
 
   def function(self, resolution: Resolution) -> Function:
     """Returns what is run at one resolution."""
-    return self._file(file_of(resolution))
+    return self._file(file_of(resolution), self.dtype)
 
   def scoring(self) -> Function:
     """Returns what is run of the predictor."""
-    return self._file(PREDICTOR)
+    return self._file(PREDICTOR, 'float32')
 
-  def _file(self, name: str) -> Function:
+  def _file(self, name: str, dtype: str) -> Function:
     """A file as what is run."""
-    return Function(OnnxFile(self.folder / name), {}, f'{name} of {self.digest}', 'float32')
+    return Function(OnnxFile(self.folder / name), {}, f'{name} of {self.digest}', dtype)
 
   def recalibrated(self, resolution: Resolution, inputs: Any) -> NoReturn:
     """Refuses: files stay as they are."""
@@ -110,9 +113,9 @@ class Bundle:
     return dataclasses.replace(self, resolutions=(resolution,), macs=macs, predictor=None), ''
 
   def with_dtype(self, dtype: str | None) -> 'Bundle':
-    """Returns this bundle; ValueError for another dtype than float32."""
-    if dtype not in (None, 'float32'):
-      raise ValueError(f'dtype: got {dtype!r}, expected float32 with a bundle')
+    """Returns this bundle; ValueError for another dtype than its own."""
+    if dtype not in (None, self.dtype):
+      raise ValueError(f'dtype: got {dtype!r}, expected {self.dtype} with this bundle')
     return self
 
 
@@ -128,6 +131,7 @@ def write(
   knobs: Knobs | None = None,
   origin: Mapping[str, Any] | None = None,
   stablehlo: bool = False,
+  ranges: np.ndarray | None = None,
 ) -> None:
   """Writes a bundle.
 
@@ -137,6 +141,7 @@ def write(
     knobs: Of routers, for the budgets that the bundle shall meet.
     origin: Where an imported network is from, its license among it.
     stablehlo: Also the network as StableHLO, which has the weights once more.
+    ranges: Crops, for one that computes in int8, see `onnx.files`; None: in float32.
 
   Raises:
     ValueError: See `onnx.of_network` and `stablehlo.of_network`.
@@ -146,7 +151,7 @@ def write(
   from resjax.exporting import stablehlo as hlo
 
   out.mkdir()
-  files = onnx.files(network) | {EXAMPLE: _example()} | (hlo.files(network) if stablehlo else {})
+  files = onnx.files(network, ranges=ranges) | {EXAMPLE: _example()} | (hlo.files(network) if stablehlo else {})
   for file, content in files.items():
     (out / file).write_bytes(content)
   preprocessing, predictor = network.preprocessing, network.predictor
@@ -157,6 +162,7 @@ def write(
   manifest = {
     'kind': KIND,
     'format': formats.FORMAT,
+    'dtype': 'float32' if ranges is None else 'int8',
     'resolutions': [name(r) if isinstance(r, Branch) else list(sides(r)) for r in network.resolutions],
     'models': [file_of(resolution) for resolution in network.resolutions],
     'macs': network.macs,
@@ -225,6 +231,9 @@ def _damaged(path: pathlib.Path, error: Exception) -> ValueError:
 def _parsed(folder: pathlib.Path, manifest: Mapping[str, Any]) -> Bundle:
   """A bundle as its manifest describes it."""
   preprocessing, predictor = manifest['preprocessing'], manifest['predictor']
+  dtype = manifest.get('dtype', 'float32')  # which none had before some were in int8
+  if dtype not in ('float32', 'int8'):
+    raise ValueError(f'dtype is {dtype!r}')
   normal = preprocessing['in the models']
   return Bundle(
     folder=folder,
@@ -244,6 +253,7 @@ def _parsed(folder: pathlib.Path, manifest: Mapping[str, Any]) -> Bundle:
       for router, each in manifest['knobs'].items()
       for budget, knob in each.items()
     },
+    dtype=dtype,
   )
 
 

@@ -63,7 +63,7 @@ class Classifier:
       workdir: Where the calibration and cost tables are kept; None: nowhere.
       runtime: One of `runtimes.NAMES`, or makes what runs the programs; None: see `runtimes.named`.
       max_batch: Images of the largest program.
-      dtype: Of the computation, 'float32' or 'bfloat16'; None: the model's own.
+      dtype: Of the computation, 'float32' or 'bfloat16', of a bundle its own; None: the model's own.
       promote: Images may run at a higher resolution than was chosen for them where that is faster.
       strict: A compilation after the warm-up raises.
       threads: That decode; None: one for each processor.

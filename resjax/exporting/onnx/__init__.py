@@ -73,36 +73,56 @@ def of_predictor(network: Network, *, weights: Takes | None = None) -> ModelProt
   return _model(graph, result, [(*size, 3)], 'scores', weights)
 
 
-def write(network: Network, out: pathlib.Path, *, softmax: bool = False) -> None:
+def write(network: Network, out: pathlib.Path, *, softmax: bool = False, ranges: np.ndarray | None = None) -> None:
   """Writes a network of one resolution as the file `out`, one of several as a folder: a file each, their weights once.
 
   Args:
     network: As of `of_network`.
     out: A new file or folder; its parent is there.
     softmax: As of `of_network`.
+    ranges: As of `files`.
 
   Raises:
     ValueError: As of `of_network`.
     OSError: It can't be written.
   """
   if len(network.resolutions) == 1 and network.predictor is None:
-    out.write_bytes(of_network(network, network.resolutions[0], softmax=softmax).SerializeToString())
+    model = of_network(network, network.resolutions[0], softmax=softmax)
+    out.write_bytes((model if ranges is None else _in_int8(model, ranges)).SerializeToString())
     return
   out.mkdir()
-  for name, content in files(network, softmax=softmax).items():
+  for name, content in files(network, softmax=softmax, ranges=ranges).items():
     (out / name).write_bytes(content)
 
 
-def files(network: Network, *, softmax: bool = False) -> dict[str, bytes]:
-  """Returns the files of a folder by name: a model for each resolution, the predictor's if any, and their weights."""
+def files(network: Network, *, softmax: bool = False, ranges: np.ndarray | None = None) -> dict[str, bytes]:
+  """Returns the files of a folder by name: a model for each resolution, the predictor's if any, and their weights.
+
+  Args:
+    network: As of `of_network`.
+    softmax: As of `of_network`.
+    ranges: Crops of the largest resolution, uint8 `[N, S, S, 3]`, for a network in int8, whose ranges are set on them
+      (`int8.quantised`); the predictor stays as it is. None: float32.
+  """
   weights = Weights(WEIGHTS)
-  found = {
-    file_of(resolution): of_network(network, resolution, softmax=softmax, weights=weights).SerializeToString()
-    for resolution in network.resolutions
-  }
+  if ranges is None:
+    models = [of_network(network, resolution, softmax=softmax, weights=weights) for resolution in network.resolutions]
+  else:
+    from resjax.exporting.onnx.int8 import Shared
+
+    take = Shared(weights).take
+    models = [take(_in_int8(of_network(network, r, softmax=softmax), ranges)) for r in network.resolutions]
+  found = {file_of(resolution): model.SerializeToString() for resolution, model in zip(network.resolutions, models)}
   if network.predictor is not None:
     found[PREDICTOR] = of_predictor(network, weights=weights).SerializeToString()
   return found | {WEIGHTS: weights.to_bytes()}
+
+
+def _in_int8(model: ModelProto, ranges: np.ndarray) -> ModelProto:
+  """A model in int8, by ONNX Runtime, which what is written in float32 does not need."""
+  from resjax.exporting.onnx.int8 import quantised
+
+  return quantised(model, ranges)
 
 
 def _pixels(graph: Graph, largest: tuple[int, int], size: tuple[int, int], interpolation: str) -> Tensor:

@@ -42,7 +42,9 @@ class OnnxRuntime:
     if not programs or len({(program.shape, program.num_classes) for program in programs}) > 1:
       shapes = [program.shape for program in programs]
       raise ValueError(f'programs: got {len(programs)} of crops {shapes}, expected one or more, of the same crops')
-    if wrong := [program.dtype for program in programs if program.dtype != 'float32']:
+    in_files = all(isinstance(program.forward, OnnxFile) for program in programs)
+    known = ('float32', 'int8') if in_files else ('float32',)
+    if wrong := [program.dtype for program in programs if program.dtype not in known]:
       raise ValueError(f'dtype: got {wrong[0]}, expected float32 with ONNX Runtime on a CPU')
     self.resolutions = tuple(program.resolution for program in programs)
     self.shape, self.num_classes = programs[0].shape, programs[0].num_classes
