@@ -2,7 +2,7 @@
 
   pip install -e '.[ort]'
   python benchmarks/engine_runtimes.py [--models=resnet18,mobilenetv2] [--resolutions=224,96] [--batches=1,8,64]
-    [--rounds=7]
+    [--rounds=7] [--json=FILE]
 
 Random weights, crops of the largest of the resolutions; answers are compared before anything is timed. `ratio` is the
 median over rounds of ONNX Runtime's seconds over XLA's of the same round, with the quartiles: below 1, ONNX Runtime is
@@ -21,17 +21,20 @@ One image at a time: `Classifier.predict_crops`, prediction and all, beside ONNX
 
 import argparse
 import functools
+import json
 import os
-import platform
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
+import cpu_tables
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnxruntime
+from figures import Figures
 
 from resjax import Classifier, models, switchable
 from resjax.inference import XlaRuntime, programs
@@ -55,10 +58,8 @@ def call(runtime: XlaRuntime | OnnxRuntime, crops: np.ndarray, place: int) -> Ca
   return lambda: np.asarray(runtime.dispatch(runtime.put(crops), place, len(crops), rows))
 
 
-def waits(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
-  """Prints what threads that wait cost others."""
-  print('| model | what | threads sleep, ms [quartiles] | spin |')
-  print('|---|---|---|---|')
+def waits(names: list[str], resolutions: tuple[int, ...], rounds: int) -> Iterator[Figures]:
+  """Yields what threads that wait cost others."""
   last = len(resolutions) - 1
   for name in names:
     made = programs.of_network(network(name, resolutions))
@@ -82,15 +83,11 @@ def waits(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
             run()
           found.setdefault((what, way), []).append(1e3 * (time.perf_counter() - begin))
     for what in ('all resolutions', 'XLA after it'):
-      cells = [turns.spread(found[what, way]) for way in shown]
-      texts = [f'{cell["median"]:.1f} [{cell["low"]:.1f}, {cell["high"]:.1f}]' for cell in cells]
-      print(f'| {name} | {what} | {" | ".join(texts)} |', flush=True)
+      yield {'model': name, 'what': what, **{way: turns.spread(found[what, way]) for way in shown}}
 
 
-def one(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
-  """Prints what a prediction of one image takes beside its program."""
-  print('| model | input | ONNX Runtime alone, ms | predict_crops, ms | ratio [quartiles] | more, us |')
-  print('|---|---|---|---|---|---|')
+def one(names: list[str], resolutions: tuple[int, ...], rounds: int) -> Iterator[Figures]:
+  """Yields what a prediction of one image takes beside its program, milliseconds."""
   for name in names:
     made = network(name, resolutions).replace(class_names=tuple(map(str, range(1000))))
     classifier = Classifier(made, runtime='onnx', max_batch=1)
@@ -101,10 +98,34 @@ def one(names: list[str], resolutions: tuple[int, ...], rounds: int) -> None:
       predict = functools.partial(classifier.predict_crops, crops, resolution=resolution)
       assert predict()[0].class_index == call(runtime, crops, 0)().argmax()
       found = turns.seconds({'alone': call(runtime, crops, 0), 'predict': predict}, rounds=rounds, warm_up=5)
-      alone, ours = (1e3 * turns.spread(found[way])['median'] for way in ('alone', 'predict'))
+      medians = {way: 1e3 * turns.spread(spent)['median'] for way, spent in found.items()}
       ratio = turns.ratio(found['predict'], found['alone'])
-      shown = f'{ratio["median"]:.3f} [{ratio["low"]:.3f}, {ratio["high"]:.3f}]'
-      print(f'| {name} | {resolution} | {alone:.3f} | {ours:.3f} | {shown} | {1e3 * (ours - alone):.0f} |', flush=True)
+      yield {'model': name, 'resolution': resolution, **medians, 'ratio': ratio}
+
+
+def runtimes(
+  names: list[str], resolutions: tuple[int, ...], rounds: int, batches: tuple[int, ...]
+) -> Iterator[Figures]:
+  """Yields milliseconds an image of XLA and ONNX Runtime, and ratios to XLA."""
+  for name in names:
+    made = programs.of_network(network(name, resolutions))
+    ways = {'xla': XlaRuntime, 'onnx': OnnxRuntime, 'once': functools.partial(OnnxRuntime, share=True)}
+    each = {way: make(made) for way, make in ways.items()}
+    for runtime in each.values():
+      runtime.compile(batches)
+    for place, resolution in enumerate(resolutions):
+      for batch in batches:
+        crops = np.random.default_rng(0).integers(0, 256, (batch, *made[0].shape), np.uint8)
+        calls = {way: call(runtime, crops, place) for way, runtime in each.items()}
+        logits = {way: run() for way, run in calls.items()}
+        for other in logits.values():
+          np.testing.assert_allclose(other, logits['xla'], rtol=0, atol=TOLERANCE * np.abs(logits['xla']).max())
+        seconds = turns.seconds(calls, rounds=rounds)
+        yield {
+          **{'model': name, 'resolution': resolution, 'batch': batch},
+          'ms': {way: 1e3 * turns.spread(spent)['median'] / batch for way, spent in seconds.items()},
+          'ratio': {way: turns.ratio(seconds[way], seconds['xla']) for way in ('onnx', 'once')},
+        }
 
 
 def main() -> None:
@@ -116,36 +137,19 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--waits', action='store_true')
   parser.add_argument('--one', action='store_true')
+  parser.add_argument('--json', help='write the figures to this file')
   options = parser.parse_args()
   resolutions, batches = (tuple(map(int, text.split(','))) for text in (options.resolutions, options.batches))
-  print(
-    f'float32, {len(os.sched_getaffinity(0))} processors, {options.rounds} rounds; python {platform.python_version()}'
-  )
-  print(f'jax {jax.__version__}, onnxruntime {onnxruntime.__version__}\n')
+  names = options.models.split(',')
   if options.waits or options.one:
-    return (one if options.one else waits)(options.models.split(','), resolutions, options.rounds)
-  print('| model | input | batch | XLA, ms per image | ONNX Runtime | ratio [quartiles] | once | ratio [quartiles] |')
-  print('|---|---|---|---|---|---|---|---|')
-  for name in options.models.split(','):
-    made = programs.of_network(network(name, resolutions))
-    ways = {'xla': XlaRuntime, 'onnx': OnnxRuntime, 'once': functools.partial(OnnxRuntime, share=True)}
-    runtimes = {way: make(made) for way, make in ways.items()}
-    for runtime in runtimes.values():
-      runtime.compile(batches)
-    for place, resolution in enumerate(resolutions):
-      for batch in batches:
-        crops = np.random.default_rng(0).integers(0, 256, (batch, *made[0].shape), np.uint8)
-        calls = {way: call(runtime, crops, place) for way, runtime in runtimes.items()}
-        logits = {way: run() for way, run in calls.items()}
-        for other in logits.values():
-          np.testing.assert_allclose(other, logits['xla'], rtol=0, atol=TOLERANCE * np.abs(logits['xla']).max())
-        seconds = turns.seconds(calls, rounds=options.rounds)
-        cells = [f'{1e3 * turns.spread(seconds["xla"])["median"] / batch:.1f}']
-        for way in ('onnx', 'once'):
-          ratio = turns.ratio(seconds[way], seconds['xla'])
-          cells += [f'{1e3 * turns.spread(seconds[way])["median"] / batch:.1f}']
-          cells += [f'{ratio["median"]:.2f} [{ratio["low"]:.2f}, {ratio["high"]:.2f}]']
-        print(f'| {name} | {resolution} | {batch} | {" | ".join(cells)} |', flush=True)
+    found, table = (one, cpu_tables.one) if options.one else (waits, cpu_tables.waits)
+    rows = found(names, resolutions, options.rounds)
+  else:
+    rows, table = runtimes(names, resolutions, options.rounds, batches), cpu_tables.engine
+  kept = figures.described('jax', 'onnxruntime') | {'note': f'float32, {options.rounds} rounds', 'rows': list(rows)}
+  print('\n'.join(table([kept])))
+  if options.json:
+    pathlib.Path(options.json).write_text(json.dumps(kept, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,27 +1,32 @@
-"""Inference at one resolution: this library's programs beside PyTorch and ONNX Runtime, in turns on one CPU.
+"""Inference at one resolution: this library's programs beside PyTorch, ONNX Runtime and OpenVINO, in turns on one CPU.
 
   pip install -e '.[test,bench]'
-  python benchmarks/runtimes.py [--model=resnet18] [--resolutions=224,96] [--batches=1,8,64] [--threads=2] [--rounds=7]
+  python benchmarks/runtimes.py [--models=resnet18,mobilenetv2] [--resolutions=224,96] [--batches=1,8,64] [--threads=2]
+    [--rounds=7] [--json=FILE]
 
-All three run the same weights on the same float32 images, each in the layout that suits it: PyTorch eager in
-channels_last, ONNX Runtime a graph that PyTorch exported (it folds BatchNorm itself), XLA the plain Flax network as the
-engine compiles it. Outputs are compared before anything is timed. `ratio` is the median over rounds of seconds over
-PyTorch's of the same round, with the quartiles: below 1 is faster.
+All run the same weights on the same float32 images, each in the layout that suits it: PyTorch eager and compiled
+(torch.compile, which needs a C++ compiler on a CPU) in channels_last, ONNX Runtime and OpenVINO a graph that PyTorch
+exported (they fold BatchNorm themselves), XLA the plain Flax network as the engine compiles it, and `resjax` the
+fastest that is shipped, which is ONNX Runtime with the graph that resjax writes: uint8 in, so normalisation is in its
+time, and it runs on the same images rounded to bytes. Outputs are compared before anything is timed; what can't run
+here is named. Ratios are medians over rounds of seconds over eager PyTorch's of the same round, with the quartiles:
+below 1 is faster.
 """
 
 import argparse
 import functools
+import importlib.util
 import io
 import json
 import os
 import pathlib
-import platform
+import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(ROOT / 'benchmarks')]
 
 TOLERANCE = 1e-3  # of the largest logit: sums of thousands of float32 products in another order
 
@@ -29,11 +34,13 @@ TOLERANCE = 1e-3  # of the largest logit: sums of thousands of float32 products 
 def parse() -> argparse.Namespace:
   """The options."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--model', default='resnet18', help='a network that tests/torch_models.py has a twin of')
+  about = 'networks that tests/torch_models.py has a twin of'
+  parser.add_argument('--models', '--model', default='resnet18,mobilenetv2', help=about)
   parser.add_argument('--resolutions', default='224,96')
   parser.add_argument('--batches', default='1,8,64')
   parser.add_argument('--threads', type=int, default=2, help='processors that each may use')
   parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--without', default='', help='what is left out: "PyTorch, compiled;OpenVINO"')
   parser.add_argument('--json', help='write the figures to this file')
   return parser.parse_args()
 
@@ -53,11 +60,13 @@ def network(name: str):
   return twin
 
 
-def pytorch(twin, images) -> Callable:
-  """PyTorch eager, channels_last."""
+def pytorch(twin, images, compiled: bool = False) -> Callable:
+  """PyTorch in channels_last, eager or compiled for this very shape."""
   import torch
 
   moved = twin.to(memory_format=torch.channels_last)
+  if compiled:
+    moved = torch.compile(moved, dynamic=False)
   inputs = torch.from_numpy(images).permute(0, 3, 1, 2)  # NHWC in memory is channels_last
 
   def run():
@@ -75,25 +84,64 @@ def onnx_runtime(session, images) -> Callable:
   return lambda: session.run(None, {'images': inputs})[0]
 
 
-def xla(name: str, twin, images) -> Callable:
+def openvino(file: bytes, images, threads: int) -> Callable:
+  """OpenVINO, tuned for the latency of one call after the other, in float32."""
+  import numpy as np
+  import openvino
+
+  core, (batch, height, width, channels) = openvino.Core(), images.shape
+  model = core.read_model(io.BytesIO(file))
+  model.reshape([batch, channels, height, width])
+  settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}
+  request = core.compile_model(model, 'CPU', settings).create_infer_request()
+  inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+  return lambda: request.infer([inputs], share_inputs=True)[0]
+
+
+def ours(name: str, twin, resolution: int):
+  """This library's network, and the variables of a plain one."""
+  import jax
+  import torch_models
+
+  from resjax import models, switchable
+  from resjax.network import Network
+
+  model = models.create(name, num_classes=1000)
+  image = jax.ShapeDtypeStruct((1, resolution, resolution, 3), 'float32')
+  like = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+  plain = torch_models.from_torch(dict(twin.state_dict()), like)
+  return Network(model, switchable.share(plain, (resolution,)), (resolution,)), plain
+
+
+def xla(network, plain, images) -> Callable:
   """The plain Flax network, compiled as for the engine."""
   import jax
   import numpy as np
-  import torch_models
 
-  from resjax import compiling, models
+  from resjax import compiling
 
-  model = models.create(name, num_classes=1000)
-  like = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
-  variables = jax.device_put(torch_models.from_torch(dict(twin.state_dict()), like))
-  program = jax.jit(functools.partial(model.apply, train=False), compiler_options=compiling.options('cpu', 'inference'))
-  compiled, inputs = program.lower(variables, images).compile(), jax.device_put(images)
+  forward = functools.partial(network.model.apply, train=False)
+  program = jax.jit(forward, compiler_options=compiling.options('cpu', 'inference'))
+  variables, inputs = jax.device_put(plain), jax.device_put(images)
+  compiled = program.lower(variables, images).compile()
   return lambda: np.asarray(compiled(variables, inputs))
 
 
-def session_of(twin, threads: int):
-  """An ONNX Runtime session for any batch and size."""
-  import onnxruntime
+def shipped(network, crops, threads: int) -> Callable:
+  """What the engine runs on a CPU: ONNX Runtime with the graph that resjax writes, from bytes."""
+  import numpy as np
+
+  from resjax.inference import programs
+  from resjax.inference.runtimes.onnx import OnnxRuntime
+
+  runtime = OnnxRuntime(programs.of_network(network), threads=threads)
+  runtime.compile(())
+  rows = np.arange(len(crops))
+  return lambda: runtime.dispatch(runtime.put(crops), 0, len(crops), rows)
+
+
+def exported(twin) -> bytes:
+  """The network as ONNX, for any batch and size."""
   import torch
 
   file = io.BytesIO()
@@ -102,15 +150,22 @@ def session_of(twin, threads: int):
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # of the exporter that needs nothing but onnx
     torch.onnx.export(twin, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, **names)
+  return file.getvalue()
+
+
+def session_of(file: bytes, threads: int):
+  """An ONNX Runtime session."""
+  import onnxruntime
+
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
   # Threads that spin while they wait, as they do by default, would slow whoever's turn is next.
   options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-  return onnxruntime.InferenceSession(file.getvalue(), options, providers=['CPUExecutionProvider'])
+  return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
 
 
-def compare(ways: dict[str, Callable], rounds: int) -> dict[str, dict[str, float]]:
-  """Seconds of each way, and their ratio to PyTorch's."""
+def compare(ways: dict[str, Callable], rounds: int, batch: int) -> dict[str, dict[str, float]]:
+  """Milliseconds an image of each way, and the ratio of its seconds to PyTorch's."""
   import numpy as np
 
   from resjax.measuring import turns
@@ -122,9 +177,49 @@ def compare(ways: dict[str, Callable], rounds: int) -> dict[str, dict[str, float
       sys.exit(f'error: {name}: logits differ from PyTorch by {error:.1e} of the largest, expected {TOLERANCE:.0e}')
   seconds = turns.seconds(ways, rounds=rounds)
   return {
-    name: {'seconds': turns.spread(spent)['median'], **turns.ratio(spent, seconds['PyTorch'])}
+    name: {'ms': 1e3 * turns.spread(spent)['median'] / batch, **turns.ratio(spent, seconds['PyTorch'])}
     for name, spent in seconds.items()
   }
+
+
+def missing() -> dict[str, str]:
+  """What can't run here, and why."""
+  found = {}
+  if importlib.util.find_spec('openvino') is None:
+    found['OpenVINO'] = 'openvino is not installed (pip install openvino)'
+  if not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++'))):
+    found['PyTorch, compiled'] = 'there is no C++ compiler'
+  return found
+
+
+def rows_of(model: str, options: argparse.Namespace, skipped: dict[str, str]) -> Iterator[dict]:
+  """Yields the rows of a network."""
+  import numpy as np
+  import torch
+
+  from resjax.preprocess import prepare
+
+  twin = network(model)
+  file = exported(twin)
+  session = session_of(file, options.threads)
+  for resolution in map(int, options.resolutions.split(',')):
+    made, plain = ours(model, twin, resolution)
+    for batch in map(int, options.batches.split(',')):
+      crops = np.random.default_rng(0).integers(0, 256, (batch, resolution, resolution, 3), np.uint8)
+      images = np.array(prepare((crops,), (resolution,), made.preprocessing.normalize)[0])
+      torch._dynamo.reset()  # which compiles a function for a few shapes at most
+      part = functools.partial
+      makes = {
+        'PyTorch': part(pytorch, twin, images),
+        'PyTorch, compiled': part(pytorch, twin, images, compiled=True),
+        'ONNX Runtime': part(onnx_runtime, session, images),
+        'OpenVINO': part(openvino, file, images, options.threads),
+        'resjax (XLA)': part(xla, made, plain, images),
+        'resjax': part(shipped, made, crops, options.threads),
+      }
+      ways = {name: make() for name, make in makes.items() if name not in skipped}
+      for name, figures in compare(ways, options.rounds, batch).items():
+        yield {'model': model, 'resolution': resolution, 'batch': batch, 'runtime': name, **figures}
 
 
 def main() -> None:
@@ -133,32 +228,19 @@ def main() -> None:
   if hasattr(os, 'sched_setaffinity'):  # before the libraries start their threads: as many processors for each
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
   os.environ['JAX_PLATFORMS'] = 'cpu'
-  import jax
-  import numpy as np
-  import onnxruntime
+  import cpu_tables
+  import figures
   import torch
 
   torch.set_num_threads(options.threads)
-  twin = network(options.model)
-  session = session_of(twin, options.threads)
-  versions = f'jax {jax.__version__}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}'
-  print(f'{options.model}, float32, {options.threads} threads, {options.rounds} rounds; {versions}')
-  print(f'python {platform.python_version()}\n\n| input | batch | runtime | ms per image | ratio [quartiles] |')
-  print('|---|---|---|---|---|')
-  found = []
-  for resolution in map(int, options.resolutions.split(',')):
-    for batch in map(int, options.batches.split(',')):
-      shape = (batch, resolution, resolution, 3)
-      images = np.random.default_rng(0).standard_normal(shape, np.float32)
-      ways = {
-        'PyTorch': pytorch(twin, images),
-        'ONNX Runtime': onnx_runtime(session, images),
-        'resjax (XLA)': xla(options.model, twin, images),
-      }
-      for name, figures in compare(ways, options.rounds).items():
-        found.append({'resolution': resolution, 'batch': batch, 'runtime': name, **figures})
-        ratio = f'{figures["median"]:.2f} [{figures["low"]:.2f}, {figures["high"]:.2f}]'
-        print(f'| {resolution} | {batch} | {name} | {1e3 * figures["seconds"] / batch:.1f} | {ratio} |', flush=True)
+  skipped = missing() | {name: 'it was left out' for name in filter(None, options.without.split(';'))}
+  found = figures.described('jax', 'torch', 'onnxruntime', 'openvino')
+  found |= {'note': f'float32, {options.threads} threads, {options.rounds} rounds', 'skipped': skipped, 'rows': []}
+  for model in options.models.split(','):
+    for row in rows_of(model, options, skipped):
+      found['rows'].append(row)
+      print(f'{row["model"]} {row["resolution"]} {row["batch"]} {row["runtime"]} {row["median"]:.2f}', file=sys.stderr)
+  print('\n'.join(cpu_tables.runtimes([found])))
   if options.json:
     pathlib.Path(options.json).write_text(json.dumps(found, indent=1) + '\n')
 

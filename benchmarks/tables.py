@@ -1,10 +1,10 @@
-"""Tables of docs/performance.md, made from the figures in docs/measured/, which the benchmarks write by `--json`.
+"""Tables of docs/, made from the figures in docs/measured/, which the benchmarks write by `--json`.
 
   python benchmarks/tables.py           # writes them
   python benchmarks/tables.py --check   # says whether they are there as they should be
 
-A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, and is made from NAME.json; without that file it
-says that nothing was measured.
+A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, and is made from NAME.json and all NAME-*.json;
+without such a file it says that nothing was measured.
 """
 
 import argparse
@@ -12,27 +12,17 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+
+import cpu_tables
+from figures import Figures, spread, table
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENT = ROOT / 'docs' / 'performance.md'
+DOCUMENTS = {
+  ROOT / 'docs' / 'performance.md': ('gpu', 'startup', 'routing', 'runtimes', 'train_step'),
+  ROOT / 'docs' / 'export.md': ('engine_runtimes', 'engine_waits', 'engine_one', 'int8'),
+}
 MEASURED = ROOT / 'docs' / 'measured'
-
-Figures = dict[str, Any]
-
-
-def spread(found: dict[str, float], scale: float = 1, digits: int = 0) -> str:
-  """Returns a median with the quartiles: '1,250 [1,240, 1,260]'."""
-  median, low, high = (f'{found[name] * scale:,.{digits}f}' for name in ('median', 'low', 'high'))
-  return f'{median} [{low}, {high}]'
-
-
-def table(head: str, rows: list[list[str]]) -> list[str]:
-  """Returns a table's lines, none where it has no rows."""
-  if not rows:
-    return []
-  return ['', f'| {head} |', '|' + '---|' * len(rows[0]), *(f'| {" | ".join(row)} |' for row in rows)]
 
 
 def of(figures: Figures, what: str) -> Iterator[tuple[str, Figures, Figures]]:
@@ -165,18 +155,34 @@ def startup(figures: Figures) -> list[str]:
   return [f'{figures["machine"]}; {versions}; `predict` is {figures["model"]}.', *table(head, rows)]
 
 
-TABLES: dict[str, Callable[[Figures], list[str]]] = {'gpu': gpu, 'startup': startup}
+TABLES: dict[str, Callable[[list[Figures]], list[str]]] = {
+  'gpu': lambda runs: gpu(*runs),
+  'startup': lambda runs: startup(*runs),
+  'routing': cpu_tables.routing,
+  'runtimes': cpu_tables.runtimes,
+  'train_step': cpu_tables.training,
+  'engine_runtimes': cpu_tables.engine,
+  'engine_waits': cpu_tables.waits,
+  'engine_one': cpu_tables.one,
+  'int8': cpu_tables.int8,
+}
 
 
-def filled(text: str, measured: pathlib.Path) -> str:
+def filled(text: str, names: Iterable[str], measured: pathlib.Path) -> str:
   """Returns a document's text with its tables as the files say.
+
+  Args:
+    text: As it is.
+    names: Of its tables.
+    measured: The files' folder.
 
   Raises:
     ValueError: A table's markers are not there once each, in their order.
   """
-  for name, make in TABLES.items():
-    file = measured / f'{name}.json'
-    lines = make(json.loads(file.read_text())) if file.exists() else ['Not measured so far.']
+  for name in names:
+    files = sorted([*measured.glob(f'{name}.json'), *measured.glob(f'{name}-*.json')])
+    runs = [json.loads(file.read_text()) for file in files]
+    lines = TABLES[name](runs) if runs else ['Not measured so far.']
     between = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
     if [text.count(mark) for mark in between] != [1, 1] or text.index(between[0]) > text.index(between[1]):
       raise ValueError(f'expected {between[0]} and {between[1]} once each, in this order')
@@ -191,12 +197,13 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--check', action='store_true', help='write nothing; exit code 1 where a table is another')
   options = parser.parse_args()
-  before = DOCUMENT.read_text()
-  after = filled(before, MEASURED)
-  if options.check and after != before:
-    sys.exit(f'error: {DOCUMENT}: not what python benchmarks/tables.py makes of {MEASURED}')
-  if not options.check:
-    DOCUMENT.write_text(after)
+  for document, names in DOCUMENTS.items():
+    before = document.read_text()
+    after = filled(before, names, MEASURED)
+    if options.check and after != before:
+      sys.exit(f'error: {document}: not what python benchmarks/tables.py makes of {MEASURED}')
+    if not options.check:
+      document.write_text(after)
 
 
 if __name__ == '__main__':

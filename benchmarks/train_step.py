@@ -24,8 +24,8 @@ import json
 import os
 import pathlib
 import pkgutil
-import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -216,7 +216,10 @@ def main() -> None:
   """Prints the table."""
   options = parse()
   options.resolutions = tuple(map(int, options.resolutions.split(',')))
-  names = [OWN, 'eager', 'channels_last', *['compiled'] * options.compiled]
+  skipped = {}
+  if options.compiled and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++'))):
+    skipped['compiled'] = 'there is no C++ compiler'
+  names = [OWN, 'eager', 'channels_last', *['compiled'] * (options.compiled and not skipped)]
   names += [f'{OWN} without {part}' for part in filter(None, options.without.split(','))]
   if hasattr(os, 'sched_setaffinity'):  # before the libraries start their threads: as many processors for each
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
@@ -224,40 +227,27 @@ def main() -> None:
   if options.only:
     serve(options, options.only)
     return
+  import cpu_tables
+  import figures
+
   ways = {name: Process(name, {}) for name in names}
   if options.hugepages:
     tuned = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'THP_MEM_ALLOC_ENABLE': '1'}
     ways |= {f'{name}, huge pages': Process(name, tuned) for name in (OWN, 'eager', 'channels_last')}
   losses_agree(ways)
   found = measure(options, ways)
-  described = describe(options)
-  print(f'{described}\n\n| step | ms | resjax over it [quartiles] | CPU | start, s | MiB |\n|---|---|---|---|---|---|')
-  for name, figures in found.items():
-    print(row(name, figures))
+  kept = figures.described('jax', 'torch') | {'note': describe(options), 'skipped': skipped}
+  kept |= {'model': options.model, 'batch': options.batch, 'ways': found, **found[OWN]}
+  print('\n'.join(cpu_tables.training([kept])))
   if options.json:
-    figures = {'what': described, 'model': options.model, 'batch': options.batch, 'ways': found, **found[OWN]}
-    pathlib.Path(options.json).write_text(json.dumps(figures, indent=1) + '\n')
-
-
-def row(name: str, figures: dict) -> str:
-  """One line of the table."""
-  seconds = figures['seconds']
-  cells = [name, f'{1e3 * seconds["median"]:,.0f} [{1e3 * seconds["low"]:,.0f}, {1e3 * seconds["high"]:,.0f}]']
-  for ratio in (figures.get('ratio'), figures.get('cpu_ratio')):
-    cells.append(f'{ratio["median"]:.2f} [{ratio["low"]:.2f}, {ratio["high"]:.2f}]' if ratio else '1')
-  cells += [f'{figures[key]:,.{digits}f}' if key in figures else '–' for key, digits in (('start_s', 1), ('mib', 0))]
-  return f'| {" | ".join(cells)} |'
+    pathlib.Path(options.json).write_text(json.dumps(kept, indent=1) + '\n')
 
 
 def describe(options) -> str:
-  """What was measured, and by which versions."""
-  import jax
-  import torch
-
+  """What was measured."""
   listed = ', '.join(map(str, options.resolutions))
-  versions = f'jax {jax.__version__}, torch {torch.__version__}, Python {platform.python_version()}'
   what = f'{options.model} at {listed} px, {options.batch} images, float32, {options.threads} threads'
-  return f'{what}; {options.rounds} rounds; {versions}'
+  return f'{what}; {options.rounds} rounds'
 
 
 if __name__ == '__main__':
