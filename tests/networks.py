@@ -10,6 +10,9 @@ from resjax.preprocess import Preprocessing
 
 NAMES = tuple('abcde')
 
+# MobileNetV2's first blocks: one that does not widen, one with a stride, and one with a shortcut.
+INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2))
+
 
 def tiny(method='rsnet', noise=0.3, **fields):
   """A network of resolutions 16 and 8 and five classes.

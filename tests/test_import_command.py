@@ -63,7 +63,7 @@ def test_an_imported_network_predicts_as_torch_does_and_meets_a_budget(weights, 
     interop.read(path, resolutions=(40, 32), interpolation='bicubic', mean=(0.5,) * 3, std=(0.2,) * 3), workdir
   )
   folder = photographs(tmp_path / 'photos')
-  classifier = resjax.Classifier.load(workdir, max_batch=4)
+  classifier = resjax.Classifier.load(workdir, max_batch=1)
   found = classifier.predict(str(folder), resolution=32)
   for prediction in found:
     with Image.open(prediction.image) as image:
@@ -75,15 +75,15 @@ def test_an_imported_network_predicts_as_torch_does_and_meets_a_budget(weights, 
     assert prediction.class_index == int(expected.argmax())
     assert prediction.probability == pytest.approx(float(expected.max()), rel=TOLERANCE)
   with pytest.raises(SystemExit, match=r'^error: .*; calibrate first: resjax calibrate IMAGE \.\.\. --workdir=.*run$'):
-    cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=4', '--budget=0.8'])
+    cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=1', '--budget=0.8'])
   with pytest.raises(SystemExit, match=r'^error: IMAGE: none given, and .*run holds an imported network; expected'):
     cli.main(['calibrate', f'--workdir={workdir}'])
-  cli.main(['calibrate', str(folder), f'--workdir={workdir}', '--max-batch=4'])
-  cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=4', '--budget=0.8'])
+  cli.main(['calibrate', str(folder), f'--workdir={workdir}', '--max-batch=1'])
+  cli.main(['predict', str(folder), f'--workdir={workdir}', '--max-batch=1', '--budget=0.8'])
   assert 'multiply-adds each' in capsys.readouterr().err
   for command, what in (('benchmark', '--images'), ('report', '--config.data')):
     with pytest.raises(SystemExit, match=rf'^error: {what}: none given, and .*run holds an imported network; expected'):
-      cli.main([command, f'--workdir={workdir}', '--max-batch=4'])
+      cli.main([command, f'--workdir={workdir}', '--max-batch=1'])
 
 
 def test_names_that_are_no_text_are_told(weights, tmp_path):
@@ -234,7 +234,7 @@ def test_a_checkpoint_of_rs_nets_authors_is_read_as_they_keep_it(tmp_path, old):
 
 @pytest.fixture(scope='module')
 def mobilenet(tmp_path_factory):
-  """An importer of the real MobileNetV2 into a workdir, used once."""
+  """An importer of the real MobileNetV2, used once; it returns the workdir."""
   workdir = tmp_path_factory.mktemp('mobilenet') / 'run'
 
   def make(shared_data):
@@ -242,7 +242,7 @@ def mobilenet(tmp_path_factory):
       cli.main(
         ['import', f'{shared_data}/weights/mobilenet_v2_imagenet.pth', '--model=mobilenetv2', f'--workdir={workdir}']
       )
-    return resjax.Classifier.load(workdir, max_batch=8)
+    return workdir
 
   return make
 
@@ -256,7 +256,7 @@ def labelled(shared_data):
 
 def test_real_weights_give_torchs_logits_on_the_same_crops(shared_data, mobilenet):
   files, _ = labelled(shared_data)
-  network = mobilenet(shared_data).network
+  network = trained.load(mobilenet(shared_data))
   twin = torch_models.MobileNetV2(1000).eval()
   twin.load_state_dict(torch.load(shared_data / 'weights' / 'mobilenet_v2_imagenet.pth', weights_only=True))
   crop = evaluation_crops(network.preprocessing, (96,))
@@ -272,7 +272,7 @@ def test_real_weights_give_torchs_logits_on_the_same_crops(shared_data, mobilene
 @pytest.mark.parametrize(('resolution', 'right'), [(224, 129), (192, 124), (160, 119), (128, 104), (96, 65)])
 def test_real_weights_classify_real_photographs(shared_data, mobilenet, resolution, right):
   files, labels = labelled(shared_data)
-  found = mobilenet(shared_data).predict(files, resolution=resolution)
+  found = resjax.Classifier.load(mobilenet(shared_data), max_batch=8).predict(files, resolution=resolution)
   assert abs(sum(p.class_index == label for p, label in zip(found, labels)) - right) <= 1
 
 

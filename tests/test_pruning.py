@@ -1,4 +1,4 @@
-"""Pruned networks: nothing that is dead is missed, counts are exact, and they go through all that others do."""
+"""Pruned networks: nothing that is dead is missed, counts are exact, and at ratio 0 nothing changes."""
 
 import functools
 
@@ -6,15 +6,14 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_loop import tiny
+from networks import INVERTED
 
-from resjax import Network, checkpoint, cli, macs, models, pruning, recipes, report, switchable, trained
-from resjax.training import loop
+from resjax import Network, macs, models, pruning, switchable
 
 NETWORKS = {
   'basic': {'name': 'resnet_small', 'stages': (1, 1)},
   'bottleneck': {'name': 'resnet50', 'stages': (1, 1), 'width': 0.125},
-  'mobile': {'name': 'mobilenetv2', 'width': 0.25},
+  'mobile': {'name': 'mobilenetv2', 'width': 0.25, 'stages': INVERTED},
 }
 
 
@@ -49,16 +48,28 @@ def with_dead(whole, share):
   return whole.replace(variables=whole.variables | {'params': killed(whole.variables['params'])})
 
 
+@functools.cache
+def with_what_it_says(kind):
+  """A network half of whose inner channels are dead, and its logits at each size."""
+  whole = with_dead(network(kind), 0.5)
+  return whole, answers(whole)
+
+
+def answers(network):
+  """Logits of the same images by the BatchNorm of each size, in one program."""
+  images = np.random.default_rng(1).normal(size=(3, 16, 16, 3)).astype(np.float32)
+  apply = jax.jit(network.apply)
+  return [apply(network.view(resolution), images) for resolution in (16, 8)]
+
+
 @pytest.mark.parametrize('kind', NETWORKS)
 @pytest.mark.parametrize('criterion', pruning.CRITERIA)
 def test_what_goes_is_what_is_dead(kind, criterion):
   """Without its dead channels a network says the same, at every size, with half of the channels inside its blocks."""
-  whole = with_dead(network(kind), 0.5)
+  whole, said = with_what_it_says(kind)
   smaller = pruning.pruned(whole, 0.5, criterion)
-  images = np.random.default_rng(1).normal(size=(3, 16, 16, 3)).astype(np.float32)
-  for resolution in (16, 8):
-    expected = jax.jit(whole.apply)(whole.view(resolution), images)
-    np.testing.assert_allclose(jax.jit(smaller.apply)(smaller.view(resolution), images), expected, atol=2e-4, rtol=2e-4)
+  for logits, expected in zip(answers(smaller), said, strict=True):
+    np.testing.assert_allclose(logits, expected, atol=2e-4, rtol=2e-4)
   assert all(b < a for a, b in zip(whole.macs, smaller.macs))
   built = whole.model.clone(inner=smaller.model.inner)
   assert smaller.macs == tuple(macs.of_model(built, resolution) for resolution in (16, 8))
@@ -116,28 +127,3 @@ def test_what_can_not_be_pruned_is_refused_in_one_line():
     pruning.pruned(network(), 0.5, 'l2')
   with pytest.raises(ValueError, match=r'model\.inner: got \(\(4,\),\), expected channels, 1 or more, for each of'):
     network().model.clone(inner=((4,),)).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
-
-
-@pytest.mark.usefixtures('shallow')
-def test_a_pruned_network_goes_through_what_others_do(tmp_path, capsys):
-  """Pruned, scored, trained on, and DRNet on it."""
-  loop.train_and_evaluate(tiny(), tmp_path / 'whole')
-  cli.main(['prune', f'--workdir={tmp_path}/whole', '--ratio=0.5', f'--out={tmp_path}/pruned'])
-  said = capsys.readouterr()
-  found = trained.read(tmp_path / 'pruned')
-  assert found.finished and found.config.model.inner == ((2,),) == found.network.model.inner
-  assert f'16 px: {found.network.macs[0]:,} of ' in said.out and "'--config.model.inner=((2,),)'" in said.out
-  cli.main(['evaluate', f'--workdir={tmp_path}/pruned', f'--json={tmp_path}/scores.json'])
-  config = tiny()
-  config.epochs, config.init.checkpoint = 0.5, str(tmp_path / 'pruned')
-  with pytest.raises(ValueError, match=r'config\.model\.inner: got \(\), expected \(\(2,\),\) as in '):
-    loop.train_and_evaluate(config, tmp_path / 'tuned')
-  config.model.inner = ((2,),)
-  results = loop.train_and_evaluate(config, tmp_path / 'tuned')
-  assert results['resolutions']['16']['macs'] == found.network.macs[0]
-  routed = tiny()
-  fields = ['method=drnet', 'drnet.start=checkpoint', f'drnet.checkpoint={tmp_path}/pruned', 'drnet.frozen=True']
-  fields += ['drnet.budget=1e9', 'drnet.predictor.size=8', 'epochs=0.5', 'model.inner=((2,),)']
-  recipes.with_fields(routed, [f'--config.{field}' for field in fields])
-  assert 'routers' in loop.train_and_evaluate(routed, tmp_path / 'routed')
-  assert report.read(tmp_path / 'routed') and checkpoint.load_meta(tmp_path / 'pruned')['finished']

@@ -8,7 +8,7 @@ import tiny_drnet
 from test_two_pass import TOLERANCE, close
 
 from resjax import config as configuration
-from resjax import drnet
+from resjax import drnet, models
 from resjax.training import replayed, run, state, step
 from resjax.training.devices import Devices
 from resjax.training.given import Given
@@ -46,8 +46,9 @@ def test_it_is_the_joint_step_on_several_devices():
   assert 0.1 < metrics['share_16'] < 0.9 and metrics['loss_budget'] >= 0
 
 
-def test_it_is_where_each_image_runs_at_its_own_size_and_is_computed_anew():
-  compare(tiny_drnet.make_config(**{'drnet.estimator': 'routed', 'remat': 'all'}), 1, tiny_drnet.model())
+def test_it_is_where_each_image_runs_at_its_own_size_and_is_computed_anew_by_a_pruned_network():
+  pruned = models.create('resnet_small', num_classes=5, width=0.25, stages=(1,), inner=((2,),))
+  compare(tiny_drnet.make_config(**{'drnet.estimator': 'routed', 'drnet.budget': 0.7, 'remat': 'all'}), 1, pruned)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from interruptions import interrupted_after
+from networks import INVERTED
 from test_loop import tiny
 
 from configs import default
@@ -22,7 +23,7 @@ from resjax.training import freezing, loop
 WIDTHS = (1.0, 0.5, 0.25)
 HALF = Branch(16, width=0.5)
 RESNET = {'name': 'resnet_small', 'stages': (1, 1)}
-MOBILE = {'name': 'mobilenetv2'}
+MOBILE = {'name': 'mobilenetv2', 'stages': INVERTED}
 
 
 def make_config(**fields):

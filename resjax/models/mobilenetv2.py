@@ -75,6 +75,7 @@ class MobileNetV2(nn.Module):
     conv: of every convolution but the first, see `layers.conv_norm`.
     inner: of each block in their order its channels inside, as of a pruned network, where it widens; (): as the
       architecture has them.
+    stages: as `STAGES` has them.
   """
 
   num_classes: int
@@ -84,6 +85,7 @@ class MobileNetV2(nn.Module):
   axis_name: str | None = None
   conv: Callable[..., nn.Module] | None = None
   inner: tuple[tuple[int, ...], ...] = ()
+  stages: tuple[tuple[int, int, int, int], ...] = STAGES
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -98,12 +100,12 @@ class MobileNetV2(nn.Module):
       ValueError: images or mask have another shape or type.
     """
     layers.check_inputs(images, mask)
-    inner = layers.inner_of(self.inner, sum(blocks for _, _, blocks, _ in STAGES))
+    inner = layers.inner_of(self.inner, sum(blocks for _, _, blocks, _ in self.stages))
     layer = functools.partial(layers.conv_norm, dtype=self.dtype, axis_name=self.axis_name)
     stem = functools.partial(layer, train=train, mask=mask)
     x = nn.relu6(stem(images, _divisible(32 * self.width), 3, 2, names=('conv1', 'bn1')))
     layer = functools.partial(layer, conv=self.conv)
-    for stage, (expansion, features, blocks, stride) in enumerate(STAGES):
+    for stage, (expansion, features, blocks, stride) in enumerate(self.stages):
       for index in range(blocks):
         x = InvertedResidual(
           features=_divisible(features * self.width),
