@@ -5,14 +5,18 @@ multiply-add for every output value and kernel entry that feeds it, padding incl
 and activations are not counted.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from resjax import widths
+from resjax.apply import Apply, run
 from resjax.resolution import Resolution, sides, width_of
 
 # How often their bodies run, or on how much of the data, is not to be seen from the jaxpr alone.
@@ -63,16 +67,63 @@ def of_model(model: nn.Module, resolution: Resolution) -> int:
   Raises:
     ValueError: resolution is not a positive integer, nor two of them; or the network has no width.
   """
-  model = widths.narrowed(model, width_of(resolution))
-  images = jax.ShapeDtypeStruct((1, *sides(resolution), 3), jnp.float32)
+  width, size = width_of(resolution), (*sides(resolution), 3)
+  variables = widths.shapes_of(model, width, size)
+  return traced(widths.narrowed(model, width), variables, jax.ShapeDtypeStruct((1, *size), jnp.float32)).macs
 
-  def init(images):
-    return model.init(jax.random.key(0), images, train=False)
 
-  def apply(variables, images):
-    return model.apply(variables, images, train=False)
+@dataclasses.dataclass(frozen=True)
+class Traced:
+  """What is known of a network's forward pass before it runs: its logits, as a shape, and its multiply-adds."""
 
-  return count(apply, jax.eval_shape(init, images), images)
+  logits: jax.ShapeDtypeStruct
+  _jaxpr: Any
+
+  @property
+  def macs(self) -> int:
+    """Multiply-adds; ValueError as of `count`."""
+    return _of_jaxpr(self._jaxpr)
+
+
+def traced(model: nn.Module | Apply, variables: Any, images: jax.ShapeDtypeStruct, width: float = 1.0) -> Traced:
+  """Returns what is known of `apply.run` of a network, without training.
+
+  Tracing a deep network takes longer than all else when one is opened. So of one that is a Flax module what was found
+  is kept: it depends on the module's attributes and on shapes alone. A function may read what else it likes.
+
+  Args:
+    model: As of `apply.run`.
+    variables: A plain network's, arrays or shapes.
+    images: Their shape.
+    width: As of `apply.run`.
+  """
+  if not isinstance(model, nn.Module):
+    return _traced(model, variables, images, width)
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), variables)
+  try:
+    hash(model)
+  except TypeError:  # a user's module with lists
+    return _traced(model, shapes, images, width)
+  leaves, structure = jax.tree.flatten(shapes)
+  return _remembered(model, structure, tuple(leaves), images, width)
+
+
+@functools.lru_cache(64)
+def _remembered(
+  model: nn.Module, structure: Any, leaves: tuple[Any, ...], images: jax.ShapeDtypeStruct, width: float
+) -> Traced:
+  """What `traced` returns, of a tree that is taken apart."""
+  return _traced(model, jax.tree.unflatten(structure, leaves), images, width)
+
+
+def _traced(model: nn.Module | Apply, variables: Any, images: jax.ShapeDtypeStruct, width: float) -> Traced:
+  """What `traced` returns, found anew."""
+
+  def forward(variables: Any, images: jax.Array) -> jax.Array:
+    return run(model, variables, images, train=False, width=width)[0]
+
+  jaxpr, logits = jax.make_jaxpr(forward, return_shape=True)(variables, images)
+  return Traced(logits, jaxpr)
 
 
 def _of_jaxpr(jaxpr):

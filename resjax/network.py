@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from resjax import finite, macs, preprocess, switchable, unseen, widths
 from resjax.apply import Apply, run
+from resjax.macs import Traced
 from resjax.models.predictor import Predictor
 from resjax.preprocess import Preprocessing
 from resjax.resolution import Resolution, at_width, check_order, sides, width_of
@@ -106,7 +107,7 @@ class Network:
     """The length of the logits at a resolution; ValueError where the model gives none."""
     shape, kind = _image(resolution).shape, type(self.model).__name__
     try:
-      logits = self._logits(resolution).shape
+      logits = self._traced(resolution).logits.shape
     except Exception as error:  # whatever a user's model does
       first = next(iter(str(error).splitlines()), '')
       raise ValueError(f'model: {kind} fails at images {shape} ({type(error).__name__}: {first[:300]})') from error
@@ -126,14 +127,12 @@ class Network:
   @functools.cached_property
   def num_classes(self) -> int:
     """The length of the logits."""
-    return self._logits(self.resolutions[0]).shape[-1]
+    return self._traced(self.resolutions[0]).logits.shape[-1]
 
   @functools.cached_property
   def macs(self) -> tuple[int, ...]:
     """Multiply-adds of one image at each resolution, the predictor's left out."""
-    return tuple(
-      macs.count(functools.partial(self.apply, width=width_of(r)), self.view(r), _image(r)) for r in self.resolutions
-    )
+    return tuple(self._traced(resolution).macs for resolution in self.resolutions)
 
   @functools.cached_property
   def digest(self) -> str:
@@ -255,10 +254,9 @@ class Network:
     """Returns the logits `[B, K]` of normalised images, floating `[B, H, W, 3]`, by one `view`, which is at a width."""
     return run(self.model, view, images, train=False, width=width)[0]
 
-  def _logits(self, resolution: Resolution) -> jax.ShapeDtypeStruct:
-    """The logits of one image, as a shape."""
-    apply = functools.partial(self.apply, width=width_of(resolution))
-    return jax.eval_shape(apply, self.view(resolution), _image(resolution))
+  def _traced(self, resolution: Resolution) -> Traced:
+    """What is known of a forward pass at a resolution."""
+    return macs.traced(self.model, self.view(resolution), _image(resolution), width_of(resolution))
 
 
 def digest_of(variables: Variables, what: str = '') -> str:

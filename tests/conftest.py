@@ -48,6 +48,13 @@ def shared_data():
   return SHARED / 'data'
 
 
+@pytest.fixture(scope='module', autouse=True)
+def programs():
+  """Those of a file go with it: kept by JAX, they would be gigabytes by the end."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='module')
 def shallow():
   """One stage of the small network instead of three, for runs of which no number depends on it: they compile sooner."""

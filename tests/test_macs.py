@@ -204,3 +204,39 @@ def test_unknown_length():
   sharded = jax.shard_map(matmul, mesh=mesh, in_specs=jax.P(), out_specs=jax.P())
   with pytest.raises(ValueError, match=r'inside a shard_map$'):
     macs.count(sharded, np.zeros((4, 4), np.float32))
+
+
+# --- what was traced ---
+
+SEEN = []
+
+
+class Seen(nn.Module):
+  """Says when it is traced."""
+
+  classes: int = 3
+  table: object = None
+
+  @nn.compact
+  def __call__(self, images, train):
+    SEEN.append(self.classes)
+    return nn.Dense(self.classes)(images.mean((1, 2)))
+
+
+def test_a_module_is_traced_once_for_its_attributes_and_shapes_and_a_function_each_time():
+  def traces(model, size=8, dtype=np.float32):
+    variables = {'params': {'Dense_0': {'kernel': np.zeros((3, 3), dtype), 'bias': np.zeros(3, dtype)}}}
+    SEEN.clear()
+    found = macs.traced(model, variables, spec(1, size, size, 3))
+    assert (found.logits.shape, found.macs) == ((1, 3), 9)
+    return len(SEEN)
+
+  assert [traces(Seen()), traces(Seen()), traces(Seen(), 16), traces(Seen(), 16)] == [1, 0, 1, 0]
+  assert [traces(Seen(), dtype=jnp.bfloat16), traces(Seen(table=1)), traces(Seen())] == [1, 1, 0]
+  assert [traces(Seen(table=np.ones(2))), traces(Seen(table=np.ones(2)))] == [1, 1]  # which has no hash
+  function = lambda variables, images, train: (Seen().apply(variables, images, train), variables)
+  assert [traces(function), traces(function)] == [1, 1]
+  with pytest.raises(flax.errors.ScopeParamShapeError):  # and what fails, fails again
+    traces(Seen(classes=4))
+  with pytest.raises(flax.errors.ScopeParamShapeError):
+    traces(Seen(classes=4))

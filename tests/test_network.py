@@ -237,5 +237,5 @@ def test_a_model_that_is_no_flax_module_is_taken_at_its_word(foreign):
 
 def test_the_classes_of_a_network_that_was_checked_are_known(monkeypatch):
   made = networks.tiny()
-  monkeypatch.setattr(Network, '_logits', None)  # traces the network
+  monkeypatch.setattr(Network, '_traced', None)  # traces the network
   assert made.num_classes == 5

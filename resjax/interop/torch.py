@@ -5,13 +5,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resjax import preprocess, switchable
+from resjax import preprocess, switchable, widths
 from resjax.interop import layouts
 from resjax.interop.files import FACTS
 from resjax.models import MobileNetV2, ResNet, quantised
@@ -158,8 +157,7 @@ def shapes_of(model: nn.Module) -> Variables:
   """Returns the variables of a plain network as shapes."""
   if not isinstance(model, ResNet | MobileNetV2):
     raise ValueError(f'model: got {type(model).__name__}, expected a ResNet or MobileNetV2 of resjax')
-  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+  return widths.shapes_of(model, 1.0, (64, 64, 3))
 
 
 def _in_torch(shape: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
