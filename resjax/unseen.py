@@ -89,7 +89,8 @@ def add_all(
 ) -> tuple[Variables, list[str]]:
   """Returns variables that serve all of some resolutions, and what was done for each.
 
-  In the ensemble of them a trained one weighs by its `alpha`, and any other by the mean of those.
+  Each is made from those that are there before, whatever the order. In the ensemble of them a trained one weighs by
+  its `alpha`, and any other by the mean of those.
 
   Args:
     variables: As of `add`.
@@ -100,9 +101,10 @@ def add_all(
   Raises:
     ValueError: As of `add`.
   """
-  lines = []
+  lines, before = [], variables
   for resolution in resolutions:
-    variables, line = add(variables, resolution, how)
+    added, line = add(before, resolution, how)
+    variables = _with_sets(variables, added)
     lines.append(line)
   params = variables.get('params', {})
   if 'alpha' in params:
@@ -111,6 +113,15 @@ def add_all(
     alpha = jnp.stack([known.get(resolution, alpha.mean()) for resolution in resolutions])
     variables = variables | {'params': params | {'alpha': alpha}}
   return variables, lines
+
+
+def _with_sets(variables: Variables, others: Variables) -> Variables:
+  """Variables with the sets of normalisers that others of the same tree have besides."""
+  if 'params' not in variables:
+    return variables | {'private': sets_of(variables) | sets_of(others)}
+  params, statistics = variables['params'], variables['batch_stats']
+  params = params | {'private': params['private'] | others['params']['private']}
+  return variables | {'params': params, 'batch_stats': statistics | others['batch_stats']}
 
 
 def _slimmed(variables: Variables, wide: Variables, resolution: Resolution, model: Any) -> Variables:

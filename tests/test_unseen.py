@@ -115,6 +115,13 @@ def test_nearest_is_a_trained_set_and_the_larger_of_two(variables, resolution, s
   assert line.endswith(f': BatchNorm of {source} px')
 
 
+def test_sizes_that_are_added_are_no_neighbours_of_each_other():
+  new, lines = unseen.add_all(hand_made(), (96, 64), (96, 85, 78, 64), 'nearest')
+  same(resjax.view(new, 85), resjax.view(new, 96))
+  same(resjax.view(new, 78), resjax.view(new, 64))  # 85 px would be nearer
+  assert lines[2] == '78 px: BatchNorm of 64 px' and {*new['batch_stats']} == {'96', '85', '78', '64'}
+
+
 @pytest.mark.parametrize('how', unseen.WAYS)
 def test_a_trained_size_is_the_trained_set_bit_for_bit(variables, how):
   for r in RESOLUTIONS:
