@@ -17,7 +17,7 @@ from jax import Array
 from resjax import widths
 from resjax.apply import Apply, run
 from resjax.quantisation import BASES
-from resjax.resolution import Resolution, at_width, name, parse, sides, width_of
+from resjax.resolution import Branch, Resolution, at_width, name, parse, sides, width_of
 from resjax.switchable import SHARED_SET, Variables, areas_of, path_text, set_of, sets_of, view, with_view
 
 WAYS = ('interpolate', 'nearest')
@@ -39,15 +39,15 @@ def add(
     how: 'interpolate': scale, bias, mean and variance linear in the resolution between the two trained neighbours;
       beyond the trained sizes those of the last one, since extrapolated variances could be negative. 'nearest': those
       of the trained size nearest in pixels, of two equally near the larger one.
-    model: The plain network: with it, a width that no trained resolution has gets the leading channels of all.
+    model: The plain network: with it, a width or a further branch that was not trained gets the channels of its size.
 
   Returns:
     The variables, with what is private to this resolution, bit for bit a trained set where it is one's; and a line such
     as '136 px: BatchNorm interpolated between 128 and 160 px'.
 
   Raises:
-    ValueError: The resolution is not one or two positive integers, or at a width that no trained one has; or there is
-      no such way.
+    ValueError: The resolution is not one or two positive integers, or a width or a further branch that was not
+      trained; or there is no such way.
   """
   height, width = sides(resolution)
   if how not in WAYS:
@@ -57,6 +57,8 @@ def add(
     return variables, f'{key} px: the BatchNorm of all sizes'
   if key in known:
     return variables, f'{key} px: its own BatchNorm'
+  if model is None and isinstance(resolution, Branch) and resolution.number > 1:
+    raise ValueError(f'resolution: got {key}, expected a branch among {", ".join(areas_of(known))}')
   side = math.sqrt(height * width)
   areas = areas_of(known, width_of(resolution))
   if not areas and model is not None and width_of(resolution) < 1:

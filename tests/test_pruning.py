@@ -109,6 +109,10 @@ def test_the_largest_filters_stay_and_of_scales_those_of_all_layers():
   assert pruning.pruned(uneven, 1 / 3, 'l1').model.inner == ((5,), (11,))
 
 
+def first_kernel(network):
+  return np.asarray(network.variables['params']['shared']['stage1_block1']['conv1']['kernel'])
+
+
 def test_of_equal_scales_the_first_stay_and_the_ratio_holds():
   """Scales are equal in a network that was never trained, and where they were held."""
   params = jax.tree.map(np.array, network().variables['params'])
@@ -118,6 +122,15 @@ def test_of_equal_scales_the_first_stay_and_the_ratio_holds():
   even = network().replace(variables=network().variables | {'params': params})
   assert pruning.pruned(even, 0.5, 'scale').model.inner == ((8,), (4,))
   assert pruning.pruned(even, 0.0, 'scale').model.inner == ((8,), (16,))
+  # Of scales that differ between sizes the mean of their absolute values counts, 4, 3, 2.5, 2.5: not those of one size.
+  kernel = first_kernel(even)
+  for size, scale in (('16', [1, 2, 3, 4, 0, 0, 0, 0]), ('8', [-7, 4, -2, 1, 0, 0, 0, 0])):
+    params['private'][size]['stage1_block1']['bn1']['scale'] = np.array(scale, np.float32)
+  for own in params['private'].values():
+    own['stage2_block1']['bn1']['scale'] = np.zeros(16, np.float32)
+  smaller = pruning.pruned(even, 22 / 24, 'scale')
+  assert smaller.model.inner == ((2,), (1,))  # one of each layer at least
+  np.testing.assert_array_equal(first_kernel(smaller), kernel[..., :2])
 
 
 def test_what_can_not_be_pruned_is_refused_in_one_line():

@@ -98,6 +98,12 @@ def test_a_network_at_other_sizes_weighs_them_by_alpha():
       np.testing.assert_array_equal(a, b)
 
 
+def test_a_further_branch_is_one_that_was_trained():
+  for branch in (resolution.Branch(16, 2), resolution.Branch(12, 2)):
+    with pytest.raises(ValueError, match=f'^resolution: got {branch}, expected a branch among 16, 8$'):
+      tiny().at(branch)
+
+
 def test_branches_of_one_size_are_no_choice():
   network = tiny()
   params, statistics = network.variables['params'], network.variables['batch_stats']
