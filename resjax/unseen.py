@@ -46,8 +46,7 @@ def add(
     as '136 px: BatchNorm interpolated between 128 and 160 px'.
 
   Raises:
-    ValueError: The resolution is not one or two positive integers, or a width or a further branch that was not
-      trained; or there is no such way.
+    ValueError: It is no resolution, or a width or a further branch that was not trained; or there is no such way.
   """
   height, width = sides(resolution)
   if how not in WAYS:
