@@ -1,6 +1,8 @@
 """`resjax benchmark`: the arithmetic on made-up seconds, the mix, both kinds of networks, and what is refused."""
 
 import json
+import pathlib
+import sys
 
 import jax
 import networks
@@ -14,6 +16,9 @@ from resjax.data.decode import decode
 from resjax.inference import Classifier, images
 from resjax.measuring import benchmark
 from resjax.measuring.pool import Pool, photographs
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / 'benchmarks'))
+import cpu_tables
 
 COMMAND = [
   'benchmark',
@@ -167,6 +172,11 @@ def test_the_command_without_a_training(tmp_path, capsys):
   assert result['versions']['jax'] == jax.__version__ and result['machine']['processors'] > 0
   shown = capsys.readouterr().out
   assert 'real / theory' in shown and 'its choice is replaced by the mix' in shown
+  lines = cpu_tables.routing([result])
+  assert lines[0].startswith('a freshly initialised resnet') and f'{result["machine"]["processors"]} proc' in lines[0]
+  assert [line.split(' | ')[:2] for line in lines[4:]] == [
+    [f'| {e["scope"]}', str(e['batch'])] for e in result['routed']
+  ]
 
 
 def test_the_command_on_a_trained_network(classifier, tmp_path, monkeypatch, capsys):
