@@ -139,6 +139,7 @@ def test_the_command_scores_several_workdirs_and_other_crops(workdir, tmp_path, 
   cli.main(['evaluate', *both, '--resolution=8', '--resolution=12', '--crop-fraction=0.5', '--mean=probabilities'])
   told = capsys.readouterr()
   assert told.err.count('12 px: BatchNorm interpolated between 8 and 16 px') == 2
+  assert 'on the split val, the ensemble by the mean of probabilities' in told.out
   numbers = figures(tmp_path / 'out')
   assert list(numbers['resolutions']) == numbers['workdirs'] == [str(workdir), str(tmp_path / 'other')]
   assert (numbers['mean'], numbers['crop_fraction']) == ('probabilities', 0.5)

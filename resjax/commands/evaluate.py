@@ -87,7 +87,8 @@ def run(options: argparse.Namespace) -> None:
       result = evaluation.evaluate(network, source, classes, **how)
     else:
       result = together.evaluate(networks, workdirs, source, classes, mean=options.mean, **how)
-  show(result, f'{" and ".join(workdirs)} on {data}')
+  mean = f', the ensemble by the mean of {options.mean}' * (len(networks) > 1)
+  show(result, f'{" and ".join(workdirs)} on {data}{mean}')
   numbers = pathlib.Path(options.json or out / 'evaluation.json')
   figures = evaluation.summary(result) | {'workdir': str(options.workdir), 'step': meta['step'], 'data': data}
   figures['crop_fraction'] = network.preprocessing.crop_fraction

@@ -4,7 +4,8 @@ Command:  resjax train --config=drnet_mobilenetv2 --config.data.dir=DIR
           (the other candidates of the paper: --config.resolutions='(224,168,112)' --config.drnet.budget=0.7)
           (the paper's predictor: --config.drnet.predictor.name=mobile --config.drnet.budget=0.8743)
 Cost:     70 and 100 epochs of 1.28 million images, 0.75 G multiply-adds forward per image; the predictor adds 1.1 M.
-          (Epochs as for ResNet-50: of MobileNetV2 the paper says only that it follows MobileNetV2's own recipe.)
+          (Epochs as for ResNet-50: of MobileNetV2 the paper says only that it follows MobileNetV2's own recipe. Rate
+          and weight decay are those of RS-Net's MobileNetV2; the budget is ours.)
 Result:   the paper reports top-1 72.7 % at 268 M, its predictor included; not run here at this scale.
 """
 
