@@ -1,5 +1,8 @@
 """What is made for other programs of a network at several widths, and what it is called by commands."""
 
+import json
+import time
+
 import jax
 import numpy as np
 import onnxruntime
@@ -11,9 +14,13 @@ from configs import default
 from resjax import cli, models, rsnet, switchable, trained
 from resjax.commands import benchmark
 from resjax.commands import options as shared
+from resjax.inference import Classifier
 from resjax.interop import torch as layout
 from resjax.network import Network
 from resjax.resolution import Branch, at_widths, plain
+from resjax.serving.classifying import Classifying
+from resjax.serving.messages import Cut
+from resjax.serving.settings import Settings
 
 pytestmark = pytest.mark.usefixtures('shallow')
 
@@ -70,6 +77,8 @@ def test_torch_has_no_layout_for_several_widths(saved, tmp_path):
     with pytest.raises(SystemExit, match=refused):
       cli.main(['export', f'--workdir={folder}', '--format=torch', f'--out={tmp_path / name}'])
   assert not [*tmp_path.iterdir()]
+  facts = json.loads(layout.metadata(network)[layout.FACTS])
+  assert facts['resolutions'] == [16, '16x0.5', 8, '8x0.5']
 
 
 def test_a_second_branch_at_a_width_is_exported_by_its_name(saved):
@@ -84,6 +93,21 @@ def test_a_second_branch_at_a_width_is_exported_by_its_name(saved):
   alone = export.chosen(network, second, 'onnx')
   assert alone.resolutions == (16,) and export.named(alone, 'onnx', second) == '16x0.5_2.onnx'
   jax.tree.map(np.testing.assert_array_equal, alone.view(16), network.view(second))
+
+
+def test_a_server_answers_at_one_width_and_its_dial_turns_over_them(saved):
+  network, _ = saved
+  classifier = Classifier(network, max_batch=2)
+  image = np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
+  served = Classifying(classifier, Settings('', resolution='16x0.5'))
+  said = json.loads(json.dumps(served.described()))
+  assert said['size'] == 16 and said['resolutions'] == [16, '16x0.5', 8, '8x0.5']
+  (found,) = served.replies([Cut(classifier.crop(image, 16), time.monotonic(), None)])
+  (expected,) = classifier.predict(image, resolution=HALF)
+  assert found.prediction['resolution'] == '16x0.5' and found.prediction['macs'] == expected.macs
+  assert found.prediction['probability'] == pytest.approx(expected.probability)
+  dialled = Classifying(classifier, Settings('', p95=10.0, min_resolution='16x0.5'))
+  assert [step for step, _ in json.loads(json.dumps(dialled.described()))['steps']] == ['16 px', '16x0.5 px']
 
 
 @pytest.mark.parametrize('resolution', [16, (16, 8), HALF])

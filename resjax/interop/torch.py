@@ -17,6 +17,7 @@ from resjax.models import MobileNetV2, ResNet, quantised
 from resjax.network import Network
 from resjax.resolution import Resolution, width_of
 from resjax.resolution import name as key_of
+from resjax.resolution import plain as plain_of
 from resjax.switchable import Variables
 from resjax.telling import printable
 
@@ -136,7 +137,7 @@ def metadata(network: Network, license: str | None = None) -> dict[str, str]:
     'interpolation': network.preprocessing.interpolation,
     'label_names': list(network.class_names),
     'license': license,
-    'resolutions': list(network.resolutions),
+    'resolutions': [*map(plain_of, network.resolutions)],
   }
   return {FACTS: json.dumps(facts)}
 

@@ -11,7 +11,7 @@ import numpy as np
 from resjax import compiling
 from resjax.inference import Classifier
 from resjax.inference.predictions import Asked, Prediction
-from resjax.resolution import name, parse, plain
+from resjax.resolution import Branch, name, parse, plain
 from resjax.routing.fixed import Fixed
 from resjax.serving import slo
 from resjax.serving.messages import Cut, Reply
@@ -83,7 +83,7 @@ class Classifying:
     classifier = self._classifier
     return {
       'preprocessing': dataclasses.asdict(classifier.network.preprocessing),
-      'size': self.size,
+      'size': self.size.size if isinstance(self.size, Branch) else self.size,  # of the crop
       'resolutions': [*map(plain, classifier.resolutions)],
       'classes': len(classifier.class_names),
       'steps': [(step.name, step.seconds) for step in self.steps],
