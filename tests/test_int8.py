@@ -13,7 +13,8 @@ from PIL import Image
 
 import resjax
 from configs import default
-from resjax import cli, trained
+from resjax import checksums, cli, trained
+from resjax.exporting import bundle
 from resjax.exporting import onnx as writer
 from resjax.exporting.onnx.graph import Weights
 from resjax.exporting.onnx.int8 import Shared, quantised
@@ -79,6 +80,22 @@ def test_weights_that_are_scaled_otherwise_are_there_once():
   places = [{f.key: f.value for f in each.graph.initializer[0].external_data}['offset'] for each in models]
   assert places == ['0', '0', '4096'] and weights.to_bytes() == codes.tobytes() + other.tobytes()
   assert all(numpy_helper.to_array(each.graph.initializer[1]).tolist() == small.tolist() for each in models)
+
+
+def test_a_predictor_stays_in_float32_and_a_bundle_says_what_is_what(crops, tmp_path):
+  bundle.write(networks.tiny('drnet'), tmp_path / 'bundle', ranges=crops)
+  kinds = {
+    file.stem: any(node.op_type == 'QuantizeLinear' for node in onnx.load(file, load_external_data=False).graph.node)
+    for file in (tmp_path / 'bundle').glob('*.onnx')
+  }
+  assert kinds == {'16': True, '8': True, 'predictor': False}
+  found = bundle.read(tmp_path / 'bundle')
+  assert (found.function(8).dtype, found.scoring().dtype, found.at(8)[0].dtype) == ('int8', 'float32', 'int8')
+  manifest = tmp_path / 'bundle' / 'manifest.json'
+  said = checksums.of_json(manifest.read_bytes())
+  checksums.write(manifest, checksums.to_json({**said, 'dtype': 'int4'}))
+  with pytest.raises(ValueError, match=r"damaged \(ValueError: dtype is 'int4'\)"):
+    bundle.read(tmp_path / 'bundle')
 
 
 @pytest.fixture(scope='module')
