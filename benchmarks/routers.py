@@ -44,7 +44,7 @@ from resjax.routing.router import Dialled
 
 SIZES, TESTS = retarget.SIZES, ('nette1000', 'photos152')
 INPUT = 64  # px, of the predictor
-STEPS, ROWS, RATE = 400, 64, 1e-3  # of the predictor's training
+STEPS, ROWS, RATE = 200, 64, 1e-3  # of the predictor's training
 PREDICTORS = ('smallest', 'likely')  # what they learn
 WAYS = ('static', 'random', *PREDICTORS, 'cascade', 'oracle')
 

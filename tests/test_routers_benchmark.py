@@ -1,5 +1,8 @@
 """benchmarks/routers.py: budgets are met, on images that say what they need a predictor finds it, and the table."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -57,3 +60,10 @@ def test_the_table_has_a_line_for_each_budget(rows):
   lines = routers.markdown(rows).splitlines()
   assert len(lines) == 2 + 2 * 3 and lines[2].startswith('| made | nette1000, 80 | 192 px | ')
   assert lines[2].count('|') == lines[0].count('|') == 10
+
+
+def test_the_page_has_the_measured_table():
+  docs = pathlib.Path(__file__).parents[1] / 'docs'
+  found = json.loads((docs / 'measured' / 'routers.json').read_text())
+  text = (docs / 'retarget.md').read_text(encoding='utf-8')
+  assert f'<!-- routers -->\n{routers.markdown(found["rows"])}\n<!-- end of routers -->' in text
