@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
   # Shares of the channels, the highest first: (1.0, 0.5, 0.25) trains every size at each of them (docs/width.md).
   config.widths = (1.0,)
   # Above 0: of the branches, sizes at widths, each step trains the largest, the smallest, and so many of those between,
-  # drawn at random (the sandwich rule, docs/width.md); 0: all of them.
+  # drawn at random (the sandwich rule, docs/width.md: slower on a CPU); 0: all of them.
   config.sandwich = 0
   # Who teaches: 'full' (ensemble and every larger size), 'vanilla' (ensemble only), 'none' (parallel training); 'full'
   # but for some of its teachers: 'without_ensemble', 'without_larger' (the larger sizes) and 'without_smaller' (the
