@@ -129,7 +129,7 @@ def test_width(name, width, stem, last):
     ({'width': 0}, 'model.width: expected a positive number, got 0'),
     ({'dtype': 'float16'}, "model.dtype: expected 'float32' or 'bfloat16', got 'float16'"),
     ({'dropout': 0.1}, 'model.dropout: resnet18 has no such option, expected one of axis_name, '),
-    ({'name': 'mobilenetv2', 'stages': (1, 1)}, 'model.stages: mobilenetv2 has no such option'),
+    ({'name': 'mobilenetv2', 'groups': 2}, 'model.groups: mobilenetv2 has no such option'),
   ],
 )
 def test_wrong_options(options, message):
@@ -137,6 +137,11 @@ def test_wrong_options(options, message):
     models.create(**{'name': 'resnet18', 'num_classes': K, **options})
   assert str(error.value).startswith(message)
   assert '\n' not in str(error.value)
+
+
+def test_stages_of_a_resnet_are_none_of_a_mobilenet():
+  with pytest.raises(ValueError, match=r'^stages: got \(1, 1\), expected of each \(expansion, channels, blocks, stride\)'):
+    shapes(models.create('mobilenetv2', num_classes=K, stages=(1, 1)))
 
 
 @pytest.mark.parametrize('inner', [(8, 16), ((8.5,),), ((True,),), (('a',),), ((0,),), ((2**21,),), ('ab',)])

@@ -97,9 +97,11 @@ class MobileNetV2(nn.Module):
       mask: [B], nonzero where a sample counts in these statistics; None: all do.
 
     Raises:
-      ValueError: images or mask have another shape or type.
+      ValueError: images or mask have another shape or type, or an attribute is not what it must be.
     """
     layers.check_inputs(images, mask)
+    if not all(isinstance(stage, tuple) and len(stage) == 4 for stage in self.stages):
+      raise ValueError(f'stages: got {self.stages!r}, expected of each (expansion, channels, blocks, stride)')
     inner = layers.inner_of(self.inner, sum(blocks for _, _, blocks, _ in self.stages))
     layer = functools.partial(layers.conv_norm, dtype=self.dtype, axis_name=self.axis_name)
     stem = functools.partial(layer, train=train, mask=mask)
