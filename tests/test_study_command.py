@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from benchmarks import drnet_compare, seeds
 from resjax import cli
 from resjax.commands import study as command
 from resjax.evidence import running
@@ -102,3 +103,10 @@ def test_a_folder_takes_the_place_of_the_data(tmp_path):
   fields, name = command._folder(str(tmp_path / 'pets'))
   assert name == 'pets' and fields['model.num_classes'] == 3 and fields['data.eval_split'] == 'test'
   assert (fields['data.source'], pathlib.Path(fields['data.dir'])) == ('folder', tmp_path / 'pets')
+
+
+def test_the_old_commands_say_what_to_type():
+  given = ['--config=configs/finetune.py', '--seeds=2', '--workdir=runs/ft', '--config.seed=3']
+  assert seeds.command(given) == 'resjax study configs/finetune.py --seeds=2 --workdir=runs/ft --config.seed=3'
+  assert seeds.command(['-config=quickstart']) == 'resjax study quickstart --seeds=3'
+  assert drnet_compare.command(['--only=budget']) == 'resjax study configs/studies/drnet.py --seeds=3'
