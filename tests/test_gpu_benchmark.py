@@ -161,7 +161,8 @@ def test_every_table_and_all_figures_are_of_a_document():
   named = [name for names in tables.DOCUMENTS.values() for name in names]
   assert sorted(named) == sorted(tables.TABLES)
   for file in tables.MEASURED.glob('*.json'):
-    assert file.stem.split('-')[0] in {*named, 'retarget'}, file.name  # benchmarks/retarget.py has a table of its own
+    own = {'retarget', 'routers'}  # their scripts make their tables
+    assert file.stem.split('-')[0] in {*named, *own}, file.name
 
 
 def test_a_table_is_made_of_all_files_of_its_name(tmp_path):
