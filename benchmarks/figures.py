@@ -11,6 +11,17 @@ from typing import Any
 Figures = dict[str, Any]
 
 
+def versions(*packages: str) -> dict[str, str]:
+  """Returns the versions of those packages that are there."""
+  found = {}
+  for package in packages:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
 def described(*packages: str) -> Figures:
   """Returns the command that this process is, the machine, and versions of Python and of packages that are there.
 
@@ -20,16 +31,10 @@ def described(*packages: str) -> Figures:
 
   arguments = [pathlib.PurePath(a).name if a.startswith('/') else a for a in sys.argv[1:] if '--json' not in a]
   processors = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  versions = {'Python': platform.python_version()}
-  for package in packages:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
   return {
     'command': ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *map(shlex.quote, arguments)]),
     'machine': f'{processors} processors of {processor()}',
-    'versions': versions,
+    'versions': {'Python': platform.python_version(), **versions(*packages)},
   }
 
 

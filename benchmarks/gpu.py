@@ -13,7 +13,6 @@ the others go on; the file is written after each. torch.compile works beside the
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import figures
 from gpu_figures import FIGURE
 
 CHILD = pathlib.Path(__file__).with_name('gpu_parts.py')
@@ -206,12 +206,7 @@ def machine() -> dict[str, Any]:
     gpu = 'none'
   lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines() if os.path.exists('/proc/cpuinfo') else []
   names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-  versions = {'python': platform.python_version()}
-  for package in PACKAGES:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
+  versions = {'python': platform.python_version(), **figures.versions(*PACKAGES)}
   flags = os.environ.get('XLA_FLAGS', '')
   return {'gpu': gpu, 'cpu': names[0] if names else '', 'cpus': os.cpu_count(), 'versions': versions, 'flags': flags}
 

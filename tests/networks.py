@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from configs import default
-from resjax import drnet, models, rsnet
+from resjax import drnet, models, rsnet, trained
 from resjax.network import Network
 from resjax.preprocess import Preprocessing
 
@@ -39,3 +39,11 @@ def tiny(method='rsnet', noise=0.3, **fields):
     predictor=drnet.predictor_of(config) if method == 'drnet' else None,
   )
   return made.replace(**fields)
+
+
+def save_imported(network, folder):
+  """Writes a network of `tiny` as the workdir of an imported one; `trained.of_config` must make it where it is read."""
+  config = default.get_config()
+  config.resolutions, config.model.name, config.model.num_classes, config.model.width = (16, 8), 'resnet_small', 5, 0.25
+  found = trained.Trained(network, config, 0, True, {'source': 'hf-hub:me/it', 'architecture': 'a', 'license': 'MIT'})
+  trained.save(found, folder)

@@ -11,7 +11,6 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from configs import default
 from resjax import cli, trained
 from resjax.commands import export
 from resjax.inference import Classifier
@@ -23,12 +22,9 @@ def workdir(tmp_path_factory):
   """An imported network's, calibrated."""
   folder = tmp_path_factory.mktemp('runs') / 'run'
   network = networks.tiny()
-  config = default.get_config()
-  config.resolutions, config.model.name, config.model.num_classes, config.model.width = (16, 8), 'resnet_small', 5, 0.25
-  found = trained.Trained(network, config, 0, True, {'source': 'hf-hub:me/it', 'architecture': 'a', 'license': 'MIT'})
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(trained, 'of_config', lambda *_: network)
-    trained.save(found, folder)
+    networks.save_imported(network, folder)
     images = np.random.default_rng(0).integers(0, 256, (40, 20, 20, 3), np.uint8)
     Classifier(network, workdir=folder, max_batch=4).calibrate(images)
   return folder

@@ -12,7 +12,6 @@ from onnx import numpy_helper
 from PIL import Image
 
 import resjax
-from configs import default
 from resjax import checksums, cli, trained
 from resjax.exporting import bundle
 from resjax.exporting import onnx as writer
@@ -111,12 +110,9 @@ def photographs(tmp_path_factory, crops):
 def workdir(tmp_path_factory, network):
   """An imported network's."""
   folder = tmp_path_factory.mktemp('runs') / 'run'
-  config = default.get_config()
-  config.resolutions, config.model.name, config.model.num_classes, config.model.width = (16, 8), 'resnet_small', 5, 0.25
-  found = trained.Trained(network, config, 0, True, {'source': 'hf-hub:me/it', 'architecture': 'a', 'license': 'MIT'})
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(trained, 'of_config', lambda *_: network)
-    trained.save(found, folder)
+    networks.save_imported(network, folder)
   return folder
 
 
