@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from resjax import widths
 from resjax.models import MobileNetV2, ResNet
 from resjax.network import Network
 from resjax.resolution import width_of
@@ -95,8 +96,7 @@ def pruned(network: Network, ratio: float, criterion: str = 'l1') -> Network:
 def inner_of(model: Any, ratio: float) -> tuple[tuple[int, ...], ...]:
   """Returns the `model.inner` that `pruned` gives by 'l1', which needs no weights to say."""
   _check_model(model)
-  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-  shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)['params']
+  shapes = widths.shapes_of(model, 1.0, (32, 32, 3))['params']
   blocks = groups_of(shapes)
   return tuple(tuple(_left(shapes[g.block][g.makes]['kernel'].shape[-1], ratio) for g in block) for block in blocks)
 

@@ -82,7 +82,7 @@ def _layers(model: nn.Module, resolutions: tuple[Any, ...], depth: int | None) -
 def _traced(model: nn.Module, resolution: Any) -> tuple[list[Any], dict[Any, int], dict[Any, int], set[Any], Any]:
   """The layers' paths; by path multiply-adds and bytes of outputs; those with statistics; parameters by path."""
   images = jax.ShapeDtypeStruct((1, *sides(resolution), 3), jnp.float32)
-  variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+  variables = widths.shapes_of(model, 1.0, (*sides(resolution), 3))
   outputs: dict[tuple[str, ...], int] = {}
 
   def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
