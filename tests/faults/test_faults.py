@@ -34,8 +34,13 @@ def test_faults(command):
 
 
 @pytest.mark.slow
-def test_sigterm_while_compiling_ends_at_once_with_the_code_of_a_restart(tmp_path):
-  """The workdir's folder of checkpoints is made before anything is compiled for it."""
+@pytest.mark.parametrize('seconds', [0.3, 2.0])  # the state is being made; the step is being compiled
+def test_sigterm_while_compiling_ends_soon_with_the_code_of_a_restart(tmp_path, seconds):
+  """The workdir's folder of checkpoints is made before anything is compiled for it.
+
+  Nothing is saved, or the first step alone: where the signal comes while that is compiled, it waits for it. Which of
+  both is a matter of how long this process was kept from running: it is no part of the promise.
+  """
   main = HERE.parents[1] / 'main.py'
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'JAX_PLATFORMS': 'cpu'}
   command = [sys.executable, main, f'--config={HERE / "recipe.py"}', f'--workdir={tmp_path / "run"}']
@@ -43,9 +48,9 @@ def test_sigterm_while_compiling_ends_at_once_with_the_code_of_a_restart(tmp_pat
     while not (tmp_path / 'run' / 'checkpoints').is_dir():
       assert process.poll() is None, process.stderr.read()
       time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     begin = time.monotonic()
     assert process.wait(60) == 75 and time.monotonic() - begin < 30
     assert process.stderr.read().strip().splitlines()[-1].startswith('Stopped by SIGTERM: the same command goes on')
-  assert not any((tmp_path / 'run' / 'checkpoints').iterdir())
+  assert {path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()} <= {'1'}
