@@ -35,6 +35,13 @@ def test_a_shipped_study_can_be_run(name, scale):
       assert not way.isdecimal() or way in sizes[arm], claim
 
 
+@pytest.mark.parametrize('name', ['bits', 'widths'])
+def test_a_study_of_three_sizes_says_so_at_a_scale_of_five(name):
+  said = r"scale: got 'imagenet' of 5 sizes, expected one of three sizes: digits, photographs"
+  with pytest.raises(ValueError, match=said):
+    definition.read(f'configs/studies/{name}.py:imagenet')
+
+
 def test_a_recipe_is_a_study_of_one_arm(tmp_path):
   found = definition.read('drnet_quickstart')
   assert (list(found.arms), found.claims, found.scale) == (['drnet_quickstart'], (), 'drnet_quickstart')

@@ -184,6 +184,13 @@ def test_one_resolution_is_one_file_without_a_batch_norm(network, tmp_path):
   assert_close(got, np.asarray(jax.nn.softmax(plain(network, 16, images))))
 
 
+def test_pixels_are_moved_once_as_bytes(network):
+  """What normalises and resizes them runs along rows of pixels, not along three channels."""
+  for program in programs.of_network(network):
+    graph = onnx.of_function(program.forward, program.variables, program.shape).graph
+    assert [list(node.input) for node in graph.node if node.op_type == 'Transpose'] == [['crops']]
+
+
 def test_a_resolution_that_is_not_square(network):
   wide = switchable.share(network.view(32), ((16, 32), (16, 24)))
   wide = network.replace(variables=wide, resolutions=((16, 32), (16, 24)), predictor=None)

@@ -13,7 +13,7 @@ OURS = 'no paper: fewer bits or fewer pixels?'
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest, middle, _ = at.sizes
+  largest, middle, _ = at.three
   plain, preact = {}, {'model.name': at.preact}
   arms = {
     'RS-Net': Arm({'distillation': 'full'}, about='32-bit floats'),

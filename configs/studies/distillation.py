@@ -17,7 +17,7 @@ WEIGHTS = (0.1, 0.3)  # of the distillation; 1 is 'full', 0 is 'none'
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest, middle, smallest = at.sizes
+  largest, middle, smallest = at.three
   larger = (largest, (largest + middle) // 2, middle)
   short = f'without {smallest} px'
   arms = {name: Arm({'distillation': name}) for name in ('none', 'vanilla', 'full')}

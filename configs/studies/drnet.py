@@ -16,7 +16,7 @@ _BUDGETS = (0.2, 0.3, 0.7)
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest, middle, _ = at.sizes
+  largest, middle, _ = at.three
   recipe, fields = at.drnet
 
   def after(start: str, about: str = '', **changed: object) -> Arm:

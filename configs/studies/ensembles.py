@@ -13,7 +13,7 @@ OURS = 'no paper: is it worth what the other branches cost?'
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest, middle, _ = at.sizes
+  largest, middle, _ = at.three
   count = len(at.sizes)
   # Branches of one size differ by their crops alone; those that saw the same would stay alike.
   crop = {'data.crop': 'random_resized', 'data.crop_area': at.crop_area, 'data.pyramid': 'host'}

@@ -14,7 +14,7 @@ FIELD = 'Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest, middle, smallest = at.sizes
+  largest, middle, smallest = at.three
   upper, lower = (largest + middle) // 2, (middle + smallest) // 2
   new, fractions = (upper, lower), (0.6, 0.75)
   arms = {

@@ -16,7 +16,7 @@ _LONGER = 1.5  # epochs of what is not pruned: those before and after
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest, _, smallest = at.sizes
+  largest, _, smallest = at.three
   few, many = (at.macs(largest, prune=ratio) for ratio in RATIOS)
   sizes = (at.size_of(few), at.size_of(many))
   recipe, fields = at.drnet

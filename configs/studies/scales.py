@@ -38,6 +38,18 @@ class Scale:
   preact: str
   crop_area: tuple[float, float] = (0.25, 1.0)
 
+  @property
+  def three(self) -> tuple[int, int, int]:
+    """The sizes, of a scale that has three.
+
+    Raises:
+      ValueError: It has another number.
+    """
+    if len(self.sizes) != 3:
+      others = ', '.join(scale.name for scale in _SCALES.values() if len(scale.sizes) == 3)
+      raise ValueError(f'scale: got {self.name!r} of {len(self.sizes)} sizes, expected one of three sizes: {others}')
+    return self.sizes
+
   def ratio(self, size: int) -> float:
     """Returns how many times a network of one size can be trained for the multiply-adds of all sizes."""
     return sum(map(self.macs, self.sizes)) / self.macs(size)

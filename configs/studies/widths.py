@@ -13,7 +13,7 @@ WIDTHS = (1.0, 0.5, 0.25)
 def get_study(scale: str = 'digits') -> Study:
   """Returns the study."""
   at = scales.of(scale)
-  largest = at.sizes[0]
+  largest, *_ = at.three
   ways = [str(largest), *(f'{largest}x{width}' for width in WIDTHS[1:])]
   narrow = {'resolutions': (largest,), 'widths': WIDTHS}
   arms = {
