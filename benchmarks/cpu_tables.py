@@ -1,5 +1,6 @@
 """Tables of what the benchmarks found on a CPU; see tables.py. Each is made of the figures of all runs of its kind."""
 
+import numpy as np
 from figures import Figures, heading, spread, table
 
 
@@ -19,6 +20,30 @@ def training(runs: list[Figures]) -> list[str]:
       rows.append([name, spread(way['seconds'], 1e3), *ratios, f'{way["start_s"]:,.1f}', f'{way["mib"]:,.0f}'])
     lines += [*heading(run), *table('step | ms | resjax over it [quartiles] | CPU | start, s | MiB', rows)]
     lines += left_out(run)
+  return lines[1:]
+
+
+def conv_layers(runs: list[Figures]) -> list[str]:
+  """Returns the lines of what benchmarks/conv_layers.py found."""
+  lines, parts = [], ('forward', 'input', 'kernel')
+  for run in runs:
+    rows, spent = [], {part: np.zeros(2) for part in parts}  # XLA's and PyTorch's seconds of all layers
+    for row in run['rows']:
+      side, inputs, outputs, kernel, stride = row['layer']
+      cells = [f'{kernel}x{kernel}/{stride}, {inputs} to {outputs} at {side} px', str(row['times'])]
+      for part in parts:
+        if part in row:
+          spent[part] += [row['times'] * row[part][who]['median'] for who in ('xla', 'torch')]
+          cells += [f'{1e3 * row[part]["xla"]["median"]:.1f}', spread(row[part]['ratio'], 1, 2)]
+        else:
+          cells += ['–', '–']
+      best = min(row[part]['torch']['median'] for part in parts if part in row)
+      seconds = (row['forward']['xla']['median'], row['product']['median'], best)
+      rows.append([*cells, *(f'{1e-9 * row["macs"] / each:.0f}' for each in seconds)])
+    totals = [cell for ours, theirs in spent.values() for cell in (f'{1e3 * ours:.1f}', f'{ours / theirs:.2f}')]
+    rows.append(['all', str(sum(row['times'] for row in run['rows'])), *totals, '', '', ''])
+    head = 'convolution | times | forward, ms | over PyTorch | input, ms | over PyTorch | kernel, ms | over PyTorch'
+    lines += [*heading(run), *table(f'{head} | GMAC/s forward | as a product | PyTorch at best', rows)]
   return lines[1:]
 
 

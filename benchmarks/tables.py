@@ -19,7 +19,7 @@ from figures import Figures, spread, table
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = {
-  ROOT / 'docs' / 'performance.md': ('gpu', 'startup', 'routing', 'runtimes', 'train_step'),
+  ROOT / 'docs' / 'performance.md': ('gpu', 'startup', 'routing', 'runtimes', 'train_step', 'conv_layers'),
   ROOT / 'docs' / 'export.md': ('engine_runtimes', 'engine_waits', 'engine_one', 'int8'),
 }
 MEASURED = ROOT / 'docs' / 'measured'
@@ -161,6 +161,7 @@ TABLES: dict[str, Callable[[list[Figures]], list[str]]] = {
   'routing': cpu_tables.routing,
   'runtimes': cpu_tables.runtimes,
   'train_step': cpu_tables.training,
+  'conv_layers': cpu_tables.conv_layers,
   'engine_runtimes': cpu_tables.engine,
   'engine_waits': cpu_tables.waits,
   'engine_one': cpu_tables.one,

@@ -1,7 +1,6 @@
 """Depthwise convolutions: on a CPU, where XLA's own make a whole network ten times slower, as shifted products."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,52 +10,6 @@ from jax import Array, lax
 from resjax.models.cpu import shifts
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
-
-
-def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Any, **options: Any) -> Array:
-  """Returns what `jax.lax.conv_general_dilated` does, faster on a CPU where the convolution is depthwise.
-
-  To be given to a convolution of Flax: `nn.Conv(..., conv_general_dilated=cpu.conv_general_dilated)`. Depthwise means:
-  two dimensions, as many groups as channels and outputs, nothing dilated, numbers of positions that are known. Such a
-  convolution is differentiable in reverse mode, as often as you like, but not in forward mode (`jax.jvp`).
-
-  Args:
-    lhs: The images, `[B, H, W, C]`.
-    rhs: The kernel, `[h, w, C / groups, features]`.
-    window_strides: In both directions.
-    padding: 'SAME', 'VALID' or pairs, one for each direction.
-    **options: The other arguments of `jax.lax.conv_general_dilated`.
-  """
-  if not _is_depthwise(lhs, rhs, window_strides, options):
-    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-  strides = (int(window_strides[0]), int(window_strides[1]))
-  if isinstance(padding, str):
-    padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-  (top, bottom), (left, right) = padding
-  return depthwise(lhs, rhs, strides, ((int(top), int(bottom)), (int(left), int(right))))
-
-
-def _is_depthwise(lhs, rhs, strides, options):
-  """Whether a convolution is one that `depthwise` computes."""
-  numbers = options.get('dimension_numbers')
-  if lhs.ndim != 4 or rhs.ndim != 4 or len(strides) != 2 or numbers is None:
-    return False
-  if lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers) != lax.conv_dimension_numbers(
-    lhs.shape, rhs.shape, NHWC
-  ):
-    return False
-  dilated = any(set(options.get(name) or (1,)) != {1} for name in ('lhs_dilation', 'rhs_dilation'))
-  channels = lhs.shape[-1]
-  other = set(options) - {'dimension_numbers', 'lhs_dilation', 'rhs_dilation', 'feature_group_count', 'precision'}
-  return (
-    channels > 1
-    and options.get('feature_group_count') == channels
-    and rhs.shape[2:] == (1, channels)
-    and lhs.dtype == rhs.dtype
-    and jnp.issubdtype(lhs.dtype, jnp.floating)
-    and not dilated
-    and not any(options[name] is not None for name in other if not (name == 'batch_group_count' and options[name] == 1))
-  )
 
 
 def depthwise(
