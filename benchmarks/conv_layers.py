@@ -1,11 +1,11 @@
-"""ResNet-18's convolutions on a CPU, one by one: XLA's beside PyTorch's, and a matrix product of the same size.
+"""ResNets' convolutions on a CPU, one by one: XLA's, and what resjax runs of 1x1, beside PyTorch's.
 
   pip install -e '.[test]'
   python benchmarks/conv_layers.py [--batch=8] [--threads=2] [--rounds=21] [--json=FILE]
 
 For each shape at 224 px: the layer forward, its input's and its kernel's gradient, float32, channels last, in turns;
-`ratio` is XLA's seconds over PyTorch's, the median over rounds. Rates are of the multiply-adds of one of the three;
-`as a product` is XLA's rate for `[B H W, k k C] x [k k C, O]`, what a convolution would be if its patches were there.
+`over PyTorch` is the median over rounds of a way's seconds over PyTorch's. Rates are of the multiply-adds of one of the
+three. The sums are of ResNet-18's layers.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-# Input's side, channels in and out, kernel, stride; how many there are in the network.
+# Input's side, channels in and out, kernel, stride; how many there are in ResNet-18. Those of 1x1 are ResNet-50's.
 LAYERS = {
   (224, 3, 64, 7, 2): 1,
   (56, 64, 64, 3, 1): 4,
@@ -26,6 +26,11 @@ LAYERS = {
   (14, 256, 256, 3, 1): 3,
   (14, 256, 512, 3, 2): 1,
   (7, 512, 512, 3, 1): 3,
+  (56, 64, 256, 1, 1): 0,
+  (56, 256, 64, 1, 1): 0,
+  (28, 512, 128, 1, 1): 0,
+  (14, 1024, 256, 1, 1): 0,
+  (7, 512, 2048, 1, 1): 0,
 }
 PARTS = ('forward', 'input', 'kernel')
 TOLERANCE = 1e-4  # of the largest entry: float32 sums of thousands in another order
@@ -41,11 +46,13 @@ def parse() -> argparse.Namespace:
   return parser.parse_args()
 
 
-def calls(layer: tuple[int, ...], batch: int) -> dict[str, Callable]:
-  """XLA's and PyTorch's parts of a layer, by name, and XLA's product; each waits for its result and returns it."""
+def calls(layer: tuple[int, ...], batch: int) -> dict[tuple[str, str], Callable]:
+  """Ways to compute a layer's parts, by way and part; each waits for its result and returns it."""
   import jax
   import numpy as np
   import torch
+
+  from resjax.models.cpu.pointwise import pointwise
 
   side, inputs, outputs, kernel, stride = layer
   rng, pad = np.random.default_rng(0), kernel // 2
@@ -56,19 +63,21 @@ def calls(layer: tuple[int, ...], batch: int) -> dict[str, Callable]:
     numbers = ('NHWC', 'HWIO', 'NHWC')
     return jax.lax.conv_general_dilated(x, w, (stride, stride), [(pad, pad)] * 2, dimension_numbers=numbers)
 
-  shape = jax.eval_shape(conv, x, w).shape
-  g = rng.normal(size=shape).astype(np.float32)
-  patches = rng.normal(size=(batch * shape[1] * shape[2], kernel * kernel * inputs)).astype(np.float32)
-  xla = {
-    'forward': (conv, x, w),
-    'input': (lambda x, w, g: jax.vjp(lambda x: conv(x, w), x)[1](g)[0], x, w, g),
-    'kernel': (lambda x, w, g: jax.vjp(lambda w: conv(x, w), w)[1](g)[0], x, w, g),
-    'product': (lambda a, b: a @ b, patches, w.reshape(-1, outputs)),
-  }
-  found: dict[str, Callable] = {}
-  for part, (function, *arrays) in xla.items():
-    compiled, given = jax.jit(function), [jax.device_put(array) for array in arrays]
-    found[f'xla {part}'] = lambda compiled=compiled, given=given: compiled(*given).block_until_ready()
+  g = rng.normal(size=jax.eval_shape(conv, x, w).shape).astype(np.float32)
+  given = [jax.device_put(array) for array in (x, w, g)]
+
+  def compiled(function: Callable) -> Callable:
+    run = jax.jit(function)
+    return lambda: run(*given).block_until_ready()
+
+  found: dict[tuple[str, str], Callable] = {}
+  for way, function in {'XLA': conv, **({'resjax': pointwise} if kernel == 1 else {})}.items():
+    of = {
+      'forward': lambda x, w, g, function=function: function(x, w),
+      'input': lambda x, w, g, function=function: jax.vjp(lambda x: function(x, w), x)[1](g)[0],
+      'kernel': lambda x, w, g, function=function: jax.vjp(lambda w: function(x, w), w)[1](g)[0],
+    }
+    found |= {(way, part): compiled(of[part]) for part in PARTS}
 
   def last(array: np.ndarray, *order: int) -> torch.Tensor:
     return torch.tensor(array).permute(*order).contiguous(memory_format=torch.channels_last)
@@ -80,11 +89,11 @@ def calls(layer: tuple[int, ...], batch: int) -> dict[str, Callable]:
     sizes = (stride, stride), (pad, pad), (1, 1), False, (0, 0), 1
     return torch.ops.aten.convolution_backward(tg, tx, tw, None, *sizes, mask)[which]
 
-  found['torch forward'] = lambda: torch.nn.functional.conv2d(tx, tw, None, stride, pad).permute(0, 2, 3, 1)
-  found['torch input'] = lambda: backward(0).permute(0, 2, 3, 1)
-  found['torch kernel'] = lambda: backward(1).permute(2, 3, 1, 0)
+  found['PyTorch', 'forward'] = lambda: torch.nn.functional.conv2d(tx, tw, None, stride, pad).permute(0, 2, 3, 1)
+  found['PyTorch', 'input'] = lambda: backward(0).permute(0, 2, 3, 1)
+  found['PyTorch', 'kernel'] = lambda: backward(1).permute(2, 3, 1, 0)
   if inputs == 3:  # images: nobody asks for their gradient
-    del found['xla input'], found['torch input']
+    found = {(way, part): call for (way, part), call in found.items() if part != 'input'}
   return found
 
 
@@ -95,17 +104,16 @@ def measure(layer: tuple[int, ...], options: argparse.Namespace) -> dict:
   from resjax.measuring import turns
 
   ways = calls(layer, options.batch)
-  parts = [part for part in PARTS if f'xla {part}' in ways]
-  for part in parts:
-    ours, theirs = (np.asarray(ways[f'{who} {part}']()) for who in ('xla', 'torch'))
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
+  for (_, part), call in ways.items():
+    expected = np.asarray(ways['PyTorch', part]())
+    np.testing.assert_allclose(np.asarray(call()), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
   seconds = turns.seconds(ways, rounds=options.rounds, warm_up=2)
   side, inputs, outputs, kernel, stride = layer
   macs = options.batch * (side // stride) ** 2 * inputs * outputs * kernel**2
-  row = {'layer': layer, 'times': LAYERS[layer], 'macs': macs, 'product': turns.spread(seconds['xla product'])}
-  for part in parts:
-    row[part] = {who: turns.spread(seconds[f'{who} {part}']) for who in ('xla', 'torch')}
-    row[part]['ratio'] = turns.ratio(seconds[f'xla {part}'], seconds[f'torch {part}'])
+  row = {'layer': layer, 'times': LAYERS[layer], 'macs': macs, 'ways': {}}
+  for (way, part), spent in seconds.items():
+    found = turns.spread(spent) | {'over_pytorch': turns.ratio(spent, seconds['PyTorch', part])}
+    row['ways'].setdefault(way, {})[part] = found
   return row
 
 
@@ -118,6 +126,9 @@ def main() -> None:
   import figures
   import torch
 
+  from resjax import compiling
+
+  compiling.keep_memory()  # as `resjax train` does, before JAX looks for devices
   torch.set_num_threads(options.threads)
   torch.set_grad_enabled(False)
   rows = [measure(layer, options) for layer in LAYERS]

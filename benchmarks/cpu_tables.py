@@ -1,6 +1,5 @@
 """Tables of what the benchmarks found on a CPU; see tables.py. Each is made of the figures of all runs of its kind."""
 
-import numpy as np
 from figures import Figures, heading, spread, table
 
 
@@ -27,23 +26,25 @@ def conv_layers(runs: list[Figures]) -> list[str]:
   """Returns the lines of what benchmarks/conv_layers.py found."""
   lines, parts = [], ('forward', 'input', 'kernel')
   for run in runs:
-    rows, spent = [], {part: np.zeros(2) for part in parts}  # XLA's and PyTorch's seconds of all layers
+    rows, spent = [], {(way, part): 0.0 for way in ('XLA', 'PyTorch') for part in parts}
     for row in run['rows']:
       side, inputs, outputs, kernel, stride = row['layer']
-      cells = [f'{kernel}x{kernel}/{stride}, {inputs} to {outputs} at {side} px', str(row['times'])]
-      for part in parts:
-        if part in row:
-          spent[part] += [row['times'] * row[part][who]['median'] for who in ('xla', 'torch')]
-          cells += [f'{1e3 * row[part]["xla"]["median"]:.1f}', spread(row[part]['ratio'], 1, 2)]
-        else:
-          cells += ['–', '–']
-      best = min(row[part]['torch']['median'] for part in parts if part in row)
-      seconds = (row['forward']['xla']['median'], row['product']['median'], best)
-      rows.append([*cells, *(f'{1e-9 * row["macs"] / each:.0f}' for each in seconds)])
-    totals = [cell for ours, theirs in spent.values() for cell in (f'{1e3 * ours:.1f}', f'{ours / theirs:.2f}')]
-    rows.append(['all', str(sum(row['times'] for row in run['rows'])), *totals, '', '', ''])
-    head = 'convolution | times | forward, ms | over PyTorch | input, ms | over PyTorch | kernel, ms | over PyTorch'
-    lines += [*heading(run), *table(f'{head} | GMAC/s forward | as a product | PyTorch at best', rows)]
+      for way, found in row['ways'].items():
+        cells = [f'{kernel}x{kernel}/{stride}, {inputs} to {outputs} at {side} px', way]
+        for part in parts:
+          seconds = found[part]['median'] if part in found else 0
+          if (way, part) in spent:
+            spent[way, part] += row['times'] * seconds
+          cells += [f'{1e3 * seconds:.1f}', spread(found[part]['over_pytorch'], 1, 2)] if seconds else ['–', '–']
+        best = min(each['median'] for each in found.values())
+        rows.append(
+          [*cells, f'{1e-9 * row["macs"] / found["forward"]["median"]:.0f}', f'{1e-9 * row["macs"] / best:.0f}']
+        )
+    for way in ('XLA', 'PyTorch'):
+      cells = [(f'{1e3 * spent[way, part]:.1f}', f'{spent[way, part] / spent["PyTorch", part]:.2f}') for part in parts]
+      rows.append(['all of ResNet-18', way, *(cell for pair in cells for cell in pair), '', ''])
+    head = 'convolution | by | forward, ms | over PyTorch | input, ms | over PyTorch | kernel, ms | over PyTorch'
+    lines += [*heading(run), *table(f'{head} | GMAC/s forward | at best', rows)]
   return lines[1:]
 
 

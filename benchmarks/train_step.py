@@ -3,12 +3,12 @@
   pip install -e '.[test]'
   python benchmarks/train_step.py --model=resnet18 --batch=8 --json=FILE
   python benchmarks/train_step.py --model=mobilenetv2 --resolutions=96 --rounds=15
-  python benchmarks/train_step.py --compiled --without=depthwise,max_pool
+  python benchmarks/train_step.py --compiled --without=depthwise,pointwise,max_pool
 
 All start from the same weights and images (uint8, one array for each resolution, divided by 255 in the step) and
 make the same SGD updates; their losses are compared before anything is timed. PyTorch runs eager in its default layout
 and in channels_last; `--compiled` adds torch.compile in channels_last. `--without` adds resjax with XLA's own in place
-of parts of `resjax/models/cpu.py`. A step is timed to its loss and update; ratios are medians over rounds, with the
+of parts of `resjax/models/cpu/`. A step is timed to its loss and update; ratios are medians over rounds, with the
 quartiles, of resjax's seconds over the other's of the same round: below 1 is faster. Each way is a process of its own
 as its user starts it: resjax as `resjax train`, which lets glibc keep freed memory (`compiling.keep_memory`);
 `--hugepages` adds both with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (PyTorch: THP_MEM_ALLOC_ENABLE=1 too). `CPU` is the
@@ -44,7 +44,8 @@ TORCH = {
 }
 # Parts of resjax/models by the name of `--without`: what is replaced, and by what of XLA's own.
 PARTS = {
-  'depthwise': ('resjax.models.cpu.conv_general_dilated', 'jax.lax.conv_general_dilated'),
+  'depthwise': ('resjax.models.cpu.conv.depthwise', 'resjax.models.cpu.depthwise._by_xla'),
+  'pointwise': ('resjax.models.cpu.conv.pointwise', 'resjax.models.cpu.pointwise._by_xla'),
   'max_pool': ('resjax.models.cpu.max_pool', 'flax.linen.max_pool'),
 }
 
