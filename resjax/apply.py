@@ -9,7 +9,6 @@ from flax import linen as nn
 from jax import Array
 
 from resjax import widths
-from resjax.models import cpu
 
 
 class Apply(Protocol):
@@ -70,6 +69,9 @@ def linen(model: nn.Module) -> Apply:
 KEPT: dict[str, tuple[str, ...]] = {'convolutions': ('conv_general_dilated', 'dot_general'), 'all': ()}
 REMAT = ('none', *KEPT)
 
+# What `checkpoint_name` calls the output of a convolution that is no operation of its own: it may differ by platform.
+CONVOLUTION = 'convolution'
+
 
 def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
   """Returns a network that in training computes anew on its way back what it does not keep: the same numbers.
@@ -94,7 +96,7 @@ def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
       return whole(variables, images, True, **masks, **options)
 
     def keeps(operation: Any, *_: Any, **params: Any) -> bool:
-      named = operation.name == 'name' and params['name'] == cpu.NAME  # of one that differs by platform
+      named = operation.name == 'name' and params['name'] == CONVOLUTION
       return operation.name in KEPT[what] or (named and what == 'convolutions')
 
     kept = jax.checkpoint(forward, policy=keeps)

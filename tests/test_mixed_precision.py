@@ -40,10 +40,13 @@ def step(request):
 
 
 def equations(jaxpr):
-  """All equations of a jaxpr, those of jaxprs within it too."""
+  """All equations of a jaxpr, those of jaxprs within it too; of what differs by platform, those of accelerators."""
   for equation in jaxpr.eqns:
     yield equation
-    for value in equation.params.values():
+    values = dict(equation.params)
+    if platforms := values.get('branches_platforms'):
+      values['branches'] = values['branches'][platforms.index(None)]
+    for value in values.values():
       for item in value if isinstance(value, tuple | list) else (value,):
         if hasattr(item, 'eqns') or hasattr(item, 'jaxpr'):
           yield from equations(getattr(item, 'jaxpr', item))

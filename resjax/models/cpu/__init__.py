@@ -4,7 +4,7 @@ Which way runs is decided where a program is compiled (`jax.lax.platform_depende
 platform; elsewhere than on a CPU these are XLA's own.
 """
 
-from resjax.models.cpu.conv import NAME, conv_general_dilated
+from resjax.models.cpu.conv import conv_general_dilated
 from resjax.models.cpu.pool import max_pool
 
-__all__ = ['NAME', 'conv_general_dilated', 'max_pool']
+__all__ = ['conv_general_dilated', 'max_pool']

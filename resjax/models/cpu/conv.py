@@ -7,11 +7,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 
+from resjax.apply import CONVOLUTION
 from resjax.models.cpu.depthwise import NHWC, depthwise
 from resjax.models.cpu.pointwise import pointwise
-
-# What a convolution's output is called where it is no operation of its own, see `jax.checkpoint`.
-NAME = 'convolution'
 
 
 def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Any, **options: Any) -> Array:
@@ -36,9 +34,9 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], 
       padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
     rows, columns = ((int(low), int(high)) for low, high in padding)
     if channels > 1 and groups == channels and rhs.shape[2:] == (1, channels):
-      return checkpoint_name(depthwise(lhs, rhs, strides, (rows, columns)), NAME)
+      return checkpoint_name(depthwise(lhs, rhs, strides, (rows, columns)), CONVOLUTION)
     if groups == 1 and rhs.shape[:2] == (1, 1) and not any(rows + columns):
-      return checkpoint_name(pointwise(lhs, rhs, strides), NAME)
+      return checkpoint_name(pointwise(lhs, rhs, strides), CONVOLUTION)
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
