@@ -143,15 +143,15 @@ def kernels(figures: Figures) -> list[str]:
 def startup(figures: Figures) -> list[str]:
   """Returns the lines of what benchmarks/startup.py found."""
   versions = ', '.join(f'{name} {version}' for name, version in figures['versions'].items())
-  rows = []
+  before, rows = any('before' in row['seconds'] for row in figures['rows']), []
   for row in figures['rows']:
-    sides = [spread(row[kind][side], digits=1) for side in ('now', 'before') for kind in ('seconds', 'cpu')
-             if side in row[kind]]  # fmt: skip
-    sides += ['–'] * (4 - len(sides))
-    rows.append(
-      [row['way'], *sides, spread(row['cpu_ratio'], digits=2) if row['cpu_ratio'] else '–', str(row['rounds'])]
-    )
-  head = 'start | s | CPU s | before, s | before, CPU s | CPU, now over before | rounds'
+    cells = [row['way']]
+    for side in ('now', 'before') if before else ('now',):
+      cells += [spread(row[kind][side], digits=1) if side in row[kind] else '–' for kind in ('seconds', 'cpu')]
+    if before:
+      cells.append(spread(row['cpu_ratio'], digits=2) if row['cpu_ratio'] else '–')
+    rows.append([*cells, str(row['rounds'])])
+  head = 'start | s | CPU s' + ' | before, s | before, CPU s | CPU, now over before' * before + ' | rounds'
   return [f'{figures["machine"]}; {versions}; `predict` is {figures["model"]}.', *table(head, rows)]
 
 
