@@ -112,3 +112,19 @@ def test_the_page_needs_nothing_else_and_shows_names_as_text():
 def test_a_study_without_runs_has_a_page_too():
   found = findings(names=()) | {'command': 'x'}
   assert found['finished'] == 0 and 'not run' in evidence.render(found)
+
+
+def test_networks_that_stand_together_are_trained_once():
+  """A record of several has the seconds of all; those that have records of their own are not counted again."""
+  one, two, three = (jobs.Job('one', seed, jobs.recipes.make('quickstart')) for seed in range(3))
+  for job in (one, two, three):
+    job.config.seed = job.seed
+  both, all_three = (jobs.Job('together', 0, one.config, members=members) for members in ((one, two), (one, two, three)))
+  about = {'images': 2, 'machine': 'M', 'date': '2026-01-02', 'params': 1, 'epochs': 1.0, 'versions': {}}
+  seconds = {one: 10, two: 20, both: 30, all_three: 37}
+  ways = {'32': Way(np.ones(2, bool), 1e6)}
+  kept = {job.key: Record(job.key, ways, about | {'seconds': spent}) for job, spent in seconds.items()}
+  study = Study('A study', 'quickstart', {'one': Arm(), 'together': Arm()}, [])
+  assert verdicts.findings(study, [one, two, both], kept)['seconds'] == 30
+  assert verdicts.findings(study, [one, both], kept)['seconds'] == 30
+  assert verdicts.findings(study, [one, two, all_three], kept)['seconds'] == 37

@@ -41,13 +41,20 @@ def findings(study: Study, jobs: Iterable[Job], kept: Mapping[str, Record]) -> d
     'images': sorted({record.about['images'] for record in records}),
     'wanted': len(jobs),
     'finished': len(records),
-    'seconds': sum(record.about['seconds'] for record in {record.key: record for record in records}.values()),
+    'seconds': _seconds(jobs, kept),
     'arms': {name: _arm(study, name, found) for name, found in runs.items()},
     'claims': [judged(claim, runs) for claim in study.claims],
     'machines': sorted({record.about['machine'] for record in records}),
     'versions': _versions(records),
     'dates': sorted({record.about['date'] for record in records}),
   }
+
+
+def _seconds(jobs: Sequence[Job], kept: Mapping[str, Record]) -> float:
+  """The seconds of training of all runs; of networks that stand together, those that have no record of their own."""
+  finished = {job.key: job for job in jobs if job.key in kept}
+  alone = [member.key for job in finished.values() for member in job.members if member.key in finished]
+  return sum(kept[key].about['seconds'] for key in finished) - sum(kept[key].about['seconds'] for key in alone)
 
 
 def judged(claim: Claim, runs: Runs) -> dict[str, Any]:
