@@ -150,3 +150,9 @@ def test_what_is_computed_anew_on_the_way_back(what, kept):
   way_back = jax.vjp(lambda variables: remade(variables, x, True)[0], (one, three))[1]
   outputs = [leaf for leaf in jax.tree.leaves(way_back) if leaf.shape == x.shape and not np.array_equal(leaf, x)]
   assert len(outputs) == kept
+
+
+def test_a_kernel_of_other_channels_is_refused_as_by_xla():
+  x, kernel = draw(2, 4, 4, 3, dtype=np.float32), draw(1, 1, 5, 2, dtype=np.float32)
+  with pytest.raises((TypeError, ValueError), match='conv_general_dilated'):
+    cpu.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))

@@ -35,7 +35,7 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], 
     rows, columns = ((int(low), int(high)) for low, high in padding)
     if channels > 1 and groups == channels and rhs.shape[2:] == (1, channels):
       return checkpoint_name(depthwise(lhs, rhs, strides, (rows, columns)), CONVOLUTION)
-    if groups == 1 and rhs.shape[:2] == (1, 1) and not any(rows + columns):
+    if groups == 1 and rhs.shape[:3] == (1, 1, channels) and not any(rows + columns):
       return checkpoint_name(pointwise(lhs, rhs, strides), CONVOLUTION)
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
