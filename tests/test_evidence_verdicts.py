@@ -119,7 +119,7 @@ def test_networks_that_stand_together_are_trained_once():
   one, two, three = (jobs.Job('one', seed, jobs.recipes.make('quickstart')) for seed in range(3))
   for job in (one, two, three):
     job.config.seed = job.seed
-  both, all_three = (jobs.Job('together', 0, one.config, members=members) for members in ((one, two), (one, two, three)))
+  both, all_three = (jobs.Job('together', 0, one.config, members=of) for of in ((one, two), (one, two, three)))
   about = {'images': 2, 'machine': 'M', 'date': '2026-01-02', 'params': 1, 'epochs': 1.0, 'versions': {}}
   seconds = {one: 10, two: 20, both: 30, all_three: 37}
   ways = {'32': Way(np.ones(2, bool), 1e6)}
