@@ -42,7 +42,7 @@ def conv_layers(runs: list[Figures]) -> list[str]:
         )
     for way in ('XLA', 'PyTorch'):
       cells = [(f'{1e3 * spent[way, part]:.1f}', f'{spent[way, part] / spent["PyTorch", part]:.2f}') for part in parts]
-      rows.append(['all of ResNet-18', way, *(cell for pair in cells for cell in pair), '', ''])
+      rows.append(['ResNet-18 without shortcuts', way, *(cell for pair in cells for cell in pair), '', ''])
     head = 'convolution | by | forward, ms | over PyTorch | input, ms | over PyTorch | kernel, ms | over PyTorch'
     lines += [*heading(run), *table(f'{head} | GMAC/s forward | at best', rows)]
   return lines[1:]

@@ -21,7 +21,7 @@ def test_layers_are_compared_and_shown(monkeypatch):
   run = {'command': 'python', 'machine': 'one', 'versions': {}, 'rows': rows}
   text = '\n'.join(cpu_tables.conv_layers([run | {'note': ''}]))
   assert text.count('| 3x3/2, 3 to 4 at 8 px |') == 2 and text.count('| 1x1/1, 4 to 6 at 5 px |') == 3
-  assert '| all of ResNet-18 | PyTorch |' in text
+  assert '| ResNet-18 without shortcuts | PyTorch |' in text
 
 
 def test_what_differs_from_pytorch_is_not_timed(monkeypatch):

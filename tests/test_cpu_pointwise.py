@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from test_cpu_depthwise import assert_close, draw
 
-from resjax import apply, macs
+from resjax import apply, macs, models
 from resjax.models import cpu
 from resjax.models.cpu.pointwise import pointwise
 
@@ -152,7 +152,41 @@ def test_what_is_computed_anew_on_the_way_back(what, kept):
   assert len(outputs) == kept
 
 
+NUMBERS = ('NHWC', 'HWIO', 'NHWC')
+
+
+@pytest.mark.parametrize('padding', [[(1, 1)], 1, [(0, 0), (0,)], 'NONE'])
+def test_what_is_wrong_is_refused_as_by_xla(padding):
+  x, kernel = draw(2, 4, 4, 3, dtype=np.float32), draw(1, 1, 3, 2, dtype=np.float32)
+  said = []
+  for convolve in (cpu.conv_general_dilated, lax.conv_general_dilated):
+    with pytest.raises(Exception) as caught:  # whatever XLA's raises
+      convolve(x, kernel, (1, 1), padding, dimension_numbers=NUMBERS)
+    said.append((caught.type, str(caught.value)))
+  assert said[0] == said[1]
+
+
 def test_a_kernel_of_other_channels_is_refused_as_by_xla():
   x, kernel = draw(2, 4, 4, 3, dtype=np.float32), draw(1, 1, 5, 2, dtype=np.float32)
   with pytest.raises((TypeError, ValueError), match='conv_general_dilated'):
-    cpu.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    cpu.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=NUMBERS)
+
+
+@pytest.mark.parametrize('name', ['resnet_small', 'resnet18'])
+def test_a_network_is_exported_for_every_size(name):
+  model = models.create(name, num_classes=5, width=0.25)
+  variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+  images = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, h, w, 3'), np.float32)
+  exported = jax.export.export(jax.jit(lambda x: model.apply(variables, x, train=False)))(images)
+  x = draw(2, 40, 33, 3, dtype=np.float32)
+  assert_close(exported.call(x), model.apply(variables, x, train=False), 1e-4)
+
+
+@pytest.mark.parametrize('spec', [P('data'), P(None, 'data')])
+def test_an_explicit_mesh_may_have_images_or_rows_in_several_places(spec):
+  mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Explicit,))
+  x, kernel = draw(4, 8, 8, 3, dtype=np.float32), draw(1, 1, 3, 2, dtype=np.float32)
+  options = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': NUMBERS}
+  with jax.set_mesh(mesh):
+    y = jax.jit(functools.partial(cpu.conv_general_dilated, **options))(jax.device_put(x, spec), kernel)
+  assert_close(np.asarray(y), np.asarray(by_xla(x, kernel)), 1e-5)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
@@ -16,9 +17,10 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], 
   """Returns what `jax.lax.conv_general_dilated` does, faster on a CPU where the convolution is depthwise or of 1x1.
 
   To be given to a convolution of Flax: `nn.Conv(..., conv_general_dilated=cpu.conv_general_dilated)`. Both kinds have
-  two dimensions, nothing dilated, no precision of their own, and numbers of positions that are known. Depthwise means
-  as many groups as channels and outputs: such a convolution is differentiable in reverse mode, as often as you like,
-  but not in forward mode (`jax.jvp`). One of 1x1 has one group and no padding.
+  two dimensions, nothing dilated, and no precision of their own. Depthwise means as many groups as channels and
+  outputs: such a convolution is differentiable in reverse mode, as often as you like, but not in forward mode
+  (`jax.jvp`). One of 1x1 has one group and no padding; with strides, at numbers of positions that are known. To a
+  policy of `jax.checkpoint` their outputs are no operation's, but have the name 'convolution'.
 
   Args:
     lhs: The images, `[B, H, W, C]`.
@@ -30,14 +32,28 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], 
   if _is_plain(lhs, rhs, window_strides, options):
     channels, groups = lhs.shape[-1], options.get('feature_group_count') or 1
     strides = (int(window_strides[0]), int(window_strides[1]))
-    if isinstance(padding, str):
-      padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    rows, columns = ((int(low), int(high)) for low, high in padding)
     if channels > 1 and groups == channels and rhs.shape[2:] == (1, channels):
+      if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+      rows, columns = ((int(low), int(high)) for low, high in padding)
       return checkpoint_name(depthwise(lhs, rhs, strides, (rows, columns)), CONVOLUTION)
-    if groups == 1 and rhs.shape[:3] == (1, 1, channels) and not any(rows + columns):
+    if groups == 1 and _is_product(lhs, rhs, strides, padding):
       return checkpoint_name(pointwise(lhs, rhs, strides), CONVOLUTION)
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+
+
+def _is_product(lhs: Array, rhs: Array, strides: tuple[int, int], padding: Any) -> bool:
+  """Whether a convolution of one group is one that `pointwise` computes: of 1x1, at positions that can be laid flat."""
+  if rhs.shape[:3] != (1, 1, lhs.shape[-1]) or 0 in (lhs.shape[-1], rhs.shape[-1]) or min(strides) < 1:
+    return False
+  if strides != (1, 1) and not all(isinstance(n, int) for n in lhs.shape[1:3]):
+    return False  # of unknown sizes JAX can't tell that a slice has as many positions as the convolution
+  if any(jax.typeof(lhs).sharding.spec[1:3]):
+    return False  # positions that an explicit mesh has in several places
+  if isinstance(padding, str):
+    return padding.upper() in ('SAME', 'SAME_LOWER', 'VALID')  # of 1x1 all mean none
+  pairs = isinstance(padding, Sequence) and all(isinstance(pair, Sequence) for pair in padding)
+  return pairs and [list(pair) for pair in padding] == [[0, 0], [0, 0]]
 
 
 def _is_plain(lhs: Array, rhs: Array, strides: Sequence[int], options: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Convolutions of 1x1: on a CPU matrix products, two to five times as fast as XLA's own (docs/performance.md)."""
+"""Convolutions of 1x1: matrix products on a CPU; a step of ResNet-50 takes 0.78 of the time (docs/performance.md)."""
 
 import functools
 from typing import Any
