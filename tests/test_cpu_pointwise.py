@@ -172,9 +172,8 @@ def test_a_kernel_of_other_channels_is_refused_as_by_xla():
     cpu.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=NUMBERS)
 
 
-@pytest.mark.parametrize('name', ['resnet_small', 'resnet18'])
-def test_a_network_is_exported_for_every_size(name):
-  model = models.create(name, num_classes=5, width=0.25)
+def test_a_network_is_exported_for_every_size():
+  model = models.create('resnet_small', num_classes=5, width=0.25)
   variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
   images = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, h, w, 3'), np.float32)
   exported = jax.export.export(jax.jit(lambda x: model.apply(variables, x, train=False)))(images)
