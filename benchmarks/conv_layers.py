@@ -33,7 +33,6 @@ LAYERS = {
   (14, 1024, 256, 1, 1): 0,
   (7, 512, 2048, 1, 1): 0,
 }
-PARTS = ('forward', 'input', 'kernel')
 TOLERANCE = 1e-4  # of the largest entry: float32 sums of thousands in another order
 
 
@@ -79,7 +78,7 @@ def calls(layer: tuple[int, ...], batch: int) -> dict[tuple[str, str], Callable]
       'input': lambda x, w, g, function=function: jax.vjp(lambda x: function(x, w), x)[1](g)[0],
       'kernel': lambda x, w, g, function=function: jax.vjp(lambda w: function(x, w), w)[1](g)[0],
     }
-    found |= {(way, part): compiled(of[part]) for part in PARTS}
+    found |= {(way, part): compiled(run) for part, run in of.items()}
 
   def last(array: np.ndarray, *order: int) -> torch.Tensor:
     return torch.tensor(array).permute(*order).contiguous(memory_format=torch.channels_last)

@@ -65,12 +65,13 @@ def linen(model: nn.Module) -> Apply:
   return apply
 
 
-# What a network's forward pass keeps for its backward pass: the outputs of these, or nothing but its inputs.
-KEPT: dict[str, tuple[str, ...]] = {'convolutions': ('conv_general_dilated', 'dot_general'), 'all': ()}
-REMAT = ('none', *KEPT)
-
 # What `checkpoint_name` calls the output of a convolution that is no operation of its own: it may differ by platform.
 CONVOLUTION = 'convolution'
+
+# What a network's forward pass keeps for its backward pass: outputs of these operations and of this name, or nothing
+# but its inputs.
+KEPT: dict[str, tuple[str, ...]] = {'convolutions': ('conv_general_dilated', 'dot_general', CONVOLUTION), 'all': ()}
+REMAT = ('none', *KEPT)
 
 
 def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
@@ -96,8 +97,7 @@ def rematerialised(model: nn.Module | Apply, what: str) -> nn.Module | Apply:
       return whole(variables, images, True, **masks, **options)
 
     def keeps(operation: Any, *_: Any, **params: Any) -> bool:
-      named = operation.name == 'name' and params['name'] == CONVOLUTION
-      return operation.name in KEPT[what] or (named and what == 'convolutions')
+      return (params['name'] if operation.name == 'name' else operation.name) in KEPT[what]
 
     kept = jax.checkpoint(forward, policy=keeps)
     return kept(variables, images, masks)

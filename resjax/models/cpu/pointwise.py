@@ -26,7 +26,7 @@ def pointwise(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1)) -> Arr
 
 @functools.partial(pointwise.defjvp, symbolic_zeros=True)
 def _tangent(strides: tuple[int, int], primals: Any, tangents: Any) -> tuple[Array, Any]:
-  """The convolution and its tangent, whose transpose keeps x and the kernel as they are, and nothing made of them."""
+  """The convolution and its tangent, made of convolutions of the same kind, which JAX can transpose."""
   (x, kernel), (dx, dkernel) = primals, tangents
   parts = [_either(dx, kernel, strides)] if not isinstance(dx, SymbolicZero) else []
   parts += [_either(x, dkernel, strides)] if not isinstance(dkernel, SymbolicZero) else []
