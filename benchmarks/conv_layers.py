@@ -108,7 +108,7 @@ def measure(layer: tuple[int, ...], options: argparse.Namespace) -> dict:
   for (_, part), call in ways.items():
     expected = np.asarray(ways['PyTorch', part]())
     np.testing.assert_allclose(np.asarray(call()), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
-  seconds = turns.seconds(ways, rounds=options.rounds, warm_up=2)
+  seconds = turns.seconds(ways, rounds=options.rounds, warm_up=2, settle=turns.SETTLE)
   side, inputs, outputs, kernel, stride = layer
   macs = options.batch * (-(-side // stride)) ** 2 * inputs * outputs * kernel**2
   row = {'layer': layer, 'times': LAYERS[layer], 'macs': macs, 'ways': {}}

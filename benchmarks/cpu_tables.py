@@ -16,8 +16,11 @@ def training(runs: list[Figures]) -> list[str]:
     rows = []
     for name, way in run['ways'].items():
       ratios = [spread(way[key], digits=2) if key in way else '1' for key in ('ratio', 'cpu_ratio')]
-      rows.append([name, spread(way['seconds'], 1e3), *ratios, f'{way["start_s"]:,.1f}', f'{way["mib"]:,.0f}'])
-    lines += [*heading(run), *table('step | ms | resjax over it [quartiles] | CPU | start, s | MiB', rows)]
+      starts = ', '.join(f'{1e3 * seconds:,.0f}' for seconds in way['of_starts'])
+      cells = [name, spread(way['seconds'], 1e3), starts, *ratios]
+      rows.append([*cells, f'{way["start_s"]:,.1f}', f'{way["mib"]:,.0f}'])
+    head = 'step | ms | of each start | resjax over it [quartiles] | CPU | start, s | MiB'
+    lines += [*heading(run), *table(head, rows)]
     lines += left_out(run)
   return lines[1:]
 
@@ -52,15 +55,13 @@ def runtimes(runs: list[Figures]) -> list[str]:
   """Returns the lines of what benchmarks/runtimes.py found."""
   lines = []
   for run in runs:
-    rows = [
-      [row['model'], str(row['resolution']), str(row['batch']), row['runtime'], f'{row["ms"]:.1f}', spread(row, 1, 2)]
-      for row in run['rows']
-    ]
-    lines += [
-      *heading(run),
-      *table('network | input | batch | runtime | ms per image | over PyTorch [quartiles]', rows),
-    ]
-    lines += left_out(run)
+    rows = []
+    for row in run['rows']:
+      cells = [row['model'], str(row['resolution']), str(row['batch']), row['runtime'], f'{row["ms"]:.2f}']
+      ratios = [spread(found, 1, 2) if found else '–' for found in (row, row.get('over_onnx'))]
+      rows.append(cells + ratios)
+    head = 'network | input | batch | runtime | ms per image | over PyTorch [quartiles] | over ONNX Runtime'
+    lines += [*heading(run), *table(head, rows), *left_out(run)]
   return lines[1:]
 
 

@@ -33,7 +33,7 @@ def described(*packages: str) -> Figures:
   processors = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
   return {
     'command': ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *map(shlex.quote, arguments)]),
-    'machine': f'{processors} processors of {processor()}',
+    'machine': f'{processors} processor{"s" * (processors != 1)} of {processor()}',
     'versions': {'Python': platform.python_version(), **versions(*packages)},
   }
 

@@ -9,8 +9,9 @@ All run the same weights on the same float32 images, each in the layout that sui
 exported (they fold BatchNorm themselves), XLA the plain Flax network as the engine compiles it, and `resjax` the
 fastest that is shipped, which is ONNX Runtime with the graph that resjax writes: uint8 in, so normalisation is in its
 time, and it runs on the same images rounded to bytes. Outputs are compared before anything is timed; what can't run
-here is named. Ratios are medians over rounds of seconds over eager PyTorch's of the same round, with the quartiles:
-below 1 is faster.
+here is named. Each turn begins with 50 ms of calls that do not count: the threads of the way before spin no more then.
+Ratios are medians over rounds of seconds over eager PyTorch's, and over plain ONNX Runtime's, of the same round, with
+the quartiles: below 1 is faster.
 """
 
 import argparse
@@ -164,8 +165,8 @@ def session_of(file: bytes, threads: int):
   return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
 
 
-def compare(ways: dict[str, Callable], rounds: int, batch: int) -> dict[str, dict[str, float]]:
-  """Milliseconds an image of each way, and the ratio of its seconds to PyTorch's."""
+def compare(ways: dict[str, Callable], rounds: int, batch: int) -> dict[str, dict]:
+  """Milliseconds an image of each way, and the ratios of its seconds to PyTorch's and ONNX Runtime's."""
   import numpy as np
 
   from resjax.measuring import turns
@@ -175,11 +176,13 @@ def compare(ways: dict[str, Callable], rounds: int, batch: int) -> dict[str, dic
     error = np.abs(way() - expected).max() / np.abs(expected).max()
     if not error < TOLERANCE:
       sys.exit(f'error: {name}: logits differ from PyTorch by {error:.1e} of the largest, expected {TOLERANCE:.0e}')
-  seconds = turns.seconds(ways, rounds=rounds)
-  return {
-    name: {'ms': 1e3 * turns.spread(spent)['median'] / batch, **turns.ratio(spent, seconds['PyTorch'])}
-    for name, spent in seconds.items()
-  }
+  seconds = turns.seconds(ways, rounds=rounds, settle=turns.SETTLE)
+  found = {}
+  for name, spent in seconds.items():
+    found[name] = {'ms': 1e3 * turns.spread(spent)['median'] / batch, **turns.ratio(spent, seconds['PyTorch'])}
+    if 'ONNX Runtime' in seconds:
+      found[name]['over_onnx'] = turns.ratio(spent, seconds['ONNX Runtime'])
+  return found
 
 
 def missing() -> dict[str, str]:

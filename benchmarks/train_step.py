@@ -1,16 +1,17 @@
 """The training step of RS-Net beside a plain PyTorch writing of it, in turns on one CPU.
 
   pip install -e '.[test]'
-  python benchmarks/train_step.py --model=resnet18 --batch=8 --json=FILE
+  python benchmarks/train_step.py --model=resnet18 --batch=8 --starts=3 --json=FILE
   python benchmarks/train_step.py --model=mobilenetv2 --resolutions=96 --rounds=15
   python benchmarks/train_step.py --compiled --without=depthwise,pointwise,max_pool
 
 All start from the same weights and images (uint8, one array for each resolution, divided by 255 in the step) and
 make the same SGD updates; their losses are compared before anything is timed. PyTorch runs eager in its default layout
 and in channels_last; `--compiled` adds torch.compile in channels_last. `--without` adds resjax with XLA's own in place
-of parts of `resjax/models/cpu/`. A step is timed to its loss and update; ratios are medians over rounds, with the
-quartiles, of resjax's seconds over the other's of the same round: below 1 is faster. Each way is a process of its own
-as its user starts it: resjax as `resjax train`, which lets glibc keep freed memory (`compiling.keep_memory`);
+of parts of `resjax/models/cpu/`. A step is timed to its loss and update; of a turn's two steps the second counts, for
+PyTorch's threads spin a while after their last work, on a processor of whoever's turn is next. Ratios are medians over
+rounds, with the quartiles, of resjax's seconds over the other's of the same round: below 1 is faster. Each way is a
+process of its own as its user starts it, `--starts` times: resjax as `resjax train`, which lets glibc keep freed memory (`compiling.keep_memory`);
 `--hugepages` adds both with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (PyTorch: THP_MEM_ALLOC_ENABLE=1 too). `CPU` is the
 same ratio in CPU seconds, which other work on the machine disturbs less. `start` is the first step, tracing and
 compilation included, without a compilation cache, and `MiB` what the process grew by at its peak from before it to the
@@ -26,6 +27,7 @@ import pathlib
 import pkgutil
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -58,7 +60,8 @@ def parse() -> argparse.Namespace:
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--classes', type=int, default=1000)
   parser.add_argument('--threads', type=int, default=2, help='processors that each may use')
-  parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--rounds', type=int, default=7, help='of each start')
+  parser.add_argument('--starts', type=int, default=1, help='of all processes, whose speed differs from one to another')
   parser.add_argument('--compiled', action='store_true', help='torch.compile too; takes minutes to start')
   parser.add_argument('--without', default='', help=f'parts that XLA does instead: {", ".join(PARTS)}')
   parser.add_argument('--hugepages', action='store_true', help='with memory in huge pages too (Linux, glibc)')
@@ -177,18 +180,22 @@ class Process:
     pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
     self.process = subprocess.Popen(command, env=os.environ | environment, **pipes)
     self.first = json.loads(self.answer())
-    self.cpu: list[float] = []
 
   def answer(self) -> str:
     """The next line."""
     line = self.process.stdout.readline()
     return line or sys.exit('error: a way ended before its time; what it said stands above')
 
-  def __call__(self) -> None:
-    """Takes a step."""
+  def step(self) -> float:
+    """Takes a step; returns its CPU seconds."""
     self.process.stdin.write('\n')
     self.process.stdin.flush()
-    self.cpu.append(float(self.answer()))
+    return float(self.answer())
+
+  def end(self) -> None:
+    """Ends it."""
+    self.process.kill()
+    self.process.communicate()
 
 
 def losses_agree(ways: dict[str, Process]) -> None:
@@ -199,17 +206,42 @@ def losses_agree(ways: dict[str, Process]) -> None:
         sys.exit(f'error: {name}: loss {loss:.5f} at step {step}, expected {expected:.5f}, that of PyTorch')
 
 
-def measure(options, ways: dict[str, Process]) -> dict[str, dict]:
-  """Seconds of each way's steps, with the quartiles, and resjax's over them."""
+def take_turns(options, ways: dict[str, Process]) -> dict[str, dict]:
+  """What each way's first steps told, with the seconds and the CPU seconds of its steps, one of each turn's two."""
   from resjax.measuring import turns
 
-  seconds = turns.seconds(ways, rounds=options.rounds)
-  found = {name: {'seconds': turns.spread(spent), **ways[name].first} for name, spent in seconds.items()}
-  for name in found.keys() - {OWN}:
-    key = f'ratio_to_{name.removeprefix(OWN).strip(" ,").replace(",", "").replace(" ", "_")}'
-    found[OWN][key] = turns.ratio(seconds[OWN], seconds[name])
-    cpu = turns.ratio(ways[OWN].cpu[-options.rounds :], ways[name].cpu[-options.rounds :])
-    found[name].update({'ratio': found[OWN][key], 'cpu_ratio': cpu})
+  losses_agree(ways)
+  found = {name: {**process.first, 'spent': [], 'cpu': []} for name, process in ways.items()}
+  for number, name in turns.order(list(ways), rounds=options.rounds):
+    ways[name].step()  # threads that the way before left spinning sleep after it, and its own are awake
+    begin = time.perf_counter()
+    cpu = ways[name].step()
+    if number >= 0:
+      found[name]['spent'].append(time.perf_counter() - begin)
+      found[name]['cpu'].append(cpu)
+  for process in ways.values():
+    process.end()
+  return found
+
+
+def measure(starts: list[dict[str, dict]]) -> dict[str, dict]:
+  """Seconds of each way's steps over all starts, with the quartiles, and resjax's over them."""
+  from resjax.measuring import turns
+
+  def all_of(name: str, key: str) -> list[float]:
+    return [value for start in starts for value in start[name][key]]
+
+  def median(name: str, key: str) -> float:
+    return statistics.median(start[name][key] for start in starts)
+
+  found = {name: {'seconds': turns.spread(all_of(name, 'spent'))} for name in starts[0]}
+  for name, figures in found.items():
+    figures.update({'losses': starts[0][name]['losses'], **{key: median(name, key) for key in ('start_s', 'mib')}})
+    figures['of_starts'] = [statistics.median(start[name]['spent']) for start in starts]
+    if name != OWN:
+      key = f'ratio_to_{name.removeprefix(OWN).strip(" ,").replace(",", "").replace(" ", "_")}'
+      found[OWN][key] = figures['ratio'] = turns.ratio(all_of(OWN, 'spent'), all_of(name, 'spent'))
+      figures['cpu_ratio'] = turns.ratio(all_of(OWN, 'cpu'), all_of(name, 'cpu'))
   return found
 
 
@@ -231,12 +263,14 @@ def main() -> None:
   import cpu_tables
   import figures
 
-  ways = {name: Process(name, {}) for name in names}
-  if options.hugepages:
-    tuned = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'THP_MEM_ALLOC_ENABLE': '1'}
-    ways |= {f'{name}, huge pages': Process(name, tuned) for name in (OWN, 'eager', 'channels_last')}
-  losses_agree(ways)
-  found = measure(options, ways)
+  starts = []
+  for _ in range(options.starts):
+    ways = {name: Process(name, {}) for name in names}
+    if options.hugepages:
+      tuned = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'THP_MEM_ALLOC_ENABLE': '1'}
+      ways |= {f'{name}, huge pages': Process(name, tuned) for name in (OWN, 'eager', 'channels_last')}
+    starts.append(take_turns(options, ways))
+  found = measure(starts)
   kept = figures.described('jax', 'torch') | {'note': describe(options), 'skipped': skipped}
   kept |= {'model': options.model, 'batch': options.batch, 'ways': found, **found[OWN]}
   print('\n'.join(cpu_tables.training([kept])))
@@ -248,7 +282,7 @@ def describe(options) -> str:
   """What was measured."""
   listed = ', '.join(map(str, options.resolutions))
   what = f'{options.model} at {listed} px, {options.batch} images, float32, {options.threads} threads'
-  return f'{what}; {options.rounds} rounds'
+  return f'{what}; {options.rounds} rounds' + f' of {options.starts} starts' * (options.starts > 1)
 
 
 if __name__ == '__main__':
