@@ -1,7 +1,7 @@
 """All that is measured on a GPU, by one command, as JSON, of which tables.py makes tables of docs/performance.md.
 
   pip install -e '.[gpu,test]'
-  python benchmarks/gpu.py --json=docs/measured/gpu.json                       # 4.5 minutes: what there is time for
+  python benchmarks/gpu.py --json=docs/measured/gpu.json                       # under 8 minutes: what there is time for
   python benchmarks/gpu.py --json=docs/measured/gpu.json --seconds=900         # all
   python benchmarks/gpu.py --json=docs/measured/gpu.json --only=routing,layers # these again; others stay in the file
   python benchmarks/gpu.py --json=gpu.json --small                             # in small form, on any machine
@@ -151,14 +151,25 @@ class Child:
       file.close()
 
 
-def measure(parts: list[Part], file: pathlib.Path, seconds: float, environment: dict[str, str]) -> dict[str, Any]:
-  """Runs the parts that there is time for, and returns and writes what the file holds then."""
+def measure(
+  parts: list[Part], file: pathlib.Path, seconds: float, environment: dict[str, str], others: tuple[str, ...] = ()
+) -> dict[str, Any]:
+  """Runs the parts that there is time for, and returns and writes what the file holds then.
+
+  Args:
+    parts: To be run.
+    file: With figures of other runs, or to be made.
+    seconds: That there are.
+    environment: Of the parts' processes.
+    others: Names of parts that are left for another run; the file says so of those that it has nothing of.
+  """
   begin, here = time.monotonic(), machine()
   found = json.loads(file.read_text()) if file.exists() else {'machine': here, 'parts': {}}
   if found['machine']['gpu'] != here['gpu']:
     say(f'{file} is of {found["machine"]["gpu"]}: its figures are dropped')
     found['parts'] = {}
   found['machine'] = here
+  found['parts'] = {name: {'skipped': 'not tried'} for name in others} | found['parts']
   beside = [Child(part, environment) for part in parts if part.beside]
 
   def left() -> float:
@@ -184,7 +195,7 @@ def measure(parts: list[Part], file: pathlib.Path, seconds: float, environment: 
       queue.remove(part)
       turn(wait=part.alone)
       if left() < part.least:
-        keep(part, {'skipped': f'no time: {left():.0f} s left'})
+        keep(part, {'skipped': f'no time: {max(0.0, left()):.0f} s left'})
         continue
       say(f'{part.name} ...')
       keep(part, Child(part, environment).end(min(part.most, left())))
@@ -220,7 +231,7 @@ def main() -> None:
   """Measures."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--json', required=True, help='the file; what other runs left in it stays')
-  parser.add_argument('--seconds', type=float, default=270, help='in all (%(default)s)')
+  parser.add_argument('--seconds', type=float, default=470, help='in all (%(default)s)')
   parser.add_argument('--only', default='', help='parts whose names begin so, such as train,torch resnet50')
   parser.add_argument('--data', default='', help='a folder train/CLASS/*.jpg, for the way from files to the device')
   parser.add_argument('--small', action='store_true', help='in small form: seconds, no figure means anything')
@@ -237,7 +248,8 @@ def main() -> None:
     if not options.small:  # what is tried of an algorithm for the joint step is known to the others
       cached = f'--xla_gpu_per_fusion_autotune_cache_dir={cache}'
       environment['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {cached}'.strip()
-    measure(chosen, file, options.seconds, environment)
+    others = tuple(part.name for part in parts if part not in chosen)
+    measure(chosen, file, options.seconds, environment, others)
 
 
 if __name__ == '__main__':

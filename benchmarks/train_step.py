@@ -5,17 +5,17 @@
   python benchmarks/train_step.py --model=mobilenetv2 --resolutions=96 --rounds=15
   python benchmarks/train_step.py --compiled --without=depthwise,pointwise,max_pool
 
-All start from the same weights and images (uint8, one array for each resolution, divided by 255 in the step) and
-make the same SGD updates; their losses are compared before anything is timed. PyTorch runs eager in its default layout
-and in channels_last; `--compiled` adds torch.compile in channels_last. `--without` adds resjax with XLA's own in place
-of parts of `resjax/models/cpu/`. A step is timed to its loss and update; of a turn's two steps the second counts, for
+All start from the same weights and images (uint8, one array for each resolution, divided by 255 in the step) and make
+the same SGD updates; their losses are compared before anything is timed. PyTorch runs eager in its default layout and
+in channels_last; `--compiled` adds torch.compile in channels_last. `--without` adds resjax with XLA's own in place of
+parts of `resjax/models/cpu/`. A step is timed to its loss and update; of a turn's two steps the second counts, for
 PyTorch's threads spin a while after their last work, on a processor of whoever's turn is next. Ratios are medians over
 rounds, with the quartiles, of resjax's seconds over the other's of the same round: below 1 is faster. Each way is a
-process of its own as its user starts it, `--starts` times: resjax as `resjax train`, which lets glibc keep freed memory (`compiling.keep_memory`);
-`--hugepages` adds both with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (PyTorch: THP_MEM_ALLOC_ENABLE=1 too). `CPU` is the
-same ratio in CPU seconds, which other work on the machine disturbs less. `start` is the first step, tracing and
-compilation included, without a compilation cache, and `MiB` what the process grew by at its peak from before it to the
-end of the second step.
+process of its own as its user starts it, `--starts` times: resjax as `resjax train`, which lets glibc keep freed
+memory (`compiling.keep_memory`); `--hugepages` adds both with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (PyTorch:
+THP_MEM_ALLOC_ENABLE=1 too). `CPU` is the same ratio in CPU seconds, which other work on the machine disturbs less.
+`start` is the first step, tracing and compilation included, without a compilation cache, and `MiB` what the process
+grew by at its peak from before it to the end of the second step.
 """
 
 import argparse

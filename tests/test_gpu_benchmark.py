@@ -87,8 +87,8 @@ def measure(tmp_path, monkeypatch):
   monkeypatch.setattr(gpu, 'CHILD', child)
   monkeypatch.setattr(gpu, 'machine', lambda: {'gpu': 'one'})
 
-  def run(*parts, seconds=60):
-    gpu.measure([gpu.Part(name, name, {}, **fields) for name, fields in parts], file, seconds, {})
+  def run(*parts, seconds=60, others=()):
+    gpu.measure([gpu.Part(name, name, {}, **fields) for name, fields in parts], file, seconds, {}, others)
     return json.loads(file.read_text())
 
   return run
@@ -113,8 +113,9 @@ def test_a_part_that_fails_or_hangs_is_told_and_the_others_go_on(measure):
 
 def test_another_run_adds_to_the_file_and_loses_nothing_to_what_is_left_out(measure, monkeypatch):
   measure(('works', {}))
-  found = measure(('works', {'least': 99}), ('other', {}))['parts']
-  assert found['works']['figures'] and found['other']['figures']
+  found = measure(('works', {'least': 99}), ('other', {}), others=('third', 'works'))['parts']
+  assert found['works']['figures'] and found['other']['figures'] and found['third'] == {'skipped': 'not tried'}
+  assert 'skipped' not in measure(('third', {}))['parts']['third']
   monkeypatch.setattr(gpu, 'machine', lambda: {'gpu': 'another'})
   assert measure(('other', {}))['parts'].keys() == {'other'}
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip('torch')
 
 SCRIPT = pathlib.Path(__file__).parents[1] / 'benchmarks' / 'train_step.py'
+sys.path.append(str(SCRIPT.parent))
 
 
 def test_both_take_the_same_steps_and_are_compared(tmp_path):
@@ -24,3 +25,15 @@ def test_both_take_the_same_steps_and_are_compared(tmp_path):
   losses = [way['losses'] for way in figures['ways'].values()]
   assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # two steps; the script itself refuses 1e-3
   assert figures['ways']['resjax']['mib'] > 0 and '| eager |' in run.stdout
+
+
+def test_steps_of_several_starts_are_compared_round_by_round():
+  import train_step
+
+  def start(ours, theirs):
+    told = {'losses': [1.0, 0.5], 'start_s': 1.0, 'mib': 10.0}
+    return {'resjax': {**told, 'spent': ours, 'cpu': [2.0] * 2}, 'eager': {**told, 'spent': theirs, 'cpu': [1.0] * 2}}
+
+  found = train_step.measure([start([1.0, 2.0], [2.0, 2.0]), start([3.0, 6.0], [1.0, 3.0])])
+  assert found['resjax']['ratio_to_eager'] == {'median': 1.5, 'low': 0.875, 'high': 2.25}  # of 0.5, 1, 3, 2
+  assert found['eager']['cpu_ratio']['median'] == 2.0 and found['resjax']['of_starts'] == [1.5, 4.5]

@@ -17,8 +17,8 @@ def seconds(
     ways: What is timed; each returns only when its work is done.
     rounds: That count.
     warm_up: Rounds before those.
-    settle: Seconds at the beginning of each turn in which the way runs uncounted, at least once (`SETTLE`): threads that
-      the way before has left spinning would take a processor from it, and its own have yet to wake.
+    settle: Seconds at the beginning of each turn in which the way runs uncounted, at least once (`SETTLE`): threads
+      that the way before has left spinning would take a processor from it, and its own have yet to wake.
   """
   found: dict[str, list[float]] = {name: [] for name in ways}
   for number, name in order(list(ways), rounds=rounds, warm_up=warm_up):
