@@ -52,7 +52,7 @@ def gpu(figures: Figures) -> list[str]:
   missing = []
   for name, part in figures['parts'].items():
     if why := part.get('error') or part.get('skipped'):
-      missing.append(f'{name} ({why})')
+      missing.append(f'{name}{", after its rows" if part.get("figures") else ""} ({why})')
     missing += [f'{name}, {f["batch"]} images ({f["error"]})' for f in part.get('figures', ()) if 'error' in f]
   return lines + (['', f'Not measured: {"; ".join(missing)}.'] if missing else [])
 

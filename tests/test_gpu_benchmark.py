@@ -138,7 +138,7 @@ FOUND = {
       'options': {},
     },
     'train resnet18': {'figures': [step('joint', 100, flops=three(200e12))], 'options': {'model': 'resnet18'}},
-    'torch resnet18': {'figures': [step('eager', 125)], 'options': {'model': 'resnet18'}},
+    'torch resnet18': {'figures': [step('eager', 125)], 'options': {'model': 'resnet18'}, 'error': 'not done, 9 s'},
     'drnet': {'skipped': 'no time: 3 s left'},
   },
 }
@@ -149,7 +149,7 @@ def test_the_tables_say_what_was_found():
   assert lines[0].startswith('A card, 1, 2 MiB (name, driver, memory); 16 processors, a; jax 1.')
   assert '| resnet18 | 256 | joint | 100.0 [90.0, 110.0] | 2,560 | 1.00 | 25% | 60 | 3.0 |' in lines
   assert '| resnet18 | 256 | PyTorch, eager | 125.0 [112.5, 137.5] | 2,048 | 0.80 | 20% | 60 | 3.0 |' in lines
-  assert lines[-1] == 'Not measured: drnet (no time: 3 s left).'
+  assert lines[-1] == 'Not measured: torch resnet18, after its rows (not done, 9 s); drnet (no time: 3 s left).'
 
 
 @pytest.mark.parametrize('document', tables.DOCUMENTS, ids=lambda path: path.name)

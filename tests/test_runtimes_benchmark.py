@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / 'benchmarks'
@@ -33,6 +34,21 @@ def test_every_runtime_gives_the_logits_of_pytorch_and_is_timed(tmp_path):
   assert (
     'Not measured: ' in said and 'OpenVINO (it was left out)' in said and '| resnet_small | 16 | 2 | resjax |' in said
   )
+
+
+def test_ratios_are_of_the_same_round_and_turns_settle(monkeypatch):
+  import runtimes
+
+  from resjax.measuring import turns
+
+  def seconds(ways, rounds, settle):
+    assert settle == turns.SETTLE
+    return {'PyTorch': [2.0, 8.0, 4.0], 'ONNX Runtime': [1.0, 2.0, 4.0], 'resjax': [2.0, 1.0, 2.0]}
+
+  monkeypatch.setattr(turns, 'seconds', seconds)
+  found = runtimes.compare(dict.fromkeys(('PyTorch', 'ONNX Runtime', 'resjax'), lambda: np.ones(2)), 3, 2)
+  assert found['PyTorch']['over_onnx']['median'] == 2.0 and found['resjax']['over_onnx']['median'] == 0.5
+  assert found['resjax']['median'] == 0.5 and found['resjax']['ms'] == 1000.0
 
 
 def test_what_cannot_run_is_named(monkeypatch):

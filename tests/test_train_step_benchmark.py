@@ -1,5 +1,6 @@
 """The benchmark of the training step in small form: PyTorch takes the steps that resjax takes; both are timed."""
 
+import argparse
 import json
 import pathlib
 import subprocess
@@ -25,6 +26,33 @@ def test_both_take_the_same_steps_and_are_compared(tmp_path):
   losses = [way['losses'] for way in figures['ways'].values()]
   assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # two steps; the script itself refuses 1e-3
   assert figures['ways']['resjax']['mib'] > 0 and '| eager |' in run.stdout
+
+
+def test_the_second_step_of_a_turn_counts(monkeypatch):
+  import train_step
+
+  now, last, ended = 0.0, None, []
+
+  class Way:
+    """A way whose first step of a turn takes ten times as long."""
+
+    def __init__(self, seconds):
+      self.seconds, self.first = seconds, {'losses': [1.0, 0.5], 'start_s': 1.0, 'mib': 10.0}
+
+    def step(self):
+      nonlocal now, last
+      spent = self.seconds if last is self else 10 * self.seconds
+      now, last = now + spent, self
+      return 2 * spent
+
+    def end(self):
+      ended.append(self)
+
+  monkeypatch.setattr(train_step, 'time', argparse.Namespace(perf_counter=lambda: now))
+  ways = {'resjax': Way(1.0), 'eager': Way(4.0)}
+  found = train_step.take_turns(argparse.Namespace(rounds=3), ways)
+  assert found['resjax']['spent'] == [1.0] * 3 and found['eager']['cpu'] == [8.0] * 3
+  assert found['eager']['losses'] == [1.0, 0.5] and ended == list(ways.values())
 
 
 def test_steps_of_several_starts_are_compared_round_by_round():
