@@ -177,7 +177,7 @@ def measure(
 
   def keep(part: Part, result: dict[str, Any]) -> None:
     say(f'{part.name}: {result.get("error") or result.get("skipped") or "done"}, {left():.0f} s left')
-    if result.get('figures') or not found['parts'].get(part.name, {}).get('figures'):
+    if worth(result) >= worth(found['parts'].get(part.name, {})):
       found['parts'][part.name] = result  # what was found before is not lost to a failure
     file.write_text(json.dumps(found, indent=1) + '\n')
 
@@ -206,6 +206,11 @@ def measure(
     for child in beside:
       child.kill()
   return found
+
+
+def worth(result: dict[str, Any]) -> int:
+  """Returns 2 for all figures of a part, 1 for those before it failed, 0 for none."""
+  return 0 if not result.get('figures') else 1 if result.get('error') else 2
 
 
 def machine() -> dict[str, Any]:

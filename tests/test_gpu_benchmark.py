@@ -116,6 +116,11 @@ def test_another_run_adds_to_the_file_and_loses_nothing_to_what_is_left_out(meas
   found = measure(('works', {'least': 99}), ('other', {}), others=('third', 'works'))['parts']
   assert found['works']['figures'] and found['other']['figures'] and found['third'] == {'skipped': 'not tried'}
   assert 'skipped' not in measure(('third', {}))['parts']['third']
+  assert measure(('hangs', {'most': 1}))['parts']['hangs']['error']
+  gpu.CHILD.write_text(CHILD.replace('time.sleep(60)', 'pass'))
+  assert 'error' not in measure(('hangs', {}))['parts']['hangs']
+  gpu.CHILD.write_text(CHILD)
+  assert 'error' not in measure(('hangs', {'most': 1}))['parts']['hangs']  # half of it is not worth all of it
   monkeypatch.setattr(gpu, 'machine', lambda: {'gpu': 'another'})
   assert measure(('other', {}))['parts'].keys() == {'other'}
 
