@@ -70,6 +70,7 @@ def test_two_seeds_are_too_few_for_a_verdict():
   claims = findings(seeds=2)['claims']
   assert {claim['verdict'] for claim in claims} == {'open at this scale', 'not run'}
   assert claims[0]['note'] == '2 seeds, expected 3 or more for a verdict' and claims[0]['difference'] > 0.2
+  assert findings(seeds=1)['claims'][0]['note'] == '1 seed, expected 3 or more for a verdict'
 
 
 def test_arms_have_mean_and_deviation():

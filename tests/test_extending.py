@@ -15,7 +15,7 @@ from resjax.data import loader
 from resjax.training import extending, loop, run, state
 from resjax.training.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.usefixtures('shallow')
+pytestmark = pytest.mark.usefixtures('shallow', 'built_once')
 
 
 def tiny(**fields):
@@ -51,7 +51,7 @@ def copied(workdir, place):
 
 
 @pytest.fixture(scope='module')
-def first(shallow, tmp_path_factory):
+def first(shallow, built_once, tmp_path_factory):
   """A finished run of six steps."""
   workdir = tmp_path_factory.mktemp('runs') / 'run'
   return workdir, loop.train_and_evaluate(tiny(), workdir)

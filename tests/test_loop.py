@@ -15,7 +15,7 @@ from resjax import report
 from resjax.training import evaluate, loop, run
 from resjax.training.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.usefixtures('shallow')
+pytestmark = pytest.mark.usefixtures('shallow', 'built_once')
 
 
 def tiny():
@@ -38,7 +38,7 @@ def tiny():
 
 
 @pytest.fixture(scope='module')
-def finished(shallow, tmp_path_factory):
+def finished(shallow, built_once, tmp_path_factory):
   """A run that was not interrupted."""
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
   return workdir, loop.train_and_evaluate(tiny(), workdir)

@@ -42,20 +42,38 @@ def test_what_moved_was_there_and_what_is_named_is_there_now(module):
     assert pkgutil.resolve_name(f'{place}:{".".join(parts)[len(place) + 1 :]}') is not None
 
 
-def run(code):
-  return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr.strip().splitlines()
+# Each of its arguments is run as if resjax had not been imported, and said in a line: what it raises, or nothing.
+EACH = """
+import sys, traceback
+for code in sys.argv[1:]:
+  for name in [name for name in sys.modules if name.partition('.')[0] == 'resjax']:
+    del sys.modules[name]
+  try:
+    exec(code, {})
+    print()
+  except Exception as error:
+    print(traceback.format_exception_only(error)[-1].strip())
+"""
 
 
-def test_in_a_fresh_process_each_way_to_ask_is_answered():
-  assert run('import resjax.routers; from resjax.data.places import local; from resjax.dial import dialled') == []
-  for code in ('from resjax.checkpoint import load_variables', 'import resjax.checkpoint as c; c.load_variables'):
-    assert run(code)[-1].endswith(
-      'resjax.checkpoint.load_variables is gone since 0.2: type resjax.trained.read(workdir)'
-    )
-  for code in ('from resjax import routers; routers.oracle', 'from resjax.routers import oracle'):
-    assert run(code)[-1].endswith('type resjax.routing.oracle.Oracle(costs).choose(right)')
-  assert run('import resjax.nothing')[-1] == "ModuleNotFoundError: No module named 'resjax.nothing'"
-  assert run('from resjax import nothing')[-1].startswith("ImportError: cannot import name 'nothing' from 'resjax'")
+def test_in_a_fresh_package_each_way_to_ask_is_answered():
+  asked = {
+    'import resjax.routers; from resjax.data.places import local; from resjax.dial import dialled': '',
+    **dict.fromkeys(
+      ('from resjax.checkpoint import load_variables', 'import resjax.checkpoint as c; c.load_variables'),
+      'ImportError: resjax.checkpoint.load_variables is gone since 0.2: type resjax.trained.read(workdir)',
+    ),
+    **dict.fromkeys(
+      ('from resjax import routers; routers.oracle', 'from resjax.routers import oracle'),
+      'ImportError: resjax.routers.oracle is gone since 0.2: type resjax.routing.oracle.Oracle(costs).choose(right)',
+    ),
+    'import resjax.nothing': "ModuleNotFoundError: No module named 'resjax.nothing'",
+    'from resjax import nothing': "ImportError: cannot import name 'nothing' from 'resjax'",
+  }
+  said = subprocess.run([sys.executable, '-c', EACH, *asked], capture_output=True, text=True)
+  lines = said.stdout.splitlines()
+  assert [line.startswith(expected) for line, expected in zip(lines, asked.values(), strict=True)] == [True] * 7, lines
+  assert not lines[0] and not said.stderr
 
 
 def test_another_name_is_no_attribute():

@@ -25,6 +25,9 @@ from resjax.training.checkpoints import Checkpoints
 CASES = [('2/32', 'resnet_small'), ('2/2', 'preact_resnet_small')]
 
 
+pytestmark = pytest.mark.usefixtures('built_once')
+
+
 @pytest.fixture(scope='module', autouse=True)
 def shallow():
   """One stage, as `conftest.shallow` has it, of both networks."""
@@ -53,7 +56,7 @@ def tiny(quantise, name):
 
 
 @pytest.fixture(scope='module', params=CASES, ids=lambda case: case[0])
-def finished(request, tmp_path_factory):
+def finished(request, built_once, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
   return request.param, workdir, loop.train_and_evaluate(tiny(*request.param), workdir)
 

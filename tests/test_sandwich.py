@@ -178,6 +178,7 @@ def test_branches_that_are_passed_over_have_no_loss_in_the_log():
     window.flush()
 
 
+@pytest.mark.usefixtures('built_once')
 def test_a_run_that_is_interrupted_goes_on_as_it_would_have(tmp_path, monkeypatch):
   config = tiny()
   config.widths, config.sandwich, config.model.name, config.model.width = (1.0, 0.5), 1, 'own_models:Full', 1.0

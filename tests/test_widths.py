@@ -270,7 +270,7 @@ def product():
   return made
 
 
-@pytest.mark.usefixtures('shallow')
+@pytest.mark.usefixtures('shallow', 'built_once')
 def test_a_run_from_its_config_to_a_prediction(tmp_path, monkeypatch):
   """Sizes and widths at once: trained, stopped, resumed bit for bit, read, classified, scored again."""
   results = loop.train_and_evaluate(product(), tmp_path / 'whole')

@@ -70,7 +70,8 @@ def judged(claim: Claim, runs: Runs) -> dict[str, Any]:
   found |= interval._asdict() | {'above': int(((here - there).mean(1) > 0).sum())}
   found['left_mean'], found['right_mean'] = float(here.mean()), float(there.mean())
   if len(seeds) < SEEDS:
-    return found | {'note': f'{len(seeds)} seeds, expected {SEEDS} or more for a verdict'}
+    counted = f'{len(seeds)} seed{"s" * (len(seeds) > 1)}'
+    return found | {'note': f'{counted}, expected {SEEDS} or more for a verdict'}
   return found | {'verdict': verdict(interval.low, interval.high), 'note': ''}
 
 
