@@ -1,5 +1,6 @@
 """A setting does what it says, or is refused in one line that names it: configs, their fields as typed, all options."""
 
+import argparse
 import pathlib
 
 import pytest
@@ -108,6 +109,7 @@ def options_of(command):
 def test_an_option_is_taken_or_one_line_names_it(command, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  monkeypatch.setattr(argparse, '_', str)  # which looks for translations on the disk, word by word, in each parser
   for action in options_of(command):
     option = action.option_strings[0]
     least = [word for word in LEAST[command] if not word.startswith((f'{option}=', '--workdir'))]

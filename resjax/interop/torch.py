@@ -68,7 +68,8 @@ def variables_of(
     raise ValueError(f'resolutions: got {tuple(resolutions)}, expected {sizes}, as many as {where} has BatchNorms')
   shapes = shapes_of(model)
   placed = [list(layouts.places(model, shapes, layout, number)) for number in range(sets)]
-  wanted = {place.name: _in_torch(flatten_dict(shapes)[place.path], place.axes) for one in placed for place in one}
+  flat = flatten_dict(shapes)
+  wanted = {place.name: _in_torch(flat[place.path], place.axes) for one in placed for place in one}
   if layout == 'rsnets':
     wanted['alpha'] = (len(resolutions),)
   _check_keys(tensors, wanted, where)
