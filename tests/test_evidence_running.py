@@ -52,6 +52,18 @@ def test_finished_runs_are_kept_and_not_repeated(trained, tmp_path):
   assert len(trained) == 6 and kept.find(changed[0].key).about['config']['label_smoothing'] == 0.1
 
 
+def test_a_record_has_no_folder_of_the_machine_and_is_found_from_any(trained, tmp_path):
+  there, here = (
+    of(seeds=(0,), a=Arm({'data.dir': f'/home/{who}/photographs', 'data.cache': f'/home/{who}/made'}))
+    for who in ('ada', 'bob')
+  )
+  after = jobs.Job('c', 0, there[0].config, start=dataclasses.replace(there[0], start=there[0]))
+  running.run_all([*there, after], tmp_path, running.Kept(tmp_path / 'records'), str)
+  texts = [path.read_text() for path in (tmp_path / 'records').iterdir()]
+  assert len(texts) == 2 and not any('/home' in text for text in texts) and there[0].config.data.cache
+  assert running.Kept(tmp_path / 'records').find(here[0].key).about['seed'] == 0
+
+
 def test_a_run_that_fails_is_told_of_and_the_next_one_begins(trained, tmp_path, capsys):
   wanted = of((0,), bad=Arm({'batch_size': 13}), worse=Arm({'batch_size': 14}), good=Arm())
   said = []

@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from resjax import config as configuration
 from resjax import ending, lock, pruning, report, trained
 from resjax.data import identity, sources
@@ -231,9 +233,9 @@ def _about(job: Job, results: dict[str, Any], ways: dict[str, records.Way], seco
   return {
     'arm': job.arm,
     'seed': job.seed,
-    'config': configuration.to_json(job.config),
-    'start': job.start and configuration.to_json(job.start.config),
-    'earlier': [configuration.to_json(each.config) for each in _chain(job)[2:]],
+    'config': _anywhere(job.config),
+    'start': job.start and _anywhere(job.start.config),
+    'earlier': [_anywhere(each.config) for each in _chain(job)[2:]],
     'prunes': [each.prune for each in _chain(job)],
     'members': [_changed(each, job) for each in job.members],
     'sizes': list(job.sizes),
@@ -248,3 +250,10 @@ def _about(job: Job, results: dict[str, Any], ways: dict[str, records.Way], seco
     'machine': f'{processors()} × {processor()}',
     'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d'),
   }
+
+
+def _anywhere(config: ConfigDict) -> dict[str, Any]:
+  """A config as JSON without this machine's folders, on which no result depends."""
+  config = config.copy_and_resolve_references()
+  config.data.dir = config.data.cache = ''
+  return configuration.to_json(config)
