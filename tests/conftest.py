@@ -5,7 +5,6 @@ import gc
 import importlib.metadata
 import os
 import pathlib
-import shutil
 import tempfile
 
 CACHE = os.environ.setdefault(
@@ -14,8 +13,10 @@ CACHE = os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 # Checkpoints are many small files: a run's tests are quicker by a seventh where those are never written to a disk.
 MEMORY = pathlib.Path('/dev/shm')
-if 'TMPDIR' not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8e9:
-  os.environ['TMPDIR'] = tempfile.tempdir = str(MEMORY)
+if 'TMPDIR' not in os.environ and MEMORY.is_dir():
+  room = os.statvfs(MEMORY)
+  if room.f_bavail * room.f_frsize > 8e9 and not room.f_flag & os.ST_NOEXEC:
+    os.environ['TMPDIR'] = tempfile.tempdir = str(MEMORY)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # torch's threads would wait for each other, and for the tests beside
 # Half of a test's time is compiling, and half of that are XLA's new emitters; a JAX that has no older ones has no such
@@ -80,7 +81,9 @@ def built_once():
 
   def build(config):
     key = repr(configuration.to_json(config))
-    return parts[key] if key in parts else parts.setdefault(key, run.build(config))
+    if key not in parts:
+      parts[key] = run.build(config)
+    return parts[key]
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(loop, 'build', build)

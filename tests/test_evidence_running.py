@@ -62,6 +62,7 @@ def test_a_record_has_no_folder_of_the_machine_and_is_found_from_any(trained, tm
   texts = [path.read_text() for path in (tmp_path / 'records').iterdir()]
   assert len(texts) == 2 and not any('/home' in text for text in texts) and there[0].config.data.cache
   assert running.Kept(tmp_path / 'records').find(here[0].key).about['seed'] == 0
+  assert running._changed(here[0], there[0]) == {}  # nor have networks that are together
 
 
 def test_a_run_that_fails_is_told_of_and_the_next_one_begins(trained, tmp_path, capsys):

@@ -22,10 +22,9 @@ from resjax.quantisation import BASES
 from resjax.training import backbone, loop, run
 from resjax.training.checkpoints import Checkpoints
 
-CASES = [('2/32', 'resnet_small'), ('2/2', 'preact_resnet_small')]
-
-
 pytestmark = pytest.mark.usefixtures('built_once')
+
+CASES = [('2/32', 'resnet_small'), ('2/2', 'preact_resnet_small')]
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -20,13 +20,13 @@ def folder(tmp_path_factory):
 
 
 def test_what_can_not_be_served_ends_in_one_line(folder, tmp_path):
-  """Also where it is a process of the server's that finds out."""
-  with pytest.raises(SystemExit, match=f'^error: no checkpoints in {tmp_path}, expected .*$'):
-    cli.main(['serve', f'--workdir={tmp_path}', '--port=0'])
-  command = [sys.executable, '-m', 'resjax', 'serve', '--port=0', f'--bundle={folder}', '--budget=0.001']
-  ended = subprocess.run([*command, '--max-batch=4'], capture_output=True, text=True, timeout=60)
-  error = r"error: budget: got 0\.001, expected .* with router 'cascade'\n"
-  assert ended.returncode == 1 and re.fullmatch(error, ended.stderr), ended.stderr
+  for arguments, error in (
+    ([f'--workdir={tmp_path}'], rf'error: no checkpoints in {tmp_path}, expected .*'),
+    ([f'--bundle={folder}', '--budget=0.001'], r"error: budget: got 0\.001, expected .* with router 'cascade'"),
+  ):
+    command = [sys.executable, '-m', 'resjax', 'serve', '--port=0', '--max-batch=4', *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and re.fullmatch(error + '\n', ended.stderr), ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def _is_trained(job: Job, workdir: pathlib.Path) -> bool:
 
 def _changed(member: Job, job: Job) -> dict[str, Any]:
   """What a member's config has otherwise than its job's."""
-  here, there = (configuration.flatten(configuration.to_json(each.config)) for each in (member, job))
+  here, there = (configuration.flatten(_anywhere(each.config)) for each in (member, job))
   return {name: value for name, value in here.items() if value != there[name]}
 
 
