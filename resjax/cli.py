@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
       stream.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
   if arguments is None:
     ending.listen()
+    ending.pass_over_coroutines()
   try:
     with ending.importing():
       run, options = parsed(given)

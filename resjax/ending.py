@@ -12,7 +12,16 @@ from typing import Any, NoReturn
 
 from resjax import telling
 
-__all__ = ['at_once', 'importing', 'interrupted', 'line_of', 'listen', 'nothing_more', 'open_streams']
+__all__ = [
+  'at_once',
+  'importing',
+  'interrupted',
+  'line_of',
+  'listen',
+  'nothing_more',
+  'open_streams',
+  'pass_over_coroutines',
+]
 
 _came = threading.Event()  # Ctrl-C
 _TOLD = (ValueError, OSError, FloatingPointError)
@@ -61,6 +70,11 @@ def listen() -> None:
     signal.signal(signal.SIGINT, _interrupt)
 
 
+def pass_over_coroutines() -> None:
+  """Makes this process say nothing of coroutines that nobody awaits: Orbax leaves some where it can't save or read."""
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+
+
 def interrupted() -> bool:
   """Returns whether Ctrl-C came: an error after it is what a library has made of it."""
   return _came.is_set()
@@ -69,7 +83,7 @@ def interrupted() -> bool:
 def _interrupt(*call: Any) -> None:
   """Answers Ctrl-C as Python does."""
   _came.set()
-  warnings.simplefilter('ignore')  # of what is left half done, such as coroutines that nobody awaits
+  warnings.simplefilter('ignore')  # of what is left half done
   signal.default_int_handler(*call)
 
 

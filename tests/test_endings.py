@@ -167,6 +167,28 @@ def test_what_a_library_makes_of_ctrl_c_is_ctrl_c():
   assert (done.returncode, done.stderr) == (130, 'Stopped\n')
 
 
+LEFT = """
+import sys
+from resjax import cli
+from resjax.commands import summary
+async def write():
+  pass
+def run(options):
+  left = [write()]
+  left.append(left)  # collected late
+  write()
+  raise OSError('no room')
+summary.run = run
+sys.argv = ['resjax', 'summary', '--config=quickstart']
+cli.main()
+"""
+
+
+def test_what_a_library_leaves_undone_where_it_fails_is_not_told():
+  done = subprocess.run([sys.executable, '-c', LEFT], cwd=ROOT, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (1, 'error: no room\n')
+
+
 QUICK = """
 import os, signal, sys
 from resjax import ending
