@@ -10,7 +10,7 @@ import tempfile
 CACHE = os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir()) / f'resjax-test-cache-{os.getuid()}')
 )
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.01')
 # Checkpoints are many small files: a run's tests are quicker by a seventh where those are never written to a disk.
 MEMORY = pathlib.Path('/dev/shm')
 if 'TMPDIR' not in os.environ and MEMORY.is_dir():
