@@ -147,30 +147,36 @@ def test_a_run_whose_reader_is_gone_ends_quietly(monkeypatch, tmp_path):
   assert end.value.code == 141
 
 
-LATER = """
+def ended(code):
+  """Returns the exit code and what is said on stderr of a process that runs so."""
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+  return done.returncode, done.stderr
+
+
+COMMAND_OF = """
 import os, signal, sys
 from resjax import cli
 from resjax.commands import summary
-def run(options):
-  try:
-    os.kill(os.getpid(), signal.SIGINT)
-  except KeyboardInterrupt:
-    raise ValueError('what a library makes of it') from None
+{}
 summary.run = run
 sys.argv = ['resjax', 'summary', '--config=quickstart']
 cli.main()
 """
 
+LATER = """
+def run(options):
+  try:
+    os.kill(os.getpid(), signal.SIGINT)
+  except KeyboardInterrupt:
+    raise ValueError('what a library makes of it') from None
+"""
+
 
 def test_what_a_library_makes_of_ctrl_c_is_ctrl_c():
-  done = subprocess.run([sys.executable, '-c', LATER], cwd=ROOT, capture_output=True, text=True)
-  assert (done.returncode, done.stderr) == (130, 'Stopped\n')
+  assert ended(COMMAND_OF.format(LATER)) == (130, 'Stopped\n')
 
 
 LEFT = """
-import sys
-from resjax import cli
-from resjax.commands import summary
 async def write():
   pass
 def run(options):
@@ -178,15 +184,11 @@ def run(options):
   left.append(left)  # collected late
   write()
   raise OSError('no room')
-summary.run = run
-sys.argv = ['resjax', 'summary', '--config=quickstart']
-cli.main()
 """
 
 
 def test_what_a_library_leaves_undone_where_it_fails_is_not_told():
-  done = subprocess.run([sys.executable, '-c', LEFT], cwd=ROOT, capture_output=True, text=True)
-  assert (done.returncode, done.stderr) == (1, 'error: no room\n')
+  assert ended(COMMAND_OF.format(LEFT)) == (1, 'error: no room\n')
 
 
 QUICK = """
@@ -201,8 +203,7 @@ with ending.importing():
 
 
 def test_ctrl_c_while_libraries_are_imported_is_one_line():
-  done = subprocess.run([sys.executable, '-c', QUICK], cwd=ROOT, capture_output=True, text=True)
-  assert (done.returncode, done.stderr) == (130, 'Stopped\n')
+  assert ended(QUICK) == (130, 'Stopped\n')
 
 
 def test_what_processes_leave_in_shared_memory_is_removed_without_a_word():
