@@ -97,6 +97,18 @@ def test_empty_mask_leaves_the_statistics(x, variables):
     assert np.abs(gradient).max() > 0
 
 
+@pytest.mark.parametrize('few', [1, 2, 7])
+def test_few_samples_are_filled_up_with_the_running_statistics(x, variables, few):
+  """To eight: the others are made here, half of their values a deviation above the running mean, half below."""
+  mean, deviation = variables['batch_stats']['mean'], np.sqrt(variables['batch_stats']['var'])
+  signs = np.resize([1, -1], (2 * (8 - few), H, W, 1)).astype(np.float32)
+  twice = np.concatenate([x[:few], x[:few], mean + signs * deviation])
+  expected_y, expected_stats = train(variables, twice)
+  y, stats = train(variables, x, np.arange(B) < few)
+  assert_close(stats, expected_stats)
+  assert_close(y[:few], expected_y[:few])
+
+
 def on_devices(variables, x, mask, axis_name):
   """Training output and statistics of every device, [8, C], of eight that share the batch."""
   mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))

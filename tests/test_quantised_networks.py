@@ -183,9 +183,9 @@ def test_images_that_do_not_count_leave_the_activations_bases():
   for path, leaf in flatten_dict(new[BASES]).items():
     old = flatten_dict(variables['batch_stats'][BASES])[path]
     assert bool((leaf == old).all()) == path[-1].startswith('activations')
-  mask = jnp.array([1, 1, 1, 0, 1, 0, 0, 0])
-  _, counted = forward(model, variables, *images(), train=True, mask=[mask, mask])
-  fewer = [each[mask > 0] for each in images()]
+  mask = jnp.array([1, 1, 1, 0, 1, 0, 0, 0] * 2)
+  _, counted = forward(model, variables, *images(16), train=True, mask=[mask, mask])
+  fewer = [each[mask > 0] for each in images(16)]
   _, expected = forward(model, variables, *fewer, train=True)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), counted[BASES], expected[BASES])
 

@@ -12,6 +12,9 @@ from resjax.models import cpu
 # Kaiming normal; fan_out = output channels x kernel area, as torch counts it in grouped layers too.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
+# So many counted samples are normalised by their own statistics alone.
+ENOUGH = 8
+
 
 def check_inputs(images: jax.Array, mask: jax.Array | None) -> None:
   """Raises ValueError unless images are float [B, H, W, 3] and mask, if any, is [B]."""
@@ -56,8 +59,11 @@ class Norm(nn.Module):
   """BatchNorm whose training statistics count only the samples of a mask.
 
   Variables, names and numbers are those of `flax.linen.BatchNorm`. It differs where a mask is
-  given: every counted sample weighs the same, however they are spread over the devices, and where
-  none counts, the running statistics normalise and stay as they are, bit for bit (Flax has NaN).
+  given: every counted sample weighs the same, however they are spread over the devices. Where fewer
+  than `ENOUGH` count, samples with the running statistics fill up: deep maps of one or two images
+  hardly vary, and what does not count, yet is normalised too, would be divided by nearly nothing in
+  layer after layer. Where none counts, the running statistics normalise and stay as they are, bit
+  for bit (Flax has NaN).
 
   Attributes:
     dtype: of the result; parameters and statistics are float32.
@@ -93,12 +99,15 @@ class Norm(nn.Module):
       axis_name = None if self.is_initializing() else self.axis_name
       batch_mean, batch_square, count = _moments(x, mask, axis_name)
       batch_var = jnp.maximum(batch_square - batch_mean**2, 0)
+      if mask is not None:
+        share = jnp.minimum(count / ENOUGH, 1)
+        batch_var = share * batch_var + (1 - share) * (var + share * (batch_mean - mean) ** 2)
+        batch_mean = share * batch_mean + (1 - share) * mean
       if not self.is_initializing():
         for running, batch in (running_mean, batch_mean), (running_var, batch_var):
           new = self.momentum * running.value + (1 - self.momentum) * batch
           running.value = jnp.where(count > 0, new, running.value)
-      mean = jnp.where(count > 0, batch_mean, mean)
-      var = jnp.where(count > 0, batch_var, var)
+      mean, var = batch_mean, batch_var
 
     mean, scale, bias = (
       jnp.expand_dims(v, range(x.ndim - 1)) for v in (mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
