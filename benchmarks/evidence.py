@@ -1,10 +1,11 @@
-"""Writes the tables of docs/evidence.md from the records in docs/evidence: no figure there is typed by hand.
+"""Writes the tables of docs/evidence.md and docs/drnet.md from the records in docs/evidence: none is typed by hand.
 
-Command:  python benchmarks/evidence.py [--page=docs/evidence.md] [--check]
+Command:  python benchmarks/evidence.py [--page=PAGE.md] [--check]
 
 A table stands between `<!-- study STUDY.py:SCALE FOLDER -->`, the records of which are in FOLDER beside the page, and
-`<!-- end of study -->`; all else on the page stays. With --check nothing is written, and a page that is not what the
-records say is an error.
+`<!-- end of study -->`; all else on the page stays. `<!-- study STUDY.py:SCALE FOLDER routers -->` has a row for each
+network with a predictor, and nothing else. With --check nothing is written, and a page that is not what the records
+say is an error.
 """
 
 import argparse
@@ -16,30 +17,32 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from resjax.evidence import definition, jobs, running, verdicts
+from resjax.evidence import Study, definition, jobs, running, verdicts
 from resjax.report import evidence
 from resjax.report.table import macs_text
 
 ROOT = pathlib.Path(__file__).parents[1]
-BLOCK = re.compile(r'(<!-- study (\S+) (\S+) -->\n).*?(<!-- end of study -->)', re.DOTALL)
+PAGES = (ROOT / 'docs' / 'evidence.md', ROOT / 'docs' / 'drnet.md')
+BLOCK = re.compile(r'(<!-- study (\S+) (\S+)( routers)? -->\n).*?(<!-- end of study -->)', re.DOTALL)
 MOST_WAYS = 6  # that stand beside each other
 
 
 def main() -> None:
-  """Writes the page, or checks it."""
+  """Writes the pages, or checks them."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--page', type=pathlib.Path, default=ROOT / 'docs' / 'evidence.md')
+  parser.add_argument('--page', type=pathlib.Path, help='default: all of them')
   parser.add_argument('--check', action='store_true')
   options = parser.parse_args()
-  before = options.page.read_text(encoding='utf-8')
-  try:
-    text = written(before, options.page.parent)
-  except (ValueError, OSError) as error:
-    sys.exit(f'error: {error}')
-  if options.check and text != before:
-    sys.exit(f'error: {options.page} is not what its records say: python benchmarks/evidence.py')
-  if not options.check:
-    options.page.write_text(text, encoding='utf-8')
+  for page in [options.page] if options.page else PAGES:
+    try:
+      before = page.read_text(encoding='utf-8')
+      text = written(before, page.parent)
+    except (ValueError, OSError) as error:
+      sys.exit(f'error: {error}')
+    if options.check and text != before:
+      sys.exit(f'error: {page} is not what its records say: python benchmarks/evidence.py')
+    if not options.check:
+      page.write_text(text, encoding='utf-8')
 
 
 def written(text: str, folder: pathlib.Path) -> str:
@@ -56,10 +59,18 @@ def written(text: str, folder: pathlib.Path) -> str:
   records = functools.cache(lambda name: running.Kept(folder / name).all())
 
   def block(found: re.Match[str]) -> str:
-    begin, study, name, end = found.groups()
-    return begin + '\n'.join(tables(study, name, records(name))) + '\n' + end
+    begin, study, name, alone, end = found.groups()
+    lines = routers(study, records(name)) if alone else tables(study, name, records(name))
+    return begin + '\n'.join(lines) + '\n' + end
 
   return BLOCK.sub(block, text)
+
+
+def findings(place: str, kept: dict[str, Any]) -> tuple[Study, dict[str, Any]]:
+  """Returns a study and what its finished runs say."""
+  study = definition.read(f'{ROOT / place}')
+  seeds = sorted({record.about['seed'] for record in kept.values()})
+  return study, verdicts.findings(study, jobs.of_study(study, seeds) if seeds else [], kept)
 
 
 def tables(place: str, folder: str, kept: dict[str, Any]) -> list[str]:
@@ -70,9 +81,7 @@ def tables(place: str, folder: str, kept: dict[str, Any]) -> list[str]:
     folder: Of its records, beside the page.
     kept: Finished runs by key.
   """
-  study = definition.read(f'{ROOT / place}')
-  seeds = sorted({record.about['seed'] for record in kept.values()})
-  found = verdicts.findings(study, jobs.of_study(study, seeds) if seeds else [], kept)
+  study, found = findings(place, kept)
   data = '' if study.scale == 'digits' else ' --data.dir=DIR'
   command = f'resjax study {place}{data} --records=docs/{folder}'
   head = [f'**{study.title}.** {study.about}', '', '```', command, '```', '']
@@ -105,6 +114,21 @@ def accuracies(found: dict[str, Any]) -> list[str]:
     for name, arm in arms.items()
   ]
   return markdown(['arm', 'seeds', *(f'{way} px' if way.isdecimal() else way for way in ways)], rows)
+
+
+def routers(place: str, kept: dict[str, Any]) -> list[str]:
+  """Returns the table of networks with a predictor: its cost by the largest size's, and what is right by each router."""
+  _, found = findings(place, kept)
+  rows, largest = [], ''
+  for name, arm in found['arms'].items():
+    if 'predictor' not in arm['ways']:
+      continue
+    largest = max(filter(str.isdecimal, arm['ways']), key=int)
+    share = arm['ways']['predictor']['macs']['mean'] / arm['ways'][largest]['macs']['mean']
+    top1 = [arm['ways'][way]['top1'] for way in ('predictor', largest, 'random', 'cascade', 'oracle')]
+    about = f'{name}: {arm["about"]}' if arm['about'] else name
+    rows.append([about, f'{100 * share:.0f}', *(evidence.spread_text(each, len(arm['seeds'])) for each in top1)])
+  return markdown(['training', 'cost %', 'predictor', f'static {largest} px', 'random', 'cascade', 'oracle'], rows)
 
 
 def claims(found: dict[str, Any]) -> list[str]:
