@@ -117,7 +117,7 @@ def accuracies(found: dict[str, Any]) -> list[str]:
 
 
 def routers(place: str, kept: dict[str, Any]) -> list[str]:
-  """Returns the table of networks with a predictor: its cost by the largest size's, and what is right by each router."""
+  """Returns the table of networks with a predictor: its cost, and what is right by each router."""
   _, found = findings(place, kept)
   rows, largest = [], ''
   for name, arm in found['arms'].items():
