@@ -53,7 +53,7 @@ def written(text: str, folder: pathlib.Path) -> str:
     folder: That it is in.
 
   Raises:
-    ValueError: A study or a record is damaged.
+    ValueError: A study or a record is damaged, or a table has no end.
     FileNotFoundError: There is no such study.
   """
   records = functools.cache(lambda name: running.Kept(folder / name).all())
@@ -63,7 +63,12 @@ def written(text: str, folder: pathlib.Path) -> str:
     lines = routers(study, records(name)) if alone else tables(study, name, records(name))
     return begin + '\n'.join(lines) + '\n' + end
 
-  return BLOCK.sub(block, text)
+  pages, blocks = BLOCK.subn(block, text)
+  if any(text.count(mark) != blocks for mark in ('<!-- study ', '<!-- end of study -->')):
+    raise ValueError(
+      f'got {blocks} tables, expected each "<!-- study" to be written as above, with an end before the next'
+    )
+  return pages
 
 
 def findings(place: str, kept: dict[str, Any]) -> tuple[Study, dict[str, Any]]:
@@ -128,6 +133,8 @@ def routers(place: str, kept: dict[str, Any]) -> list[str]:
     top1 = [arm['ways'][way]['top1'] for way in ('predictor', largest, 'random', 'cascade', 'oracle')]
     about = f'{name}: {arm["about"]}' if arm['about'] else name
     rows.append([about, f'{100 * share:.0f}', *(evidence.spread_text(each, len(arm['seeds'])) for each in top1)])
+  if not rows:
+    return ['Not run yet.']
   return markdown(['training', 'cost %', 'predictor', f'static {largest} px', 'random', 'cascade', 'oracle'], rows)
 
 

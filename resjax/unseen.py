@@ -16,6 +16,7 @@ from jax import Array
 
 from resjax import widths
 from resjax.apply import Apply, run
+from resjax.models.layers import ENOUGH
 from resjax.quantisation import BASES
 from resjax.resolution import Branch, Resolution, at_width, name, parse, sides, width_of
 from resjax.switchable import SHARED_SET, Variables, areas_of, path_text, set_of, sets_of, view, with_view
@@ -142,7 +143,8 @@ def recalibrate(
   Each running mean and variance becomes the mean over the batches of its value in the batch, weighted by the batch's
   size; in each batch the network normalises by that batch, as in training. Scale, bias and all else stay as they are,
   a quantised network's bases too.
-  Batches should be about as large as in training. No labels are needed.
+  Batches should be about as large as in training: of one or two images the deepest maps hardly vary, and what is
+  divided by that is no answer. The line says where there are fewer than eight together. No labels are needed.
 
   Args:
     model: A plain network, called as `model(images, train=True)`; any momentum below 1. Or a function, see
@@ -189,7 +191,9 @@ def recalibrate(
   if not all(np.isfinite(mean).all() for mean in means.values()):
     raise ValueError(f'batches: statistics at {key} px are not finite, expected finite images and a momentum below 1')
   new = [jnp.asarray(means[place], old.dtype) if place in means else old for place, old in enumerate(leaves)]
-  line = f'{name(resolution)} px: BatchNorm statistics from {sum(sizes)} images'
+  line = f'{name(resolution)} px: BatchNorm statistics from {sum(sizes)} image{"s" * (sum(sizes) > 1)}'
+  if max(sizes) < ENOUGH:
+    line += f', at most {max(sizes)} together: too few to normalise by, expected {ENOUGH} or more in a batch'
   return with_view(variables, resolution, jax.tree.unflatten(structure, new)), line
 
 

@@ -62,3 +62,19 @@ def test_a_page_that_is_behind_is_an_error(tmp_path, monkeypatch):
   monkeypatch.setattr('sys.argv', ['evidence.py', f'--page={tmp_path / "page.md"}'])
   script.main()
   assert 'Not run yet.' in (tmp_path / 'page.md').read_text()
+
+
+@pytest.mark.parametrize(
+  'page', [BEGIN, f'{BEGIN}a\n{BEGIN}b\n<!-- end of study -->\n', f'{BEGIN[:-5]} router -->\n<!-- end of study -->']
+)
+def test_a_table_that_is_not_found_is_an_error(tmp_path, page):
+  with pytest.raises(ValueError, match=r'^got \d tables, expected each "<!-- study"'):
+    script.written(page, tmp_path)
+
+
+def test_routers_have_a_table_of_their_own(tmp_path):
+  begin = '<!-- study configs/studies/drnet.py evidence/digits routers -->\n'
+  text = script.written(f'{begin}<!-- end of study -->', ROOT / 'docs')
+  assert re.search(r'\| frozen: [^|]*\| 46 \| \d\d\.\d ± \d\.\d \|', text) and 'RS-Net:' not in text
+  text = script.written(f'{begin}<!-- end of study -->'.replace('evidence/digits', 'none'), ROOT / 'docs')
+  assert text == f'{begin}Not run yet.\n<!-- end of study -->'

@@ -109,6 +109,20 @@ def test_few_samples_are_filled_up_with_the_running_statistics(x, variables, few
   assert_close(y[:few], expected_y[:few])
 
 
+@pytest.mark.usefixtures('x64')
+@pytest.mark.parametrize('few', [1, 3, 8])
+def test_gradients_through_few_samples_are_finite_differences(x, variables, few):
+  x, variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), (x, variables))
+  direction = np.random.default_rng(2).normal(size=x.shape)
+
+  def loss(x):
+    y, stats = train(variables, x, np.arange(B) < few, dtype='float64')
+    return (y**3).mean() + (stats['var'] ** 2).sum() + (stats['mean'] ** 3).sum()
+
+  expected = (loss(x + 1e-5 * direction) - loss(x - 1e-5 * direction)) / 2e-5
+  assert float((jax.grad(loss)(x) * direction).sum()) == pytest.approx(float(expected), rel=1e-7)
+
+
 def on_devices(variables, x, mask, axis_name):
   """Training output and statistics of every device, [8, C], of eight that share the batch."""
   mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))

@@ -211,7 +211,8 @@ def test_statistics_are_the_moments_of_the_batches(images, momentum):
   model, size = Slow(momentum), (12, 20)
   variables, _ = unseen.add(switchable(model), size)
   new, line = unseen.recalibrate(model, variables, size, iter(images))
-  assert line == '12x20 px: BatchNorm statistics from 8 images'
+  few = 'at most 5 together: too few to normalise by, expected 8 or more in a batch'
+  assert line == f'12x20 px: BatchNorm statistics from 8 images, {few}'
   params = jax.tree.map(np.asarray, resjax.view(variables, size)['params'])
   expected = {name: np.zeros((2, 4)) for name in ('first', 'second')}
   for x in images:
