@@ -64,17 +64,18 @@ def test_a_page_that_is_behind_is_an_error(tmp_path, monkeypatch):
   assert 'Not run yet.' in (tmp_path / 'page.md').read_text()
 
 
-@pytest.mark.parametrize(
-  'page', [BEGIN, f'{BEGIN}a\n{BEGIN}b\n<!-- end of study -->\n', f'{BEGIN[:-5]} router -->\n<!-- end of study -->']
-)
+NO_END, NO_WORD = f'{BEGIN}a\n{BEGIN}b\n<!-- end of study -->\n', f'{BEGIN[:-5]} router -->\n<!-- end of study -->'
+
+
+@pytest.mark.parametrize('page', [BEGIN, NO_END, NO_WORD])
 def test_a_table_that_is_not_found_is_an_error(tmp_path, page):
   with pytest.raises(ValueError, match=r'^got \d tables, expected each "<!-- study"'):
     script.written(page, tmp_path)
 
 
-def test_routers_have_a_table_of_their_own(tmp_path):
-  begin = '<!-- study configs/studies/drnet.py evidence/digits routers -->\n'
-  text = script.written(f'{begin}<!-- end of study -->', ROOT / 'docs')
+def test_routers_have_a_table_of_their_own():
+  begin, end = '<!-- study configs/studies/drnet.py evidence/digits routers -->\n', '<!-- end of study -->'
+  text = script.written(begin + end, ROOT / 'docs')
   assert re.search(r'\| frozen: [^|]*\| 46 \| \d\d\.\d ± \d\.\d \|', text) and 'RS-Net:' not in text
-  text = script.written(f'{begin}<!-- end of study -->'.replace('evidence/digits', 'none'), ROOT / 'docs')
-  assert text == f'{begin}Not run yet.\n<!-- end of study -->'
+  none = begin.replace('evidence/digits', 'none')
+  assert script.written(none + end, ROOT / 'docs') == f'{none}Not run yet.\n{end}'
