@@ -276,8 +276,7 @@ def forward(
     images: One `[B, r, r, C]` per resolution.
     resolutions: Highest first, in the order of `images`.
     train: Normalise by the batch and update the running statistics, or normalise by the running statistics.
-    mask: `[B]` per resolution: the samples that count in the batch statistics; resjax's own networks fill up where they
-      are fewer than eight, see `resjax.models.layers.Norm`. None: all do.
+    mask: `[B]` per resolution: the samples that count in the batch statistics, see `models.layers.Norm`. None: all do.
 
   Returns:
     Logits `[R, B, K]` in the order of `resolutions`, and the new batch_stats; of a tree that was shared with `private=`

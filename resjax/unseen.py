@@ -16,12 +16,12 @@ from jax import Array
 
 from resjax import widths
 from resjax.apply import Apply, run
-from resjax.models.layers import ENOUGH
 from resjax.quantisation import BASES
 from resjax.resolution import Branch, Resolution, at_width, name, parse, sides, width_of
 from resjax.switchable import SHARED_SET, Variables, areas_of, path_text, set_of, sets_of, view, with_view
 
 WAYS = ('interpolate', 'nearest')
+_ENOUGH = 8  # images that are normalised together, as `models.layers.ENOUGH`
 
 
 def add(
@@ -192,8 +192,8 @@ def recalibrate(
     raise ValueError(f'batches: statistics at {key} px are not finite, expected finite images and a momentum below 1')
   new = [jnp.asarray(means[place], old.dtype) if place in means else old for place, old in enumerate(leaves)]
   line = f'{name(resolution)} px: BatchNorm statistics from {sum(sizes)} image{"s" * (sum(sizes) > 1)}'
-  if max(sizes) < ENOUGH:
-    line += f', at most {max(sizes)} together: too few to normalise by, expected {ENOUGH} or more in a batch'
+  if max(sizes) < _ENOUGH:
+    line += f', at most {max(sizes)} together: too few to normalise by, expected {_ENOUGH} or more in a batch'
   return with_view(variables, resolution, jax.tree.unflatten(structure, new)), line
 
 

@@ -186,8 +186,7 @@ def test_mask_chooses_the_samples_of_each_resolutions_statistics():
   variables = resjax.share(plain, RESOLUTIONS)
   mask = jnp.array([[1, 0], [0, 1], [0, 0]]).repeat(8, axis=1)
   _, got = resjax.forward(model, variables, images, RESOLUTIONS, train=True, mask=mask)
-  halves = [images[0][:8], images[1][8:]]
-  _, expected = resjax.forward(model, variables, halves, RESOLUTIONS[:2], train=True)
+  _, expected = resjax.forward(model, variables, [images[0][:8], images[1][8:]], RESOLUTIONS[:2], train=True)
   for r in ('16', '12'):
     for a, b in zip(jax.tree.leaves(got[r]), jax.tree.leaves(expected[r]), strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
