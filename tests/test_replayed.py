@@ -28,7 +28,7 @@ def compare(config, count, model):
     return state.create(variables, tx)
 
   make = jax.jit(fresh, out_shardings=devices.replicated)
-  batch = devices.put(tiny_drnet.batches(1)[0])
+  batch = devices.put(tiny_drnet.batches(1, config.batch_size)[0])
   (joint, metrics), (ours, found) = (jax.device_get(take(make(jax.random.key(1)), batch)) for take in (joint, turns))
   assert metrics.keys() == found.keys()
   for name, value in metrics.items():
@@ -56,7 +56,15 @@ def test_it_is_where_each_image_runs_at_its_own_size_and_is_computed_anew_by_a_p
   'fields', [{'private': 'none'}, {'private': 'affine', 'data.mixup': 0.5}, {'widths': (1.0, 0.5)}]
 )
 def test_it_is_with_one_batch_norm_and_with_mixtures(fields):
-  compare(tiny_drnet.make_config(**fields), 2, tiny_drnet.model())
+  """A device sends eight images or more to each size: fewer are filled up, in turns by what all devices have."""
+  metrics = compare(tiny_drnet.make_config(batch_size=128, **fields), 2, tiny_drnet.model())
+  assert 0.2 < metrics['share_16'] < 0.8
+
+
+@pytest.mark.slow
+def test_it_is_with_one_batch_norm_and_few_images_on_one_device():
+  metrics = compare(tiny_drnet.make_config(batch_size=8, private='none'), 1, tiny_drnet.model())
+  assert 0.1 < metrics['share_16'] < 0.9
 
 
 def test_a_run_takes_it_where_the_config_says_so():

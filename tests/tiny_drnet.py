@@ -33,13 +33,13 @@ def model(axis_name=None):
   return models.create('resnet_small', num_classes=5, width=0.25, stages=(), axis_name=axis_name)
 
 
-def batches(count=3):
+def batches(count=3, images=BATCH):
   rng = np.random.default_rng(0)
   return [
     {
-      'images': (rng.integers(0, 256, (BATCH, 16, 16, 3), np.uint8),),
-      'label': rng.integers(0, 5, BATCH).astype(np.int32),
-      'index': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.int32),
+      'images': (rng.integers(0, 256, (images, 16, 16, 3), np.uint8),),
+      'label': rng.integers(0, 5, images).astype(np.int32),
+      'index': np.arange(i * images, (i + 1) * images, dtype=np.int32),
     }
     for i in range(count)
   ]

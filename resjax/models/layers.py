@@ -100,6 +100,7 @@ class Norm(nn.Module):
       batch_mean, batch_square, count = _moments(x, mask, axis_name)
       batch_var = jnp.maximum(batch_square - batch_mean**2, 0)
       if mask is not None:
+        mean, var = jax.lax.stop_gradient((mean, var))  # where sizes share them, they come from another size
         share = jnp.minimum(count / ENOUGH, 1)
         batch_var = share * batch_var + (1 - share) * (var + share * (batch_mean - mean) ** 2)
         batch_mean = share * batch_mean + (1 - share) * mean
