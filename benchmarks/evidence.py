@@ -63,12 +63,12 @@ def written(text: str, folder: pathlib.Path) -> str:
     lines = routers(study, records(name)) if alone else tables(study, name, records(name))
     return begin + '\n'.join(lines) + '\n' + end
 
-  pages, blocks = BLOCK.subn(block, text)
+  page, blocks = BLOCK.subn(block, text)
   if any(text.count(mark) != blocks for mark in ('<!-- study ', '<!-- end of study -->')):
     raise ValueError(
       f'got {blocks} tables, expected each "<!-- study" to be written as above, with an end before the next'
     )
-  return pages
+  return page
 
 
 def findings(place: str, kept: dict[str, Any]) -> tuple[Study, dict[str, Any]]:
