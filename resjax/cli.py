@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
   'plan': 'what a training step will need on a TPU pod',
   'predict': 'classify images, each at the resolution that a budget allows',
   'prune': 'take filters out of a trained network: a smaller one, which is trained on',
+  'recalibrate': "set a trained network's BatchNorm statistics to those of images",
   'report': 'measure a trained network and show what was found as a page',
   'serve': 'answer images over HTTP, at the resolution that a budget or a deadline allows',
   'study': 'put claims to the test: arms, seeds, intervals, verdicts',

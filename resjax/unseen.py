@@ -5,7 +5,7 @@ own; `view` then serves it like any other. Every function says in one line what 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -195,6 +195,31 @@ def recalibrate(
   if max(sizes) < _ENOUGH:
     line += f', at most {max(sizes)} together: too few to normalise by, expected {_ENOUGH} or more in a batch'
   return with_view(variables, resolution, jax.tree.unflatten(structure, new)), line
+
+
+def recalibrate_all(
+  model: nn.Module | Apply, variables: Variables, batches: Mapping[Resolution, Iterable[Array]]
+) -> tuple[Variables, list[str]]:
+  """Returns variables whose statistics at each of some resolutions are those of the given images, and what was done.
+
+  For a network whose sizes did not learn their statistics from all images: of those that DRNet trained, each counted
+  the images that were sent to it (docs/drnet.md).
+
+  Args:
+    model: As of `recalibrate`.
+    variables: Likewise.
+    batches: As of `recalibrate`, for each of the resolutions.
+
+  Raises:
+    ValueError: As of `recalibrate`; or several resolutions have the same statistics, which can't be of each.
+  """
+  sets, lines = [set_of(variables, resolution) for resolution in batches], []
+  if len(set(sets)) < len(sets):
+    raise ValueError(f'variables: {", ".join(map(name, batches))} share their statistics, expected private ones')
+  for resolution, of_one in batches.items():
+    variables, line = recalibrate(model, variables, resolution, of_one)
+    lines.append(line)
+  return variables, lines
 
 
 def _neighbours(trained: list[float], side: float, how: str) -> tuple[float, float]:

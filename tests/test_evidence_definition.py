@@ -157,6 +157,15 @@ def test_networks_that_answer_together_are_those_of_other_arms_and_seeds():
   assert alone.key == together.key
 
 
+def test_a_network_that_is_recalibrated_is_the_same_and_scored_otherwise():
+  arms = {'net': Arm(), 'again': Arm(recalibrated=True), 'shared': Arm({'private': 'affine'}, recalibrated=True)}
+  net, again = jobs.of_study(study(arms), [0], ['net', 'again'])
+  assert (net.recalibrated, again.recalibrated) == (False, True)
+  assert net.weights == again.weights == net.key != again.key == jobs.key_of(again.config, None, recalibrated=True)
+  with pytest.raises(ValueError, match="^arm 'shared': recalibrated with private='affine', expected 'all' or 'stat"):
+    jobs.of_study(study(arms), [0])
+
+
 def test_the_key_is_of_what_is_computed():
   """Where and how fast it runs does not matter; all that the result depends on does."""
   (run,) = jobs.of_study(study(), [0])

@@ -115,17 +115,19 @@ def test_a_study_without_runs_has_a_page_too():
   assert found['finished'] == 0 and 'not run' in evidence.render(found)
 
 
-def test_networks_that_stand_together_are_trained_once():
+def test_each_network_is_trained_once():
   """A record of several has the seconds of all; those that have records of their own are not counted again."""
   one, two, three = (jobs.Job('one', seed, jobs.recipes.make('quickstart')) for seed in range(3))
   for job in (one, two, three):
     job.config.seed = job.seed
   both, all_three = (jobs.Job('together', 0, one.config, members=of) for of in ((one, two), (one, two, three)))
+  again = jobs.Job('again', 0, one.config, recalibrated=True)
   about = {'images': 2, 'machine': 'M', 'date': '2026-01-02', 'params': 1, 'epochs': 1.0, 'versions': {}}
-  seconds = {one: 10, two: 20, both: 30, all_three: 37}
+  seconds = {one: 10, two: 20, both: 30, all_three: 37, again: 10}
   ways = {'32': Way(np.ones(2, bool), 1e6)}
   kept = {job.key: Record(job.key, ways, about | {'seconds': spent}) for job, spent in seconds.items()}
-  study = Study('A study', 'quickstart', {'one': Arm(), 'together': Arm()}, [])
+  study = Study('A study', 'quickstart', {name: Arm() for name in ('one', 'together', 'again')}, [])
   assert verdicts.findings(study, [one, two, both], kept)['seconds'] == 30
   assert verdicts.findings(study, [one, both], kept)['seconds'] == 30
   assert verdicts.findings(study, [one, two, all_three], kept)['seconds'] == 37
+  assert verdicts.findings(study, [one, again, both], kept)['seconds'] == 30  # scored twice, trained once

@@ -38,6 +38,7 @@ LEAST = {
   'plan': ['--config=quickstart', '--topology=v5e-8'],
   'predict': ['w', '--workdir=w'],
   'prune': ['--workdir=w', '--ratio=0.5', '--out=o'],
+  'recalibrate': ['--workdir=w', '--out=o'],
   'report': ['--workdir=w'],
   'serve': ['--workdir=w'],
   'study': ['quickstart'],

@@ -12,6 +12,7 @@ from resjax.commands import study as command
 from resjax.evidence import running
 
 STUDY = """
+import dataclasses
 from resjax.evidence import Arm, Claim, Study
 
 FIELDS = {'resolutions': (16, 8), 'model.width': 0.25, 'model.num_classes': 4, 'batch_size': 8, 'epochs': 0.4,
@@ -25,6 +26,7 @@ def get_study(scale='made'):
     'chooser': Arm({'drnet.predictor.size': 8, 'drnet.budget': 0.9, 'eval.calibration_split': ''},
                    recipe='drnet_quickstart', start='net'),
   }
+  arms['again'] = dataclasses.replace(arms['chooser'], recalibrated=True)
   claims = [Claim('net@16', 'net@12 nearest', 'the trained size is above', 'nobody'),
             Claim('chooser@predictor', 'chooser@random', 'above chance', 'nobody')]
   return Study('Trial', 'quickstart', arms, claims, FIELDS, scale, seeds=1)
@@ -43,7 +45,7 @@ def here(tmp_path, monkeypatch):
 def test_a_study_runs_to_its_page_and_is_not_run_again(here, shallow, capsys, monkeypatch):
   cli.main(['study', 'trial.py'])
   out = capsys.readouterr().out
-  assert 'net, seed 0: 16 ' in out and '2 of 2 runs finished' in out and 'In runs/studies/made: trial.html' in out
+  assert 'net, seed 0: 16 ' in out and '3 of 3 runs finished' in out and 'In runs/studies/made: trial.html' in out
   workdir = here / 'runs' / 'studies' / 'made'
   found = json.loads((workdir / 'trial.json').read_text())
   assert tuple(found['arms']['net']['ways']) == NET and found['command'] == 'resjax study trial.py'
@@ -52,6 +54,9 @@ def test_a_study_runs_to_its_page_and_is_not_run_again(here, shallow, capsys, mo
   assert ways['16'] == found['arms']['net']['ways']['16']  # the network is frozen
   assert ways['oracle']['top1']['mean'] >= max(ways['16']['top1']['mean'], ways['8']['top1']['mean'])
   assert ways['predictor']['macs'] == ways['random']['macs']
+  again = found['arms']['again']['ways']
+  assert again['predictor']['macs'] == ways['predictor']['macs'] and tuple(again) == tuple(ways) and again != ways
+  assert len(list((workdir / 'runs').iterdir())) == 2  # its network was not trained anew
   assert [claim['verdict'] for claim in found['claims']] == ['open at this scale'] * 2  # of one seed
   for job in (workdir / 'runs').iterdir():
     results = json.loads((job / 'run' / 'results.json').read_text())
@@ -63,18 +68,18 @@ def test_a_study_runs_to_its_page_and_is_not_run_again(here, shallow, capsys, mo
 
   monkeypatch.setattr(running, 'train_and_evaluate', None)
   cli.main(['study', 'trial.py', '--show'])
-  assert '2 of 2 runs finished' in capsys.readouterr().out
+  assert '3 of 3 runs finished' in capsys.readouterr().out
   cli.main(['study', 'trial.py'])
   cli.main(['study', 'trial.py', '--seeds=2', '--dry-run'])
   assert '2 claims: 2 open' in (out := capsys.readouterr().out) and 'left, one after the other: ' in out
-  with pytest.raises(SystemExit, match=r"^error: 2 of 4 runs failed \(net, seed 1: TypeError: 'NoneType'"):
+  with pytest.raises(SystemExit, match=r"^error: 3 of 6 runs failed \(net, seed 1: TypeError: 'NoneType'"):
     cli.main(['study', 'trial.py', '--seeds=2'])
 
 
 def test_what_is_wrong_is_said_before_any_run(here):
   for given, message in (
     (['none.py'], 'error: study: no file none.py'),
-    (['trial.py', '--arms=nett'], "error: --arms: got 'nett', expected some of net, chooser. Did you mean net?"),
+    (['trial.py', '--arms=nett'], "error: --arms: got 'nett', expected some of net, chooser, again. Did you mean net?"),
     (['trial.py', '--config.batch_size=0'], "error: arm 'net': config.batch_size: got 0"),
     (['trial.py', '--data.dir=nowhere'], 'error: --data.dir: got nowhere, expected a folder with train/CLASS'),
   ):

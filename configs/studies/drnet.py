@@ -3,10 +3,13 @@
 Command:  resjax study configs/studies/drnet.py
 """
 
+import dataclasses
+
 from configs.studies import scales
-from configs.studies.scales import DRNET
+from configs.studies.scales import DRNET, above
 from resjax.evidence import Arm, Claim, Study
 
+LATER = 'no paper: asked after a look at some of these runs'
 OURS = 'no paper: DRNet is compared with no cascade and with no static network of several sizes'
 
 _FINE = {'drnet.frozen': False, 'drnet.learning_rate_factor': 1.0, 'optimizer.learning_rate': 0.02}
@@ -46,6 +49,11 @@ def get_study(scale: str = 'digits') -> Study:
     'half the predictor': after('RS-Net', 'half its channels', drnet__predictor__width=0.5),
     'twice the predictor': after('RS-Net', 'twice its channels', drnet__predictor__width=2.0),
   }
+  both = ('fine-tuned', 'two stages', 'one stage')
+  arms |= {
+    f'{name} recalibrated': dataclasses.replace(arms[name], recalibrated=True, about='statistics of all images')
+    for name in both
+  }
   trained = ('frozen', 'fine-tuned', 'two stages', 'one stage')
   claims = [
     *(Claim(f'{name}@predictor', f'{name}@random', 'the predictor is above chance', DRNET) for name in trained),
@@ -59,6 +67,17 @@ def get_study(scale: str = 'digits') -> Study:
     Claim('budget 0.7@predictor', 'budget 0.3@predictor', 'a larger budget is more accurate', DRNET),
     Claim('budget 0.3@predictor', 'budget 0.2@predictor', 'a larger budget is more accurate', DRNET),
     Claim('twice the predictor@predictor', 'half the predictor@predictor', 'a larger predictor is better', OURS),
+    *(claim for name in both for claim in _by_statistics(name, at.sizes)),
   ]
   about = 'A predictor that sends each image to a size, trained in several ways; chance, a cascade, and one size.'
   return Study(f'DRNet, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)
+
+
+def _by_statistics(name: str, sizes: tuple[int, ...]) -> list[Claim]:
+  """What a network that DRNet trained gains where its sizes have the statistics of all images."""
+  again = f'{name} recalibrated'
+  return [
+    *above(again, name, sizes, 'a size has lost by its statistics', LATER),
+    Claim(f'{again}@cascade', f'{name}@cascade', 'and a cascade by those of its sizes', LATER),
+    Claim(f'{again}@predictor', f'{name}@predictor', 'and the predictor, whose images they were of', LATER),
+  ]

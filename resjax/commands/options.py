@@ -116,18 +116,13 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
     bundles: A bundle may be named.
 
   Raises:
-    ValueError: A field is set that is none of `_DATA`, or for a bundle; a bundle is named, and none may be; and as of
+    ValueError: As of `check_data_fields`; a field is set for a bundle; a bundle is named, and none may be; and as of
       `trained.read` and `bundle.read`.
   """
-  for field in options.fields:
-    name = field.removeprefix('--config.').partition('=')[0]
-    if field.startswith('--config.') and name not in _DATA:
-      hint = near(name, _DATA, 'config.')
-      raise ValueError(f'{field}: got with --workdir, expected some of {", ".join(_DATA)} (where the data are){hint}')
+  check_data_fields(options.fields)
   from absl import logging
 
-  from resjax import compiling, recipes, trained
-  from resjax.data import subset
+  from resjax import compiling, trained
   from resjax.exporting import bundle
   from resjax.inference import Classifier
   from resjax.inference.opening import limited, opened
@@ -142,11 +137,29 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
     network = opened(options.workdir, options.step, options.max_pixels)
     return Classifier(network, workdir=options.workdir, **options_of_engine), None
   found = trained.read(options.workdir, step=options.step)
-  config = recipes.with_fields(found.config, options.fields)
-  if any(field.startswith('--config.data.classes') for field in options.fields):  # of the network's, which has more
-    config.model.num_classes = len(subset.names_of(config.data.classes)) or config.model.num_classes
+  config = with_data(found.config, options.fields)
   network = limited(found.network, options.max_pixels)
   return Classifier(network, workdir=options.workdir, **options_of_engine), config
+
+
+def check_data_fields(fields: Sequence[str]) -> None:
+  """Raises ValueError where a field is set that does not say where the data are."""
+  for field in fields:
+    name = field.removeprefix('--config.').partition('=')[0]
+    if field.startswith('--config.') and name not in _DATA:
+      hint = near(name, _DATA, 'config.')
+      raise ValueError(f'{field}: got with --workdir, expected some of {", ".join(_DATA)} (where the data are){hint}')
+
+
+def with_data(config: Any, fields: Sequence[str]) -> Any:
+  """Returns a run's config with other data than the run had."""
+  from resjax import recipes
+  from resjax.data import subset
+
+  config = recipes.with_fields(config.copy_and_resolve_references(), fields)
+  if any(field.startswith('--config.data.classes') for field in fields):  # of the network's, which has more
+    config.model.num_classes = len(subset.names_of(config.data.classes)) or config.model.num_classes
+  return config
 
 
 def without_data(config: Any, workdir: str) -> bool:

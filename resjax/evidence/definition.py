@@ -34,6 +34,8 @@ class Arm:
       again is trained with another seed. Nothing else is said of such an arm.
     sizes: In pixels, not trained, at which the network is scored as well, in each way of `resjax.unseen`.
     fractions: Of `eval.crop_fraction`, with which it is scored as well.
+    recalibrated: It is scored with BatchNorm's statistics of training images at each size, in place of those that the
+      training left. It is not trained anew where another arm has the same network.
     about: A few words for the table.
   """
 
@@ -45,6 +47,7 @@ class Arm:
   together: tuple[str, ...] = ()
   sizes: tuple[int, ...] = ()
   fractions: tuple[float, ...] = ()
+  recalibrated: bool = False
   about: str = ''
 
 

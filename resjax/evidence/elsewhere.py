@@ -1,4 +1,4 @@
-"""What a trained run gets right at sizes that it was not trained at, and with other crops."""
+"""What a trained run gets right elsewhere: at sizes that it was not trained at, with other crops, other statistics."""
 
 import contextlib
 import dataclasses
@@ -8,16 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from resjax import preprocess, trained
+from resjax import preprocess, trained, unseen
 from resjax.data import loader
 from resjax.evidence.records import Way
 from resjax.measuring import evaluation
 from resjax.network import Network
+from resjax.resolution import at_widths, sides
 from resjax.resolution import name as name_of
 from resjax.switchable import Variables
 from resjax.training.run import Run
 
-__all__ = ['ways_of']
+__all__ = ['recalibrated', 'ways_of']
 
 IMAGES = 1024  # unlabelled training images, to recalibrate on
 
@@ -55,6 +56,16 @@ def ways_of(
         crop = dataclasses.replace(place.preprocessing, crop_fraction=fraction)
         found[f'{name} crop {fraction:g}'] = _way(place.replace(preprocessing=crop), run, readable)
   return found
+
+
+def recalibrated(run: Run, variables: Variables) -> Variables:
+  """Returns variables with the statistics of 1,024 training images at each size, the same images at all of them.
+
+  Raises:
+    ValueError: As of `unseen.recalibrate_all`: several sizes share their statistics.
+  """
+  batches = {size: _inputs(run, sides(size)[0]) for size in at_widths(run.config)}
+  return unseen.recalibrate_all(run.model, variables, batches)[0]
 
 
 def _way(network: Network, run: Run, readable: np.ndarray) -> Way:

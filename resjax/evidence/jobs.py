@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resjax import config as configuration
-from resjax import macs, models, pruning, recipes
+from resjax import macs, models, pruning, recipes, rsnet
 from resjax.config.extension import among
 from resjax.evidence.definition import Arm, Study
 from resjax.fields import near, of_kind
@@ -41,6 +41,7 @@ class Job:
     members: The jobs whose networks it is together; its config is the first one's.
     sizes: That it is scored at besides.
     fractions: That it is scored with besides.
+    recalibrated: It is scored with statistics of training images.
   """
 
   arm: str
@@ -51,12 +52,13 @@ class Job:
   members: tuple['Job', ...] = ()
   sizes: tuple[int, ...] = ()
   fractions: tuple[float, ...] = ()
+  recalibrated: bool = False
 
   @property
   def key(self) -> str:
     """Tells its result from all others'."""
-    start = self.start.weights if self.start else None
-    return key_of(self.config, start, self.sizes, self.fractions, self.prune, [each.config for each in self.members])
+    start, members = self.start.weights if self.start else None, [each.config for each in self.members]
+    return key_of(self.config, start, self.sizes, self.fractions, self.prune, members, self.recalibrated)
 
   @property
   def weights(self) -> str:
@@ -81,6 +83,7 @@ def key_of(
   fractions: Sequence[float] = (),
   prune: float = 0.0,
   members: Sequence[ConfigDict] = (),
+  recalibrated: bool = False,
 ) -> str:
   """Returns a digest of what a result depends on, its data apart.
 
@@ -91,11 +94,13 @@ def key_of(
     fractions: See `Job`.
     prune: See `Job`.
     members: Their configs.
+    recalibrated: See `Job`.
   """
   fields = configuration.fields_read(config, config.method)
   kept = {name: v for name, v in fields.items() if name in _SCORED or not among(name, configuration.FREE)}
   kept = {name: v for name, v in kept.items() if name not in _LATER or v != _LATER[name]}
   later = [*([prune] if prune else []), *([[key_of(each, None) for each in members]] if members else [])]
+  later += ['recalibrated'] if recalibrated else []
   text = json.dumps([kept, start, list(sizes), list(fractions), *later], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -135,7 +140,8 @@ def of_study(
       apart = [(member, seed + _APART * arm.together[:k].count(member)) for k, member in enumerate(arm.together)]
       members = tuple(Job(m, s, _config(study, m, study.arms[m], fields, data or {}, s)) for m, s in apart)
       config = members[0].config if members else config
-      made[name] = Job(name, seed, config, start, arm.prune, members, tuple(arm.sizes), tuple(arm.fractions))
+      scored = tuple(arm.sizes), tuple(arm.fractions), arm.recalibrated
+      made[name] = Job(name, seed, config, start, arm.prune, members, *scored)
       if seed == seeds[0]:
         _check(made[name])
     found += made.values()
@@ -148,6 +154,8 @@ def _check(job: Job) -> None:
     configuration.validate(job.config_from('START'))
   except ValueError as error:
     raise ValueError(f'arm {shown(job.arm)}: {error}') from None
+  if job.recalibrated and (private := rsnet.private(job.config)) not in ('all', 'statistics'):
+    raise ValueError(f"arm {shown(job.arm)}: recalibrated with private={private!r}, expected 'all' or 'statistics'")
 
 
 def _inner(name: str, arm: Arm, start: Job | None) -> tuple[tuple[int, ...], ...]:

@@ -119,7 +119,7 @@ def _start(content: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, ...]:
     with member.ignore_type():
       member.update_from_flattened_dict(dict(changed))
     members.append(configuration.from_json(configuration.to_json(member)))
-  return start, content.get('sizes', ()), content.get('fractions', ()), own, members
+  return start, content.get('sizes', ()), content.get('fractions', ()), own, members, content.get('recalibrated', False)
 
 
 def read_all(folder: pathlib.Path) -> Iterator[Record]:

@@ -147,7 +147,7 @@ def _do(job: Job, workdir: pathlib.Path, kept: Kept, say: Say) -> bool:
       ways = scoring.together(source, [_place(each, workdir) for each in job.members])
     else:
       results, config = _train(job, workdir)
-      ways = scoring.ways_of(build(config), _place(job, workdir), job.sizes, job.fractions)
+      ways = scoring.ways_of(build(config), _place(job, workdir), job.sizes, job.fractions, job.recalibrated)
     records.write(_file(job, kept.folder), ways, _about(job, results, ways, time.monotonic() - began))
   found = ', '.join(f'{name} {100 * top1:.1f}' for name, top1 in scoring.accuracies(ways).items())
   say(f'{name_of(job)}: {found}; {results["train_seconds"]:.0f} s of training, in {job.weights}')
@@ -240,6 +240,7 @@ def _about(job: Job, results: dict[str, Any], ways: dict[str, records.Way], seco
     'members': [_changed(each, job) for each in job.members],
     'sizes': list(job.sizes),
     'fractions': list(job.fractions),
+    'recalibrated': job.recalibrated,
     'images': len(next(iter(ways.values())).right),
     'seconds': round(results['train_seconds'], 1),
     'wall_seconds': round(seconds, 1),

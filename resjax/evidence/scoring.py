@@ -27,7 +27,11 @@ __all__ = ['ways_of']
 
 
 def ways_of(
-  run: Run, workdir: pathlib.Path, sizes: Sequence[int] = (), fractions: Sequence[float] = ()
+  run: Run,
+  workdir: pathlib.Path,
+  sizes: Sequence[int] = (),
+  fractions: Sequence[float] = (),
+  recalibrated: bool = False,
 ) -> dict[str, Way]:
   """Returns what a finished run gets right on its evaluation split, by the names of the ways.
 
@@ -36,17 +40,20 @@ def ways_of(
     workdir: That it was trained in.
     sizes: Others, at which it is scored as well, see `elsewhere.ways_of`.
     fractions: Of crops, likewise.
+    recalibrated: With statistics of training images at each size, see `elsewhere.recalibrated`.
 
   Returns:
     '32' and so on, 'ensemble' where there are several sizes; with a predictor 'predictor', 'random', in the same mix,
     'cascade', at the same cost, 'oracle', and 'known', where the data know it.
 
   Raises:
-    ValueError: There is no image that can be read, or the checkpoint is damaged.
+    ValueError: There is no image that can be read, or the checkpoint is damaged; or as of `elsewhere.recalibrated`.
     OSError: The disk does not let it be read.
   """
-  saved = checkpoint.load(workdir, sharding=run.devices.replicated)
-  found = evaluate.score(run, saved.variables, run.eval_source)
+  variables = checkpoint.load(workdir, sharding=run.devices.replicated).variables
+  if recalibrated:
+    variables = elsewhere.recalibrated(run, variables)
+  found = evaluate.score(run, variables, run.eval_source)
   if run.eval_source.needed is not None:
     found = found | {'needed': np.asarray(run.eval_source.needed)}
   table = evaluate.readable(found)
@@ -59,9 +66,9 @@ def ways_of(
   if len(resolutions) > 1:
     ways[ENSEMBLE] = Way(right[:, len(resolutions)], sum(costs))
   if 'scores' in table:
-    ways |= _routed(run, saved.variables, table, costs)
+    ways |= _routed(run, variables, table, costs)
   if sizes or fractions:
-    ways |= elsewhere.ways_of(run, saved.variables, sizes, fractions, np.flatnonzero(found['ranks'][:, 0] >= 0))
+    ways |= elsewhere.ways_of(run, variables, sizes, fractions, np.flatnonzero(found['ranks'][:, 0] >= 0))
   return ways
 
 

@@ -51,10 +51,11 @@ def findings(study: Study, jobs: Iterable[Job], kept: Mapping[str, Record]) -> d
 
 
 def _seconds(jobs: Sequence[Job], kept: Mapping[str, Record]) -> float:
-  """The seconds of training of all runs; of networks that stand together, those that have no record of their own."""
-  finished = {job.key: job for job in jobs if job.key in kept}
-  alone = [member.key for job in finished.values() for member in job.members if member.key in finished]
-  return sum(kept[key].about['seconds'] for key in finished) - sum(kept[key].about['seconds'] for key in alone)
+  """The seconds of training of all networks, each counted once, in however many arms it stands."""
+  finished = [job for job in jobs if job.key in kept]
+  spent = {job.weights: kept[job.key].about['seconds'] for job in finished}
+  alone = [member.weights for job in finished for member in job.members if member.weights in spent]
+  return sum(spent.values()) - sum(spent[member] for member in alone)
 
 
 def judged(claim: Claim, runs: Runs) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Passes over all images of a kind: for what routers read of them, or for BatchNorm statistics."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import numpy as np
 
 from resjax.inference.engines import Engines
 from resjax.inference.images import Chunk
 from resjax.inference.programs import Servable
-from resjax.preprocess import prepare
-from resjax.resolution import Resolution
+from resjax.preprocess import Normalize, prepare
+from resjax.resolution import Resolution, sides
 from resjax.telling import printable
 
 
@@ -73,8 +74,24 @@ def recalibrated(
   Raises:
     ValueError: No image could be read, or the network stays as it is.
   """
-  found = [chunk.crops for chunk in chunks if len(chunk.crops)]
-  crops = np.concatenate(found or [np.zeros((0, 1, 1, 3), np.uint8)])
-  parts = (crops[i : i + batch] for i in range(0, len(crops), batch))
-  inputs = (prepare((part,), (resolution,), network.preprocessing.normalize)[0] for part in parts)
-  return network.recalibrated(resolution, inputs)
+  return network.recalibrated(resolution, inputs(chunks, resolution, network.preprocessing.normalize, batch))
+
+
+def inputs(chunks: Iterable[Chunk], resolution: Resolution, normalize: Normalize, batch: int) -> Iterator[jax.Array]:
+  """Yields normalised images, floating `[B, height, width, 3]`, all batches but the last equally large.
+
+  Args:
+    chunks: Images, cropped at the resolution; they are read when their turn comes.
+    resolution: In pixels, of a square, or (height, width), or these at a width.
+    normalize: See `preprocess.prepare`.
+    batch: Images of one batch.
+  """
+  left = np.zeros((0, *sides(resolution), 3), np.uint8)
+  for chunk in chunks:
+    if len(chunk.crops):
+      left = np.concatenate([left, chunk.crops])
+    for _ in range(len(left) // batch):
+      yield prepare((left[:batch],), (resolution,), normalize)[0]
+      left = left[batch:]
+  if len(left):
+    yield prepare((left,), (resolution,), normalize)[0]
