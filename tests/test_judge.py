@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from resjax.recipes import default
 from resjax.report.gallery import gallery, sent
 from resjax.routing import judge
 from resjax.routing.cascade import Cascade
 from resjax.routing.dial import dialled, mean_cost
 from resjax.training import evaluate
+from resjax.training.judge import hardly_chosen
 
 RESOLUTIONS = (32, 16, 8)
 COSTS = (1600, 400, 100)
@@ -152,3 +154,18 @@ def test_the_gallery_shows_what_went_where(tmp_path):
   images = {image['number']: np.full((32, 32, 3), 90, np.uint8) for row in rows for image in row['images']}
   gallery(images, rows, tmp_path / 'gallery.png')
   assert (tmp_path / 'gallery.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+  ('fields', 'named'),
+  [({}, ['16', '8']), ({'batch_size': 400}, ['8']), ({'drnet.frozen': True}, []), ({'private': 'affine'}, []),
+   ({'private': 'statistics'}, ['16', '8']), ({'shared_batch_norm': True}, [])],
+)  # fmt: skip
+def test_a_resolution_that_learned_from_few_images_is_told(fields, named):
+  config = default.get_config()
+  config.batch_size = 64
+  config.update_from_flattened_dict(fields)
+  lines = hardly_chosen(config, {'32': 0.875, '16': 0.124, '8': 0.001})
+  assert [line.partition(' ')[0] for line in lines] == named
+  expected = f'8 px gets 0.1% of the images, fewer than 8 of a batch of {config.batch_size}: its BatchNorm has seen'
+  assert not named or lines[-1].startswith(expected)

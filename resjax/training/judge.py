@@ -1,14 +1,17 @@
 """A finished DRNet run judged: its predictor beside every other way to choose, for results.json and gallery.png."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from resjax import drnet, moved, report
+from resjax import drnet, moved, report, rsnet
 from resjax.data import sources
 from resjax.data.crops import evaluation_crops
+from resjax.models.layers import ENOUGH
 from resjax.preprocess import Preprocessing
 from resjax.report.gallery import sent
 from resjax.resolution import at_widths
@@ -39,6 +42,7 @@ def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | 
   costs, predictor_macs = drnet.costs_of(run.model, resolutions), drnet.predictor_of(config).macs
   result = compare(table, calibration, costs, predictor_macs, resolutions, source.class_names, config.seed)
   result['predictor'] |= {'budget': predictor_macs + drnet.budget_of(config, costs)}
+  result['warnings'] += hardly_chosen(config, result['routers']['predictor']['share'])
   if jax.process_index() == 0:
     rows = sent(table, numbers, resolutions)
     crop = evaluation_crops(Preprocessing.of_config(config), tuple(config.resolutions)[:1])
@@ -46,6 +50,23 @@ def judge(run: Run, variables: Variables, found: evaluate.Table, workdir: str | 
     images = {number: crop(source[number]['image'])[0] for number in shown}
     report.gallery(images, rows, pathlib.Path(workdir) / 'gallery.png')
   return result
+
+
+def hardly_chosen(config: ConfigDict, shares: Mapping[str, float]) -> list[str]:
+  """Returns a line for each resolution whose BatchNorm learned from few images, since the predictor hardly chose it.
+
+  Args:
+    config: Reads `drnet.frozen`, `batch_size`, `private` and `shared_batch_norm`.
+    shares: Of the images that are sent to each resolution, by its name.
+  """
+  if config.drnet.frozen or rsnet.private(config) not in ('all', 'statistics'):
+    return []
+  return [
+    f'{name} px gets {share:.1%} of the images, fewer than {ENOUGH} of a batch of {config.batch_size}: its BatchNorm '
+    'has seen too few to be used for all of them; resjax recalibrate sets it by training images'
+    for name, share in shares.items()
+    if share * config.batch_size < ENOUGH
+  ]
 
 
 moved.tell(globals())
