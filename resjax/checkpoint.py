@@ -144,18 +144,6 @@ def _holds_statistics(ema: Any) -> bool:
   return ema is not None and 'batch_stats' in ema
 
 
-def check_new(workdir: str | pathlib.Path) -> pathlib.Path:
-  """Returns where the checkpoints of a new workdir will be.
-
-  Raises:
-    FileExistsError: The workdir has some already.
-  """
-  root = paths.local(workdir, 'workdir').absolute() / 'checkpoints'
-  if root.exists():
-    raise FileExistsError(f'workdir: {workdir} holds a run already, expected a new folder')
-  return root
-
-
 def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any]) -> None:
   """Writes a network that no training goes on with as the checkpoint of step 0.
 
@@ -168,7 +156,9 @@ def write(workdir: str | pathlib.Path, variables: Variables, meta: dict[str, Any
     FileExistsError: The workdir has checkpoints already.
     OSError: It can't be written.
   """
-  root = check_new(workdir)
+  root = paths.local(workdir, 'workdir').absolute() / 'checkpoints'
+  if root.exists():
+    raise FileExistsError(f'workdir: {workdir} holds a run already, expected a new folder')
   root.mkdir(parents=True)
   state = variables | {'step': np.zeros((), np.int32), 'opt_state': (), 'ema': None}
   with news_only():

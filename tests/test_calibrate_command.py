@@ -67,6 +67,11 @@ def test_no_more_images_are_taken_than_are_needed(workdir, capsys, monkeypatch):
   assert capsys.readouterr().out.startswith('calibrating on 9 images of val')
 
 
+def test_images_and_the_place_of_others_are_not_taken_together(workdir):
+  with pytest.raises(SystemExit, match=r'^error: --config\.data\.size=3: got with IMAGE, expected one of the two'):
+    cli.main(['calibrate', 'a.png', f'--workdir={workdir()}', '--config.data.size=3'])
+
+
 def test_the_package_is_a_command():
   import subprocess
   import sys

@@ -82,6 +82,12 @@ def test_what_a_file_does_wrong_is_one_line(tmp_path):
     ({'a': Arm(), 'b': Arm(together=('a',))}, (), r"^arm 'b': got together \('a',\), expected two or more"),
     ({'a': Arm(), 'b': Arm({'epochs': 1.0}, together=('a', 'a'))}, (), "^arm 'b': got together .* no other field"),
     ({'a': Arm(), 'b': Arm(start='a', prune=1)}, (), "^arm 'b': got prune 1, expected 0 to below 1"),
+    ({'a': Arm(recalibrated=1)}, (), "^arm 'a': got recalibrated 1, expected True or False"),
+    (
+      {'a': Arm(), 'b': Arm(recalibrated=True), 'c': Arm(together=('a', 'b'))},
+      (),
+      "^arm 'c': got 'b' in together, expected one that is not recalibrated",
+    ),
     (None, [Claim('plain@32', 'other@32', 'x', 'y')], "^claim 'x': names 'other', expected one of plain$"),
     (None, [Claim('plain', 'plain@32', 'x', 'y')], "^claims: got 'plain', expected 'ARM@WAY'"),
   ],

@@ -10,7 +10,7 @@ import pytest
 from resjax import config as configuration
 from resjax import lock
 from resjax.evidence import Arm, Study, estimates, jobs, running
-from resjax.evidence.records import Way
+from resjax.evidence.records import Record, Way
 
 
 @pytest.fixture
@@ -208,3 +208,11 @@ def test_the_time_left_is_that_of_finished_runs_or_by_multiply_adds(trained, tmp
   assert (first.arm, first.finished, first.missing, first.seconds, first.measured) == ('a', 1, 1, 28.0, True)
   assert (second.finished, second.missing, second.measured) == (0, 2, False)
   assert second.seconds == pytest.approx(56.0) and second.epochs == 7.0
+
+
+def test_an_arm_that_is_scored_once_more_takes_the_time_of_that():
+  job = dataclasses.replace(of()[0], recalibrated=True)
+  about = {'seconds': 100.0, 'wall_seconds': 7.0}
+  for recalibrated, seconds in ((True, 7.0), (False, 100.0)):
+    kept = {job.key: Record(job.key, {}, {**about, 'recalibrated': recalibrated})}
+    assert [row.seconds for row in estimates.estimates([job], kept)] == [seconds]

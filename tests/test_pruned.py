@@ -56,8 +56,9 @@ def test_the_command_says_what_is_left(workdir, tmp_path, capsys):
   assert found.finished and found.config.model.inner == ((2,),) == found.network.model.inner
   assert f'16 px: {found.network.macs[0]:,} of ' in said and f"'{INNER}'" in said
   assert checkpoint.load_meta(workdir)['finished'] and found.network.class_names == NAMES
-  with pytest.raises(SystemExit, match=r'^error: .*/pruned holds a run already, expected a new folder$'):
-    cli.main(['prune', f'--workdir={workdir.parent}/whole', '--ratio=0.5', f'--out={tmp_path}/pruned'])
+  for out, message in (('', 'holds a run already, expected a new folder'), ('/checkpoints/1', 'among the checkpoints')):
+    with pytest.raises(SystemExit, match=f'^error: --out: .*/pruned{out},? {message}'):
+      cli.main(['prune', f'--workdir={workdir.parent}/whole', '--ratio=0.5', f'--out={tmp_path}/pruned{out}'])
 
 
 def test_answers_are_the_same_everywhere(workdir, tmp_path):

@@ -208,7 +208,7 @@ def test_recalibration_and_other_sizes_leave_the_bases():
   model = make('2/2', 'preact_resnet_small')
   more, _ = unseen.add(variables, 12)
   new, line = unseen.recalibrate(model, more, 12, [np.asarray(jax.image.resize(images()[0], (8, 12, 12, 3), 'linear'))])
-  assert line == '12 px: BatchNorm statistics from 8 images'
+  assert line == '12 px: BatchNorm statistics from 8 images, few to go by: expected 64 or more'
   jax.tree.map(np.testing.assert_array_equal, new['batch_stats'][BASES], variables['batch_stats'][BASES])
   assert (new['batch_stats']['12']['bn1']['mean'] != more['batch_stats']['12']['bn1']['mean']).any()
 

@@ -211,7 +211,7 @@ def test_statistics_of_a_width_are_renewed_as_of_the_narrow_network(listed):
   added, _ = unseen.add(variables(), branch, 'nearest', model())
   batches = [images(8), images(8)[:3] * 2]
   renewed, note = unseen.recalibrate(model(), added, branch, batches)
-  assert note == f'{branch} px: BatchNorm statistics from 11 images'
+  assert note == f'{branch} px: BatchNorm statistics from 11 images, few to go by: expected 64 or more'
   alone = switchable.share(switchable.view(added, branch, model()), (16,))
   expected, _ = unseen.recalibrate(widths.narrowed(model(), branch.width), alone, 16, batches)
   same = functools.partial(jax.tree.map, np.testing.assert_array_equal)

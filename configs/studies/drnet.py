@@ -49,10 +49,12 @@ def get_study(scale: str = 'digits') -> Study:
     'half the predictor': after('RS-Net', 'half its channels', drnet__predictor__width=0.5),
     'twice the predictor': after('RS-Net', 'twice its channels', drnet__predictor__width=2.0),
   }
-  both = ('fine-tuned', 'two stages', 'one stage')
+  learned = ('fine-tuned', 'two stages', 'one stage')  # network and predictor
   arms |= {
-    f'{name} recalibrated': dataclasses.replace(arms[name], recalibrated=True, about='statistics of all images')
-    for name in both
+    f'{name} recalibrated': dataclasses.replace(
+      arms[name], recalibrated=True, about='statistics of 1,024 training images'
+    )
+    for name in learned
   }
   trained = ('frozen', 'fine-tuned', 'two stages', 'one stage')
   claims = [
@@ -67,17 +69,18 @@ def get_study(scale: str = 'digits') -> Study:
     Claim('budget 0.7@predictor', 'budget 0.3@predictor', 'a larger budget is more accurate', DRNET),
     Claim('budget 0.3@predictor', 'budget 0.2@predictor', 'a larger budget is more accurate', DRNET),
     Claim('twice the predictor@predictor', 'half the predictor@predictor', 'a larger predictor is better', OURS),
-    *(claim for name in both for claim in _by_statistics(name, at.sizes)),
+    *(claim for name in learned for claim in _by_statistics(name, at.sizes)),
   ]
   about = 'A predictor that sends each image to a size, trained in several ways; chance, a cascade, and one size.'
   return Study(f'DRNet, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)
 
 
 def _by_statistics(name: str, sizes: tuple[int, ...]) -> list[Claim]:
-  """What a network that DRNet trained gains where its sizes have the statistics of all images."""
+  """What a network that DRNet trained gains where all its sizes have the statistics of the same images."""
   again = f'{name} recalibrated'
   return [
-    *above(again, name, sizes, 'a size has lost by its statistics', LATER),
-    Claim(f'{again}@cascade', f'{name}@cascade', 'and a cascade by those of its sizes', LATER),
-    Claim(f'{again}@predictor', f'{name}@predictor', 'and the predictor, whose images they were of', LATER),
+    *above(again, name, sizes, 'a size has lost by statistics of its own images', LATER),
+    Claim(f'{again}@cascade', f'{name}@cascade', 'and so has a cascade', LATER),
+    Claim(f'{again}@predictor', f'{name}@predictor', 'and so has the predictor', LATER),
+    Claim(f'{again}@predictor', f'{again}@cascade', 'the predictor is above a cascade then, too', LATER),
   ]

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
   """Calibrates, and says which budgets can be met."""
   from resjax.inference import calibrating, origin
 
+  shared.check_images_or_data(options)
   named = shared.images(options.images)
   classifier, config = shared.load(options, bundles=True)
   wanted, made_on = (named, None) if named else of_run(config, options.workdir)

@@ -142,6 +142,19 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   return Classifier(network, workdir=options.workdir, **options_of_engine), config
 
 
+def tell_unfinished(found: Any) -> None:
+  """Says so where a network is not what its run ends with, since what is written of it does not say that any more."""
+  if not found.finished:
+    say(f'of step {found.step}, before the end of its training', sys.stderr)
+
+
+def check_images_or_data(options: argparse.Namespace) -> None:
+  """Raises ValueError where images are named and fields say where others are."""
+  given = [field for field in options.fields if field.startswith('--config.')]
+  if options.images and given:
+    raise ValueError(f'{given[0]}: got with IMAGE, expected one of the two: images, or where the data of the run are')
+
+
 def check_data_fields(fields: Sequence[str]) -> None:
   """Raises ValueError where a field is set that does not say where the data are."""
   for field in fields:

@@ -15,6 +15,29 @@ def check_folder(path: str | pathlib.Path) -> None:
     raise FileNotFoundError(f'{path}: no folder {folder}, expected one to write to')
 
 
+def check_new_run(path: str) -> None:
+  """Checks before any work is done that a new folder can take a network as the workdir of a run.
+
+  Args:
+    path: As `--out` has it.
+
+  Raises:
+    ValueError: It is in a folder of checkpoints, which would no longer be read, or below what is no folder.
+    FileExistsError: There is a run, or what one is read from.
+    PermissionError: It can't be written.
+  """
+  place = pathlib.Path(path).absolute()
+  if 'checkpoints' in (parent.name for parent in place.parents):
+    raise ValueError(f'--out: got {path}, among the checkpoints of a run, expected a new folder')
+  if (place / 'checkpoints').exists() or any((place / name).exists() for name in _READ):
+    raise FileExistsError(f'--out: {path} holds a run already, expected a new folder')
+  there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+  if not there.is_dir():
+    raise ValueError(f'--out: got {path}, but {there} is no folder; expected a new folder')
+  if not os.access(there, os.W_OK):
+    raise PermissionError(f'--out: {there} can not be written to')
+
+
 def check_writable(path: str | pathlib.Path, begins: bytes = b'{') -> None:
   """Checks before any work is done that a file can be written at the end, and that nothing of others is lost by it.
 

@@ -10,6 +10,7 @@ the line that is printed at the end says with which fields.
 import argparse
 
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.telling import flag, say, shown
 
 
@@ -42,12 +43,14 @@ def run(options: argparse.Namespace) -> None:
   from resjax import pruning, trained
 
   logging.set_verbosity(logging.WARNING)
+  outputs.check_new_run(options.out)
   found = trained.read(options.workdir, step=options.step, fixed=False)
   network = pruning.pruned(found.network, options.ratio, options.criterion)
   inner = network.model.inner  # type: ignore[union-attr]
   config = found.config.copy_and_resolve_references()
   with config.ignore_type():
     config.model.inner = inner
+  shared.tell_unfinished(found)
   trained.save(dataclasses.replace(found, network=network, config=config, finished=True), options.out)
   for resolution, before, after in zip(network.resolutions, found.network.macs, network.macs):
     print(f'{resolution} px: {after:,} of {before:,} multiply-adds')

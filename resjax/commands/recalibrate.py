@@ -3,8 +3,9 @@
 resjax recalibrate --workdir=runs/drnet --out=runs/drnet_all_sizes
 resjax recalibrate photos --workdir=runs/mine --resolution=96 --out=runs/mine_photos
 
-For a network that DRNet trained, whose sizes have the statistics of the images that were sent to them alone, and for
-images of another kind than those that were trained on. No labels are needed; weights and choice stay as they are.
+For a network that DRNet trained after another one, each of whose sizes has the statistics of the images that were sent
+to it alone; and for images of another kind than those of the training. Take some hundreds; no labels are needed.
+Weights and the predictor's choice stay as they are. A calibration has to be made anew: resjax calibrate.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
+from resjax.commands import outputs
 from resjax.telling import flag, printable, say
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
   from resjax.resolution import Resolution
 
 _IMAGES = 1_024  # of the run's own, at most
+_CHUNK = 64  # images that are read together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,18 +57,23 @@ def run(options: argparse.Namespace) -> None:
 
   from absl import logging
 
-  from resjax import checkpoint, trained, unseen
+  from resjax import trained, unseen
+  from resjax.exporting import bundle
   from resjax.inference import passes
   from resjax.inference.opening import limited
 
   shared.check_data_fields(options.fields)
+  shared.check_images_or_data(options)
+  outputs.check_new_run(options.out)
   logging.set_verbosity(logging.WARNING)
   named = shared.images(options.images)
-  checkpoint.check_new(options.out)
+  if bundle.is_bundle(options.workdir):
+    raise ValueError(f'--workdir: got {options.workdir}, a bundle, expected one of a run')
   found = trained.read(options.workdir, step=options.step, fixed=False)
   network: Any = limited(found.network, options.max_pixels)
-  sizes = _asked(network, options.resolution)
-  wanted = named or _of_run(shared.with_data(found.config, options.fields), options.workdir)
+  sizes = _asked(network, options)
+  config = shared.with_data(found.config, options.fields)
+  wanted = named or _of_run(config, options.workdir)
   with shared.bar(len(wanted) * len(sizes), 'recalibrating') as seen:
     batches = {
       size: passes.inputs(
@@ -78,28 +86,31 @@ def run(options: argparse.Namespace) -> None:
     }
     variables, lines = unseen.recalibrate_all(network.model, network.variables, batches)
   print('\n'.join(lines))
+  shared.tell_unfinished(found)
   network = found.network.replace(variables=variables)
   trained.save(dataclasses.replace(found, network=network, finished=True), options.out)
-  say(f'In {options.out}; now: resjax evaluate {flag("workdir", options.out)}')
+  data = ' --data=DIR' if shared.without_data(found.config, options.workdir) else ''
+  say(f'In {options.out}; now: resjax evaluate {flag("workdir", options.out)}{data}')
 
 
-def _asked(network: 'Network', asked: 'list[Resolution] | None') -> 'list[Resolution]':
+def _asked(network: 'Network', options: argparse.Namespace) -> 'list[Resolution]':
   """Which of the network's sizes are meant, the highest first.
 
   Raises:
-    ValueError: One is not the network's.
+    ValueError: One is not the network's, or all have the same statistics.
   """
   from resjax.resolution import name
+  from resjax.switchable import SHARED_SET, set_of
 
   own = {name(size): size for size in network.resolutions}
-  for size in asked or ():
+  for size in options.resolution or ():
     if name(size) not in own:
-      raise ValueError(f'--resolution: got {name(size)}, expected some of {", ".join(own)}, which {_OTHERS}')
-  names = {name(size) for size in asked or network.resolutions}
+      others = 'others: Classifier.recalibrate, docs/resolutions.md'
+      raise ValueError(f'--resolution: got {name(size)}, expected some of {", ".join(own)} ({others})')
+  if any(set_of(network.variables, size) == SHARED_SET for size in network.resolutions):
+    raise ValueError(f'--workdir: {options.workdir} has one BatchNorm for all sizes, expected one for each')
+  names = {name(size) for size in options.resolution or network.resolutions}
   return [size for key, size in own.items() if key in names]
-
-
-_OTHERS = 'the network was trained at (others: Classifier.recalibrate, docs/resolutions.md)'
 
 
 def _of_run(config: Any, workdir: str) -> 'list[Item]':
@@ -129,14 +140,22 @@ def _cropped(network: 'Network', wanted: 'list[Item]', size: 'Resolution') -> 'I
   from resjax.inference.images import chunks
 
   crop = evaluation_crops(network.preprocessing, (size,))
-  return chunks(wanted, lambda image: crop(image)[0], size=64, threads=os.cpu_count() or 1)
+  return chunks(wanted, lambda image: crop(image)[0], size=_CHUNK, threads=os.cpu_count() or 1)
 
 
 def _seen(chunks: 'Iterator[Chunk]', seen: Any, *, told: bool) -> 'Iterator[Chunk]':
-  """The same chunks; their images are counted, and what could not be read is said where it is to be told."""
+  """The same chunks; their images are counted, and what could not be read is said where it is to be told.
+
+  Raises:
+    ValueError: None could be read.
+  """
+  count, readable = 0, 0
   for chunk in chunks:
     for name, error in zip(chunk.names, chunk.errors):
       if error is not None and told:
         say(f'{printable(name)}: {printable(error)}; left out', sys.stderr)
     seen(len(chunk.names))
+    count, readable = count + len(chunk.names), readable + len(chunk.crops)
     yield chunk
+  if not readable:
+    raise ValueError(f'IMAGE: none of {count:,} could be read, expected some to take statistics of')

@@ -34,8 +34,9 @@ class Arm:
       again is trained with another seed. Nothing else is said of such an arm.
     sizes: In pixels, not trained, at which the network is scored as well, in each way of `resjax.unseen`.
     fractions: Of `eval.crop_fraction`, with which it is scored as well.
-    recalibrated: It is scored with BatchNorm's statistics of training images at each size, in place of those that the
-      training left. It is not trained anew where another arm has the same network.
+    recalibrated: It is scored with BatchNorm's statistics of 1,024 training images, the same at each size, in place of
+      those that training left. It is not trained anew where another arm has the same network; what starts from it,
+      starts from what training left.
     about: A few words for the table.
   """
 
@@ -76,7 +77,7 @@ class Study:
     title: Of tables and pages.
     recipe: As `recipes.make` takes it.
     arms: By name.
-    claims: All that is put to the test, fixed before a run.
+    claims: All that is put to the test, fixed before a run; the source of one that was not says so.
     fields: By dotted name, what all arms set otherwise than the recipe.
     scale: What the data are called; runs on the same ones are kept together.
     seeds: How many, from 0 on, where nothing else is asked for.
@@ -107,6 +108,8 @@ class Study:
         raise ValueError(f'arm {shown(name)}: starts from {shown(arm.start)}, expected one of {self._known()}')
       if not isinstance(arm.prune, int | float) or not 0 <= arm.prune < 1 or (arm.prune and not arm.start):
         raise ValueError(f'arm {shown(name)}: got prune {shown(arm.prune)}, expected 0 to below 1, and a start')
+      if not isinstance(arm.recalibrated, bool):
+        raise ValueError(f'arm {shown(name)}: got recalibrated {shown(arm.recalibrated)}, expected True or False')
       if arm.together:
         self._check_together(name, arm)
     for name in self.arms:
@@ -125,6 +128,8 @@ class Study:
     for member in arm.together:
       if member not in self.arms or self.arms[member].start or self.arms[member].together:
         raise ValueError(f'arm {shown(name)}: got {shown(member)} in together, expected an arm that starts from none')
+      if self.arms[member].recalibrated:
+        raise ValueError(f'arm {shown(name)}: got {shown(member)} in together, expected one that is not recalibrated')
 
   def origins(self, name: str) -> list[str]:
     """Returns the arms that an arm's network comes from, the nearest first.

@@ -44,5 +44,7 @@ def estimates(jobs: Sequence[Job], kept: Mapping[str, Record]) -> list[Row]:
 
 
 def _seconds(record: Record) -> float:
-  """The seconds of a run, of all its lives."""
+  """The seconds of a run, of all its lives; where its network is another run's, too, those of its own."""
+  if record.about.get('recalibrated'):
+    return float(record.about['wall_seconds'])
   return max(record.about['seconds'], record.about.get('wall_seconds', 0))

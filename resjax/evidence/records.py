@@ -2,7 +2,7 @@
 
 ```
 {'format': 1, 'arm': 'RS-Net', 'seed': 0, 'config': {...}, 'start': {...} or None, 'sizes': [], 'fractions': [],
- 'earlier': [], 'prunes': [], 'members': [],
+ 'recalibrated': False, 'earlier': [], 'prunes': [], 'members': [],
  'images': 10000, 'ways': {'32': {'macs': 12501632, 'right': '...'}, ..., 'ensemble': {...}},
  'seconds': 61.2, 'epochs': 3.5, 'params': 79389, 'data': {...}, 'versions': {...}, 'machine': '...', 'date': '...'}
 ```
