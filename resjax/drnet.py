@@ -175,7 +175,7 @@ def make_loss_fn(
     ValueError: The budget is below the cheapest resolution's cost, or the network is to be trained and takes no mask.
   """
   options, resolutions = config.drnet, at_widths(config)
-  if not options.frozen:
+  if not options.frozen and options.statistics == 'sent':
     models.check_mask(model, config.model.name)
   costs = costs_of(model, resolutions)
   budget = budget_of(config, costs)
@@ -214,17 +214,20 @@ def _make_class_loss(
 ) -> Callable[..., Any]:
   """Returns `learn(variables, images, labels, choice) -> loss, batch_stats, metrics`: the loss through the choice."""
   options, resolutions, weights = config.drnet, at_widths(config), rsnet.class_weights(config)
+  count_all = options.statistics == 'all'
 
   def learn(variables: Any, images: Any, labels: losses.Labels, choice: Array) -> Any:
     train, overflow = not options.frozen, jnp.zeros(())
     if options.estimator == 'dense':
-      logits, batch_stats = estimators.dense(network, variables, images, resolutions, choice, train=train)
+      logits, batch_stats = estimators.dense(
+        network, variables, images, resolutions, choice, train=train, count_all=count_all
+      )
       ran = choice.argmax(-1)
     else:
       room = estimators.capacities(choice.shape[0], costs, budget, options.margin)
       logits, batch_stats, ran = estimators.routed(network, variables, images, resolutions, choice, room, train=train)
       overflow = (ran != choice.argmax(-1)).mean()
-    counts = (ran[:, None] == jnp.arange(len(costs))[None]).sum(0).astype(jnp.float32)
+    counts = ((ran[:, None] == jnp.arange(len(costs))[None]) | count_all).sum(0).astype(jnp.float32)
     batch_stats = estimators.weigh(variables['batch_stats'], batch_stats, counts, resolutions, axis_name)
     alone = jax.tree.map(lambda column: column[:, None], labels)
     each = losses.cross_entropy(logits[:, None], alone, config.label_smoothing, weights)

@@ -3,7 +3,7 @@
 `dense` runs every resolution on every image. Images of several sizes cannot be added, so what is mixed are the logits,
 `z = sum_j h_j z_j` with the one-hot choice h, and the choice learns from `dL/dh_j = <dL/dz, z_j>`. `routed` runs each
 image at its own resolution alone, within fixed capacities, and the choice learns from the loss there (`credit`). In
-both, a resolution's batch statistics count the images that were sent to it and no others.
+both, a resolution's batch statistics count the images that were sent to it and no others, unless `dense` is told else.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ def dense(
   choice: Array,
   *,
   train: bool,
+  count_all: bool = False,
 ) -> tuple[Array, Any]:
   """Returns the logits of the chosen resolutions `[B, K]`, every resolution run on every image, and new batch_stats.
 
@@ -40,8 +41,9 @@ def dense(
     resolutions: In the order of `images`.
     choice: One-hot `[B, R]`; gets a gradient in every entry.
     train: Whether BatchNorm takes and updates the statistics of the routed images.
+    count_all: They are of all images at each resolution instead.
   """
-  mask = list(stop_gradient(choice).T) if train else None
+  mask = list(stop_gradient(choice).T) if train and not count_all else None
   logits, batch_stats = switchable.forward(model, variables, images, resolutions, train=train, mask=mask)
   return (choice.T[..., None] * logits).sum(0), batch_stats
 

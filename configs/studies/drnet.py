@@ -14,6 +14,7 @@ OURS = 'no paper: DRNet is compared with no cascade and with no static network o
 
 _FINE = {'drnet.frozen': False, 'drnet.learning_rate_factor': 1.0, 'optimizer.learning_rate': 0.02}
 _BUDGETS = (0.2, 0.3, 0.7)
+_LEARNED = ('fine-tuned', 'two stages', 'one stage')  # arms in which network and predictor learn together
 
 
 def get_study(scale: str = 'digits') -> Study:
@@ -49,13 +50,7 @@ def get_study(scale: str = 'digits') -> Study:
     'half the predictor': after('RS-Net', 'half its channels', drnet__predictor__width=0.5),
     'twice the predictor': after('RS-Net', 'twice its channels', drnet__predictor__width=2.0),
   }
-  learned = ('fine-tuned', 'two stages', 'one stage')  # network and predictor
-  arms |= {
-    f'{name} recalibrated': dataclasses.replace(
-      arms[name], recalibrated=True, about='statistics of 1,024 training images'
-    )
-    for name in learned
-  }
+  arms |= _by_statistics(arms)
   trained = ('frozen', 'fine-tuned', 'two stages', 'one stage')
   claims = [
     *(Claim(f'{name}@predictor', f'{name}@random', 'the predictor is above chance', DRNET) for name in trained),
@@ -69,16 +64,31 @@ def get_study(scale: str = 'digits') -> Study:
     Claim('budget 0.7@predictor', 'budget 0.3@predictor', 'a larger budget is more accurate', DRNET),
     Claim('budget 0.3@predictor', 'budget 0.2@predictor', 'a larger budget is more accurate', DRNET),
     Claim('twice the predictor@predictor', 'half the predictor@predictor', 'a larger predictor is better', OURS),
-    *(claim for name in learned for claim in _by_statistics(name, at.sizes)),
+    *(claim for name in _LEARNED for claim in _of_statistics(name, at.sizes)),
   ]
   about = 'A predictor that sends each image to a size, trained in several ways; chance, a cascade, and one size.'
   return Study(f'DRNet, {at.name}', at.recipe, arms, claims, at.fields, at.name, about=about)
 
 
-def _by_statistics(name: str, sizes: tuple[int, ...]) -> list[Claim]:
-  """What a network that DRNet trained gains where all its sizes have the statistics of the same images."""
-  again = f'{name} recalibrated'
+def _by_statistics(arms: dict[str, Arm]) -> dict[str, Arm]:
+  """The same trainings with statistics of all images, in training or afterwards."""
+  found = {}
+  for name in _LEARNED:
+    arm, fields = arms[name], {**arms[name].fields, 'drnet.statistics': 'all'}
+    found[f'{name} all counted'] = dataclasses.replace(arm, fields=fields, about='BatchNorm counts all images')
+    about = 'statistics of 1,024 training images'
+    found[f'{name} recalibrated'] = dataclasses.replace(arm, recalibrated=True, about=about)
+  return found
+
+
+def _of_statistics(name: str, sizes: tuple[int, ...]) -> list[Claim]:
+  """What is asked of them."""
+  counted, again = f'{name} all counted', f'{name} recalibrated'
   return [
+    Claim(f'{name}@predictor', f'{counted}@predictor', 'BatchNorm is to count the images that were sent', DRNET),
+    Claim(f'{counted}@predictor', f'{counted}@random', 'the predictor is above chance, all counted', LATER),
+    Claim(f'{counted}@predictor', f'{counted}@cascade', 'and above a cascade at its cost', LATER),
+    *above(counted, name, sizes, 'a size is better alone where all were counted', LATER),
     *above(again, name, sizes, 'a size has lost by statistics of its own images', LATER),
     Claim(f'{again}@cascade', f'{name}@cascade', 'and so has a cascade', LATER),
     Claim(f'{again}@predictor', f'{name}@predictor', 'and so has the predictor', LATER),

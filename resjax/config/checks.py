@@ -24,6 +24,7 @@ _CHOICES = {
   'private': switchable.PRIVATE,
   'drnet.start': ('scratch', 'pretrain', 'checkpoint'),
   'drnet.estimator': ('dense', 'routed', 'supervised'),
+  'drnet.statistics': ('sent', 'all'),
   'drnet.predictor.name': tuple(PREDICTORS),
   'model.dtype': ('float32', 'bfloat16'),
   'init.what': ('all', 'network', 'shared'),

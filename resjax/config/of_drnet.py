@@ -47,6 +47,11 @@ def validate(config: ConfigDict) -> None:
     raise ValueError(
       "config.drnet.frozen: got True, expected False with drnet.start='scratch' (nothing is trained yet)"
     )
+  if options.statistics == 'all' and (options.estimator != 'dense' or options.frozen):
+    got = 'drnet.frozen=True' if options.frozen else f'drnet.estimator={options.estimator!r}'
+    raise ValueError(
+      f"config.drnet.statistics: got 'all' with {got}, expected 'sent' (or a network that 'dense' trains)"
+    )
   if options.estimator == 'supervised' and not options.frozen:
     raise ValueError("config.drnet.frozen: got False, expected True with drnet.estimator='supervised'")
   for field, off in (('data.mixup', 0), ('data.cutmix', 0), ('class_weights', ())):

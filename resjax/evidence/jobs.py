@@ -23,7 +23,7 @@ __all__ = ['Job', 'key_of', 'of_study', 'work']
 _SCORED = ('eval.pyramid', 'eval.calibration_split', 'eval.interpolation', 'eval.crop_fraction')
 # Fields that came after the first records: at these values they do not count, so that a run keeps its folder. A new
 # field of the default config belongs here.
-_LATER = {'distillation_weight': 1.0, 'sandwich': 0}
+_LATER = {'distillation_weight': 1.0, 'sandwich': 0, 'drnet.statistics': 'sent'}
 _APART = 1_000  # what is added to the seed of an arm that stands together with itself
 _STARTS = {'drnet': 'drnet.checkpoint', 'rsnet': 'init.checkpoint'}  # by method
 

@@ -50,6 +50,9 @@ def get_config() -> ConfigDict:
   # How the predictor learns: 'dense' runs every resolution on every image, 'routed' each image at its own alone (less
   # work, noisier gradients), 'supervised' from labels, the smallest resolution at which the frozen network is right.
   config.drnet.estimator = 'dense'
+  # Which images a resolution's BatchNorm counts in training: 'sent', those that were sent there, as the paper has it;
+  # 'all', with 'dense', which runs them all there: each resolution stays as good alone, also where few are sent.
+  config.drnet.statistics = 'sent'
   # Mean multiply-adds of an image, all that is run for it counted, the predictor too; at most 1: as a share of the
   # largest resolution's.
   config.drnet.budget = 0.6

@@ -56,10 +56,11 @@ def hardly_chosen(config: ConfigDict, shares: Mapping[str, float]) -> list[str]:
   """Returns a line for each resolution whose BatchNorm learned from few images, since the predictor hardly chose it.
 
   Args:
-    config: Reads `drnet.frozen`, `batch_size`, `private` and `shared_batch_norm`.
+    config: Reads `drnet.frozen`, `drnet.statistics`, `batch_size`, `private` and `shared_batch_norm`.
     shares: Of the images that are sent to each resolution, by its name.
   """
-  if config.drnet.frozen or rsnet.private(config) not in ('all', 'statistics'):
+  of_all = config.drnet.frozen or config.drnet.statistics == 'all'
+  if of_all or rsnet.private(config) not in ('all', 'statistics'):
     return []
   return [
     f'{name} px gets {share:.1%} of the images, fewer than {ENOUGH} of a batch of {config.batch_size}: its BatchNorm '
