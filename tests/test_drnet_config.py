@@ -77,6 +77,14 @@ def test_a_recipes_budget_stays_a_budget_where_the_network_is_another(name):
       {'drnet.start': 'scratch', 'drnet.frozen': True},
       'config.drnet.frozen: got True, expected False with drnet.start',
     ),
+    (
+      {'drnet.statistics': 'all', 'drnet.estimator': 'routed'},
+      "config.drnet.statistics: got 'all' with drnet.estimator='routed', expected 'sent'",
+    ),
+    (
+      {'drnet.statistics': 'all', 'drnet.frozen': True},
+      "config.drnet.statistics: got 'all' with drnet.frozen=True, expected 'sent'",
+    ),
     ({'drnet.estimator': 'supervised'}, 'config.drnet.frozen: got False, expected True with drnet.estimator'),
     ({'drnet.predictor.size': 256}, 'config.drnet.predictor.size: got 256, expected at most 224, the largest'),
     (

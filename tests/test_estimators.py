@@ -164,6 +164,16 @@ def test_statistics_count_the_images_that_were_sent_to_a_resolution():
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+def test_all_images_count_at_each_resolution_where_that_is_asked():
+  variables, images, _, scores, noise = problem()
+  choice = choose(scores, noise)
+  dense = functools.partial(estimators.dense, model(), variables, images, RESOLUTIONS, train=True, count_all=True)
+  each, expected = jax.jit(lambda: switchable.forward(model(), variables, images, RESOLUTIONS, train=True))()
+  logits, statistics = jax.jit(dense)(choice)
+  jax.tree.map(np.testing.assert_array_equal, statistics, expected)
+  np.testing.assert_allclose(logits, (np.asarray(choice).T[..., None] * each).sum(0), rtol=1e-6)
+
+
 def test_a_resolution_that_one_image_was_sent_to_is_no_worse_than_by_its_running_statistics():
   """The deepest maps are of one pixel: those of one image do not vary, and 63 others are run there too."""
   network = models.ResNet(CLASSES, stages=(1, 1, 1, 1), features=4)

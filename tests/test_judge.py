@@ -159,7 +159,7 @@ def test_the_gallery_shows_what_went_where(tmp_path):
 @pytest.mark.parametrize(
   ('fields', 'named'),
   [({}, ['16', '8']), ({'batch_size': 400}, ['8']), ({'drnet.frozen': True}, []), ({'private': 'affine'}, []),
-   ({'private': 'statistics'}, ['16', '8']), ({'shared_batch_norm': True}, [])],
+   ({'private': 'statistics'}, ['16', '8']), ({'drnet.statistics': 'all'}, []), ({'shared_batch_norm': True}, [])],
 )  # fmt: skip
 def test_a_resolution_that_learned_from_few_images_is_told(fields, named):
   config = default.get_config()

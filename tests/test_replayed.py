@@ -53,7 +53,8 @@ def test_it_is_where_each_image_runs_at_its_own_size_and_is_computed_anew_by_a_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  'fields', [{'private': 'none'}, {'private': 'affine', 'data.mixup': 0.5}, {'widths': (1.0, 0.5)}]
+  'fields',
+  [{'private': 'none'}, {'private': 'affine', 'data.mixup': 0.5}, {'widths': (1.0, 0.5)}, {'drnet.statistics': 'all'}],
 )
 def test_it_is_with_one_batch_norm_and_with_mixtures(fields):
   """A device sends eight images or more to each size: fewer are filled up, in turns by what all devices have."""
