@@ -53,7 +53,7 @@ def leave_out_leftovers() -> None:
 def _is_no_leftover(record: logging.LogRecord) -> bool:
   """Whether a log record is not of an array in the folder `state` that nobody waited for."""
   text = record.getMessage()
-  lost = text.startswith('Task exception was never retrieved')
+  lost = text.startswith(('Task exception was never retrieved', 'Future exception was never retrieved'))
   return not (lost and 'tensorstore_spec' in text and '/state/' in text)
 
 

@@ -60,3 +60,13 @@ def test_what_is_left_of_a_failed_read_is_not_told_of_later_and_what_others_leav
   gc.collect()
   (record,) = caplog.records
   assert 'of somebody else' in record.getMessage()
+
+
+@pytest.mark.parametrize('kind', ['Task', 'Future'])
+def test_arrays_that_fail_after_the_one_that_is_raised_are_passed_over(kind, caplog):
+  logs.leave_out_leftovers()
+  say = logging.getLogger('asyncio').error
+  say(f"{kind} exception was never retrieved\nfuture: OUT_OF_RANGE: /run/3/state/: [tensorstore_spec='...']")
+  assert caplog.records == []
+  say(f'{kind} exception was never retrieved\nfuture: somebody else')
+  assert len(caplog.records) == 1
