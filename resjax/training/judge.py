@@ -64,7 +64,7 @@ def hardly_chosen(config: ConfigDict, shares: Mapping[str, float]) -> list[str]:
     return []
   return [
     f'{name} px gets {share:.1%} of the images, fewer than {ENOUGH} of a batch of {config.batch_size}: its BatchNorm '
-    'has seen too few to be used for all; resjax recalibrate mends it, and training with drnet.statistics=all'
+    'has seen too few to be used for all; resjax recalibrate, or training with drnet.statistics=all (docs/drnet.md)'
     for name, share in shares.items()
     if share * config.batch_size < ENOUGH
   ]
