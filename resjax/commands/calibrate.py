@@ -4,14 +4,13 @@ resjax calibrate --workdir=runs/drnet_quickstart
 """
 
 import argparse
-import os
 import pathlib
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
-from resjax.telling import flag, printable, say
+from resjax.telling import flag, say
 
 if TYPE_CHECKING:
   import numpy as np
@@ -116,6 +115,7 @@ def crops(network: 'Network', options: argparse.Namespace, found: 'Trained', mos
   """
   from resjax.data.crops import evaluation_crops
   from resjax.inference.images import chunks
+  from resjax.inference.runtime import processors
   from resjax.measuring import study
 
   if missing := shared.missing('onnxruntime'):
@@ -126,10 +126,8 @@ def crops(network: 'Network', options: argparse.Namespace, found: 'Trained', mos
   wanted = wanted or of_run(found.config, options.workdir)[0]
   wanted = [wanted[number] for number in study.sample(len(wanted), most)]
   crop = evaluation_crops(network.preprocessing, (network.resolutions[0],))
-  (chunk,) = chunks(wanted, lambda image: crop(image)[0], size=len(wanted), threads=os.cpu_count() or 1)
-  for name, error in zip(chunk.names, chunk.errors):
-    if error is not None:
-      say(f'{printable(name)}: {printable(error)}; left out', sys.stderr)
+  (chunk,) = chunks(wanted, lambda image: crop(image)[0], size=len(wanted), threads=processors())
+  shared.tell_left_out(chunk)
   say(f'ranges of int8 set on {len(chunk.crops):,} images', sys.stderr)
   return chunk.crops
 

@@ -18,7 +18,7 @@ from rich.progress import Progress, track
 from resjax.fields import near
 from resjax.home import expanded
 from resjax.resolution import Resolution, name, parse
-from resjax.telling import say, shown
+from resjax.telling import printable, say, shown
 
 # Fields of a run's config that may be set where its network is used.
 _DATA = (
@@ -31,7 +31,7 @@ _LARGEST_BATCH = 2**16  # images
 
 if TYPE_CHECKING:
   from resjax.inference import Classifier
-  from resjax.inference.images import Item
+  from resjax.inference.images import Chunk, Item
 
 
 IMAGES = "a file, a folder of files, a pattern in quotes ('photos/*.jpg'), or - for a list of paths on standard input"
@@ -140,6 +140,13 @@ def load(options: argparse.Namespace, *, bundles: bool = False) -> tuple[Classif
   config = with_data(found.config, options.fields)
   network = limited(found.network, options.max_pixels)
   return Classifier(network, workdir=options.workdir, **options_of_engine), config
+
+
+def tell_left_out(chunk: Chunk) -> None:
+  """Names the images of a chunk that could not be read, and why."""
+  for image, error in zip(chunk.names, chunk.errors):
+    if error is not None:
+      say(f'{printable(image)}: {printable(error)}; left out', sys.stderr)
 
 
 def tell_unfinished(found: Any) -> None:

@@ -9,14 +9,13 @@ Weights and the predictor's choice stay as they are. A calibration has to be mad
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from resjax.commands import options as shared
 from resjax.commands import outputs
-from resjax.telling import flag, printable, say
+from resjax.telling import flag, say
 
 if TYPE_CHECKING:
   from resjax.inference.images import Chunk, Item
@@ -138,9 +137,10 @@ def _cropped(network: 'Network', wanted: 'list[Item]', size: 'Resolution') -> 'I
   """Images in chunks, cropped at a size as evaluation crops them."""
   from resjax.data.crops import evaluation_crops
   from resjax.inference.images import chunks
+  from resjax.inference.runtime import processors
 
   crop = evaluation_crops(network.preprocessing, (size,))
-  return chunks(wanted, lambda image: crop(image)[0], size=_CHUNK, threads=os.cpu_count() or 1)
+  return chunks(wanted, lambda image: crop(image)[0], size=_CHUNK, threads=processors())
 
 
 def _seen(chunks: 'Iterator[Chunk]', seen: Any, *, told: bool) -> 'Iterator[Chunk]':
@@ -151,9 +151,8 @@ def _seen(chunks: 'Iterator[Chunk]', seen: Any, *, told: bool) -> 'Iterator[Chun
   """
   count, readable = 0, 0
   for chunk in chunks:
-    for name, error in zip(chunk.names, chunk.errors):
-      if error is not None and told:
-        say(f'{printable(name)}: {printable(error)}; left out', sys.stderr)
+    if told:
+      shared.tell_left_out(chunk)
     seen(len(chunk.names))
     count, readable = count + len(chunk.names), readable + len(chunk.crops)
     yield chunk
