@@ -28,6 +28,7 @@ class Trained:
     step: Of the checkpoint.
     finished: Whether the run had reached its end.
     origin: Of a network from elsewhere, its source, architecture and license, as far as they are known; else None.
+    data: Of the run, as `data.identity.stored` has it; None: not known.
   """
 
   network: Network
@@ -35,6 +36,7 @@ class Trained:
   step: int
   finished: bool
   origin: dict[str, Any] | None = None
+  data: dict[str, Any] | None = None
 
 
 def read(
@@ -62,7 +64,7 @@ def read(
   network = of_config(config, variables, meta.get('class_names') or ())
   network.check_finite(f'{workdir}, step {meta["step"]}')
   network = with_fixed(network) if fixed else network
-  return Trained(network, config, meta['step'], meta.get('finished', False), meta.get('origin'))
+  return Trained(network, config, meta['step'], meta.get('finished', False), meta.get('origin'), meta.get('data'))
 
 
 def load(workdir: str | pathlib.Path, *, step: int | None = None) -> Network:
@@ -96,6 +98,7 @@ def save(found: Trained, workdir: str | pathlib.Path) -> None:
     'train_seconds': 0.0,
     'finished': found.finished,
     'origin': found.origin,
+    **({} if found.data is None else {'data': found.data}),
   }
   checkpoint.write(workdir, found.network.variables, meta)
 

@@ -8,6 +8,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from test_data_identity import config, photographs
 
 from configs import default
 from resjax.data import sources
@@ -162,3 +163,24 @@ def test_sources_made_in_memory_have_nothing_to_keep(name):
   config.data.source, config.data.cache = name, 'memory'
   with pytest.raises(ValueError, match=f"config.data.cache: got 'memory', expected '' with data.source='{name}'"):
     sources.create(config, 'train')
+
+
+def test_a_cache_serves_no_other_data_however_their_folder_is_typed(tmp_path, monkeypatch):
+  """Two projects with images of the same names and sizes, each named by the same relative path; and one that grows."""
+  found = []
+  for project, seed in (('one', 0), ('two', 1)):
+    folder = photographs(tmp_path / project / 'data', seed=seed)
+    for path in folder.rglob('*.png'):  # as large, so that names and sizes are the same
+      path.write_bytes(path.read_bytes().ljust(2000, b'\0'))
+    monkeypatch.chdir(tmp_path / project)
+    source = sources.create(config('data', **{'data.cache': str(tmp_path / 'cache')}), 'train')
+    assert isinstance(source, FolderCache)
+    found.append([source[i]['image'] for i in range(len(source))])
+    assert found[-1] == [pathlib.Path(source.name_of(i)).read_bytes() for i in range(len(source))]
+  assert found[0] != found[1]
+  again = sources.create(config(tmp_path / 'two' / 'data', **{'data.cache': str(tmp_path / 'cache')}), 'train')
+  assert again._folder == source._folder  # the same place, typed otherwise
+  path = tmp_path / 'two' / 'data' / 'train' / 'cat' / '0.png'
+  path.write_bytes(path.read_bytes() + b'\0')
+  changed = sources.create(config('data', **{'data.cache': str(tmp_path / 'cache')}), 'train')
+  assert changed[0]['image'] == path.read_bytes()

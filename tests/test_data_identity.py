@@ -1,7 +1,6 @@
 """Runs and caches know their data: what differs is told in words, refused, and gone on with where that is asked for."""
 
 import os
-import pathlib
 import shutil
 
 import numpy as np
@@ -13,7 +12,6 @@ from configs import default
 from resjax import checkpoint, checksums, cli, compiling, report
 from resjax.commands import train
 from resjax.data import identity, sources
-from resjax.data.cache import FolderCache
 from resjax.data.identity import Identity
 from resjax.training import loop
 from resjax.training.checkpoints import Checkpoints
@@ -254,27 +252,6 @@ def test_damaged_lists_are_named_and_the_difference_is_counted(root, caplog):
   assert any(str(path) in record.getMessage() and 'damaged' in record.getMessage() for record in caplog.records)
 
 
-def test_a_cache_serves_no_other_data_however_their_folder_is_typed(tmp_path, monkeypatch):
-  """Two projects with images of the same names and sizes, each named by the same relative path; and one that grows."""
-  found = []
-  for project, seed in (('one', 0), ('two', 1)):
-    folder = photographs(tmp_path / project / 'data', seed=seed)
-    for path in folder.rglob('*.png'):  # as large, so that names and sizes are the same
-      path.write_bytes(path.read_bytes().ljust(2000, b'\0'))
-    monkeypatch.chdir(tmp_path / project)
-    source = sources.create(config('data', **{'data.cache': str(tmp_path / 'cache')}), 'train')
-    assert isinstance(source, FolderCache)
-    found.append([source[i]['image'] for i in range(len(source))])
-    assert found[-1] == [pathlib.Path(source.name_of(i)).read_bytes() for i in range(len(source))]
-  assert found[0] != found[1]
-  again = sources.create(config(tmp_path / 'two' / 'data', **{'data.cache': str(tmp_path / 'cache')}), 'train')
-  assert again._folder == source._folder  # the same place, typed otherwise
-  path = tmp_path / 'two' / 'data' / 'train' / 'cat' / '0.png'
-  path.write_bytes(path.read_bytes() + b'\0')
-  changed = sources.create(config('data', **{'data.cache': str(tmp_path / 'cache')}), 'train')
-  assert changed[0]['image'] == path.read_bytes()
-
-
 def test_hosts_that_see_other_data_say_so(monkeypatch):
   one, other = Identity(('a',), ('x\t1',)), Identity(('a',), ('x\t2',))
   monkeypatch.setattr(identity.jax, 'process_count', lambda: 2)
@@ -297,3 +274,18 @@ def test_other_images_than_the_run_was_scored_on_are_told_of_and_its_result_stay
   line = f'{workdir}: these are not the images that the run was scored on; eval: 1 changed of 16 images'
   assert line in capsys.readouterr().err.splitlines()
   assert (workdir / 'results.json').read_bytes() == before
+
+
+def test_what_is_made_of_a_run_knows_the_data_of_that(root, capsys):
+  workdir = root / 'made' / 'run'
+  cli.main(['recalibrate', f'--workdir={workdir}', f'--out={root}/again'])
+  cli.main(['evaluate', f'--workdir={root}/again', '--max-batch=4'])
+  assert 'these are not the images' not in capsys.readouterr().err
+  grown(root / 'other')
+  where = f'--config.data.dir={root / "other"}'
+  cli.main(['recalibrate', f'--workdir={workdir}', f'--out={root}/other/again', where])
+  line = f'{workdir}: these are not the images that the run was trained on; train: 8 added of 16 images'
+  assert line in capsys.readouterr().err.splitlines()
+  cli.main(['evaluate', f'--workdir={root}/again', '--max-batch=4', where])
+  line = f'{root}/again: these are not the images that the run was scored on; eval: 16 images there, 24 here'
+  assert line in capsys.readouterr().err.splitlines()

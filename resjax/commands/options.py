@@ -265,7 +265,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def tell_other_data(workdir: str, config: Any, split: str, source: Any, step: int | None = None) -> None:
-  """Says so where the evaluation split is no longer what a run was scored on.
+  """Says so where a split is no longer what a run was scored on, or trained on.
 
   Args:
     workdir: Of the run.
@@ -278,9 +278,11 @@ def tell_other_data(workdir: str, config: Any, split: str, source: Any, step: in
   from resjax.data import identity
 
   before = checkpoint.load_meta(workdir, step=step).get('data') or {}
-  if split == config.data.eval_split and 'eval' in before:
-    for line in identity.check(before, {'eval': identity.of(source)}, pathlib.Path(workdir), allowed=True):
-      say(f'{workdir}: these are not the images that the run was scored on; {line}', sys.stderr)
+  uses = {config.data.train_split: ('train', 'trained'), config.data.eval_split: ('eval', 'scored')}
+  part, done = uses.get(split, ('', ''))
+  if part in before:
+    for line in identity.check(before, {part: identity.of(source)}, pathlib.Path(workdir), allowed=True):
+      say(f'{workdir}: these are not the images that the run was {done} on; {line}', sys.stderr)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
   network: Any = limited(found.network, options.max_pixels)
   sizes = _asked(network, options)
   config = shared.with_data(found.config, options.fields)
-  wanted = named or _of_run(config, options.workdir)
+  wanted = named or _of_run(config, options.workdir, options.step)
   with shared.bar(len(wanted) * len(sizes), 'recalibrating') as seen:
     batches = {
       size: passes.inputs(
@@ -112,7 +112,7 @@ def _asked(network: 'Network', options: argparse.Namespace) -> 'list[Resolution]
   return [size for key, size in own.items() if key in names]
 
 
-def _of_run(config: Any, workdir: str) -> 'list[Item]':
+def _of_run(config: Any, workdir: str, step: int | None) -> 'list[Item]':
   """Some of the images that a run was trained on, always the same.
 
   Raises:
@@ -127,9 +127,11 @@ def _of_run(config: Any, workdir: str) -> 'list[Item]':
       f'IMAGE: none given, and {workdir} holds an imported network; expected files or folders: '
       f'resjax recalibrate IMAGE ... --workdir={workdir} --out=DIR'
     )
-  source = sources.create(config, config.data.train_split)
+  split = config.data.train_split
+  source = sources.create(config, split)
+  shared.tell_other_data(workdir, config, split, source, step)
   numbers = study.sample(len(source), _IMAGES)
-  say(f'recalibrating on {len(numbers):,} images of {config.data.train_split}', sys.stderr)
+  say(f'recalibrating on {len(numbers):,} images of {split}', sys.stderr)
   return images.of_source(source, numbers)
 
 
