@@ -216,3 +216,12 @@ def test_an_arm_that_is_scored_once_more_takes_the_time_of_that():
   for recalibrated, seconds in ((True, 7.0), (False, 100.0)):
     kept = {job.key: Record(job.key, {}, {**about, 'recalibrated': recalibrated})}
     assert [row.seconds for row in estimates.estimates([job], kept)] == [seconds]
+
+
+def test_what_is_to_be_scored_once_more_is_not_estimated_as_a_training():
+  plain, one, other = of()[0], *(dataclasses.replace(of()[0], arm=arm, recalibrated=True) for arm in ('one', 'other'))
+  other = dataclasses.replace(other, sizes=(9,))
+  kept = {plain.key: Record(plain.key, {}, {'seconds': 100.0})}
+  assert [row.seconds for row in estimates.estimates([plain, one, other], kept)] == [100.0, None, None]
+  kept |= {one.key: Record(one.key, {}, {'seconds': 100.0, 'wall_seconds': 7.0, 'recalibrated': True})}
+  assert [row.seconds for row in estimates.estimates([plain, one, other], kept)] == [100.0, 7.0, 7.0]

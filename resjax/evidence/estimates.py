@@ -19,7 +19,7 @@ class Row(NamedTuple):
   finished: int
   missing: int
   seconds: float | None  # of one run, evaluation included; None: nothing is known
-  measured: bool  # of this arm; else by the multiply-adds of others
+  measured: bool  # of this arm; else by others: their multiply-adds, or what it takes to score once more
 
 
 def estimates(jobs: Sequence[Job], kept: Mapping[str, Record]) -> list[Row]:
@@ -33,14 +33,20 @@ def estimates(jobs: Sequence[Job], kept: Mapping[str, Record]) -> list[Row]:
   for job in jobs:
     arms.setdefault(job.arm, []).append(job)
   taken = {arm: [_seconds(kept[job.key]) for job in own if job.key in kept] for arm, own in arms.items()}
-  loads = {arm: sum(work(job.config) for job in own[0].members or own[:1]) for arm, own in arms.items()}
-  rates = [float(np.mean(seconds)) / loads[arm] for arm, seconds in taken.items() if seconds]
+  loads = {arm: _load(own[0]) for arm, own in arms.items()}
+  rates = {arm: float(np.mean(seconds)) / loads[arm] for arm, seconds in taken.items() if seconds}
   found = []
   for arm, own in arms.items():
-    seconds = float(np.mean(taken[arm])) if taken[arm] else float(np.median(rates)) * loads[arm] if rates else None
+    alike = [rate for other, rate in rates.items() if arms[other][0].recalibrated == own[0].recalibrated]
+    seconds = float(np.mean(taken[arm])) if taken[arm] else float(np.median(alike)) * loads[arm] if alike else None
     finished = len(taken[arm])
     found.append(Row(arm, own[0].config.epochs, finished, len(own) - finished, seconds, bool(taken[arm])))
   return found
+
+
+def _load(job: Job) -> float:
+  """What a run's time goes by: multiply-adds; what is scored once more is not trained, and takes as long as others."""
+  return 1.0 if job.recalibrated else sum(work(each.config) for each in job.members or (job,))
 
 
 def _seconds(record: Record) -> float:
