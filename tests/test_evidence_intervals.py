@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from resjax.evidence import intervals
 from resjax.evidence.intervals import paired
 
 
@@ -68,3 +69,10 @@ def test_sides_of_other_shapes_are_refused():
     paired(np.zeros((2, 3)), np.zeros((2, 4)))
   with pytest.raises(ValueError, match='expected the same'):
     paired(np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize(('seeds', 'values'), [(1, 2), (3, 3), (5, 7), (40, 30)])  # the last has too many for a number
+def test_images_that_are_alike_are_counted_as_numpy_does(seeds, values):
+  difference = np.random.default_rng(0).integers(0, values, (seeds, 500)) / 7 - 0.3
+  for found, expected in zip(intervals._alike(difference), np.unique(difference.T, axis=0, return_counts=True)):
+    np.testing.assert_array_equal(found, expected)

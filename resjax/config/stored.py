@@ -91,23 +91,33 @@ def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> Config
   number = formats.check(stored.get('format', 0), where)
   if not isinstance(stored.get('config'), Mapping):
     raise ValueError(f'{where}: damaged, got config {stored.get("config")!r}, expected the fields of a run')
-  config = default.get_config()
-  fields = flatten(config) | flatten(from_json(stored['config']))
+  defaults = flatten(default.get_config())
+  fields = defaults | flatten(from_json(stored['config']))
   if fields['data.max_pixels'] == _OLD_MAX_PIXELS:
-    fields['data.max_pixels'] = config.data.max_pixels
+    fields['data.max_pixels'] = defaults['data.max_pixels']
   try:
     for upgrade in _UPGRADES[number:]:
       fields = upgrade(fields)
   except (ValueError, TypeError, LookupError, ArithmeticError) as error:
     raise ValueError(f'{where}: the stored config can not be brought to this version ({error})') from None
-  unknown = sorted(fields.keys() - flatten(config).keys())
+  unknown = sorted(fields.keys() - defaults.keys())
   if unknown and number:
     raise ValueError(
       f'{where}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
     )
-  with config.ignore_type():
-    config.update_from_flattened_dict({name: value for name, value in fields.items() if name not in unknown})
-  return config
+  return ConfigDict(_nested({name: fields[name] for name in defaults}))
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The sections of dotted fields; what `flatten` undoes."""
+  sections: dict[str, Any] = {}
+  for name, value in fields.items():
+    *above, last = name.split('.')
+    section = sections
+    for part in above:
+      section = section.setdefault(part, {})
+    section[last] = value
+  return sections
 
 
 def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def paired(left: np.ndarray, right: np.ndarray, *, level: float = 0.95, draws: i
     raise ValueError(f'left, right: got {left.shape} and {right.shape}, expected the same [seeds, images]')
   difference = left.astype(float) - right
   mean, (seeds, images) = float(difference.mean()), difference.shape
-  patterns, counts = np.unique(difference.T, axis=0, return_counts=True)  # images that are alike are drawn together
+  patterns, counts = _alike(difference)  # images that are alike are drawn together
   rng = np.random.default_rng(seed)
   means = rng.multinomial(images, counts / images, size=draws) / images @ patterns  # [draws, seeds]
   if seeds > 1:
@@ -47,6 +47,16 @@ def paired(left: np.ndarray, right: np.ndarray, *, level: float = 0.95, draws: i
   low, high = np.quantile(means.mean(1), [(1 - level) / 2, (1 + level) / 2])
   wider = _widening(difference, level)
   return Interval(mean, float(mean + wider * (low - mean)), float(mean + wider * (high - mean)))
+
+
+def _alike(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The columns that there are, in order, and how often: as `np.unique` of columns, which takes five times as long."""
+  values, numbers = np.unique(difference, return_inverse=True)
+  if len(values) ** len(difference) > np.iinfo(np.int64).max:
+    return np.unique(difference.T, axis=0, return_counts=True)
+  powers = len(values) ** np.arange(len(difference))[::-1]
+  _, first, counts = np.unique(powers @ numbers.reshape(difference.shape), return_index=True, return_counts=True)
+  return difference.T[first], counts
 
 
 def _widening(difference: np.ndarray, level: float) -> float:

@@ -135,8 +135,7 @@ def of_study(
     for name in sorted((n for n in study.arms if n in wanted), key=lambda n: len(study.origins(n))):
       arm = study.arms[name]
       config, start = _config(study, name, arm, fields, data or {}, seed), made.get(arm.start)
-      with config.ignore_type():
-        config.model.inner = _inner(name, arm, start) or config.model.inner
+      config.model.inner = _inner(name, arm, start) or config.model.inner
       apart = [(member, seed + _APART * arm.together[:k].count(member)) for k, member in enumerate(arm.together)]
       members = tuple(Job(m, s, _config(study, m, study.arms[m], fields, data or {}, s)) for m, s in apart)
       config = members[0].config if members else config
@@ -197,7 +196,6 @@ def _set(config: ConfigDict, fields: Mapping[str, Any], where: str) -> None:
       raise ValueError(f'{where}: config.{field}: no such field{near(field, known, "config.")}')
     if expected := of_kind(value, known[field]):
       raise ValueError(f'{where}: config.{field}: got {shown(value)}, expected {expected}')
-  with config.ignore_type():
-    config.update_from_flattened_dict(
-      {name: float(v) if isinstance(known[name], float) else v for name, v in fields.items()}
-    )
+  config.update_from_flattened_dict(
+    {name: float(v) if isinstance(known[name], float) else v for name, v in fields.items()}
+  )
