@@ -3,13 +3,14 @@
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from absl import logging
 from PIL import Image
 
 from configs import default
-from resjax import checkpoint, checksums, cli, compiling, report
+from resjax import checkpoint, checksums, cli, compiling, report, trained
 from resjax.commands import train
 from resjax.data import identity, sources
 from resjax.data.identity import Identity
@@ -276,9 +277,13 @@ def test_other_images_than_the_run_was_scored_on_are_told_of_and_its_result_stay
   assert (workdir / 'results.json').read_bytes() == before
 
 
-def test_what_is_made_of_a_run_knows_the_data_of_that(root, capsys):
+def test_what_is_made_of_a_run_is_of_its_step_and_knows_its_data(root, capsys):
   workdir = root / 'made' / 'run'
-  cli.main(['recalibrate', f'--workdir={workdir}', f'--out={root}/again'])
+  cli.main(['recalibrate', f'--workdir={workdir}', '--step=2', f'--out={root}/again'])
+  read = trained.load(workdir, step=2), trained.load(workdir), trained.load(root / 'again')
+  first, last, again = (network.variables['params']['shared'] for network in read)
+  same = [jax.tree.map(np.array_equal, again, each) for each in (first, last)]
+  assert all(jax.tree.leaves(same[0])) and not any(jax.tree.leaves(same[1]))
   cli.main(['evaluate', f'--workdir={root}/again', '--max-batch=4'])
   assert 'these are not the images' not in capsys.readouterr().err
   grown(root / 'other')

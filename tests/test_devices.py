@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import SingleDeviceSharding
 
+from configs import default
 from resjax import compiling
 from resjax.training import devices
 from resjax.training.devices import Devices
@@ -29,6 +30,27 @@ def test_all_devices_are_one_axis_unless_some_are_named():
 def test_an_unknown_way_is_one_line():
   with pytest.raises(ValueError, match=r"^parallel: got 'vmap', expected one of shard_map, pmap$"):
     Devices('vmap')
+
+
+def test_batch_norm_of_one_image_at_a_time_is_told_of():
+  def note(count=8, **fields):
+    config = default.get_config()
+    config.update_from_flattened_dict({'batch_size': 8} | {k.replace('__', '.'): v for k, v in fields.items()})
+    return Devices(devices=jax.devices()[:count]).alone_note(config)
+
+  assert note() == (
+    'config.batch_size: 8 on 8 devices: BatchNorm learns from one image at a time, of which a map of one pixel says '
+    'nothing; expected two images or more on each device, or config.sync_batch_norm=True'
+  )
+  alone = note(1, batch_size=1)
+  assert alone.startswith('config.batch_size: 1 on 1 device: ') and alone.endswith(
+    '; expected two images or more on it'
+  )
+  assert note(1, batch_size=1, sync_batch_norm=True) and note(method='drnet', drnet__statistics='all')
+  frozen = {'method': 'drnet', 'drnet__statistics': 'all', 'drnet__frozen': True}
+  others = {'sync_batch_norm': True}, {'optimizer__statistics': 'kept'}, {'method': 'drnet'}, {'model__name': 'own:net'}
+  for fields in (frozen, {'batch_size': 16}, *others):
+    assert note(**fields) is None, fields
 
 
 def test_pmap_is_for_one_host(monkeypatch):

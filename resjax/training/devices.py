@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 
 from resjax import compiling, moved
 from resjax.training.step import AXIS
@@ -51,6 +52,25 @@ class Devices:
   def shapes(self, make: Callable[..., Any], *args: Any) -> Any:
     """Returns what `create` would, as shapes, types and places; nothing is computed."""
     return placed(jax.eval_shape(make, *args), self.replicated)
+
+  def alone_note(self, config: ConfigDict) -> str | None:
+    """Returns a line for the user where BatchNorm learns from one image at a time; else None.
+
+    Args:
+      config: Reads `batch_size`, `sync_batch_norm`, `method`, `optimizer.statistics`, `drnet` and `model.name`.
+    """
+    count = len(self.devices)
+    synchronised = config.sync_batch_norm and count > 1
+    # Where images are sent to resolutions, running statistics fill up what few images say.
+    filled = config.method == 'drnet' and (config.drnet.frozen or config.drnet.statistics == 'sent')
+    kept = config.optimizer.statistics == 'kept' or filled
+    if config.batch_size > count or synchronised or kept or ':' in config.model.name:
+      return None
+    each, instead = ('each device', ', or config.sync_batch_norm=True') if count > 1 else ('it', '')
+    return (
+      f'config.batch_size: {config.batch_size} on {count} device{"s" * (count > 1)}: BatchNorm learns from one image '
+      f'at a time, of which a map of one pixel says nothing; expected two images or more on {each}{instead}'
+    )
 
   def put(self, batch: Any) -> Any:
     """Returns this host's part of a batch, split over its devices along the leading axis."""

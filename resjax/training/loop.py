@@ -60,8 +60,8 @@ def train_and_evaluate(
   with Notice() as notice:
     run, method = build(config), METHODS[config.method]
     identity.agree(run.data)
-    notes = optimizer.average_note(config, run.total_steps), preprocess.alike_note(config)
-    for note in filter(None, notes if jax.process_index() == 0 else ()):
+    notes = [optimizer.average_note(config, run.total_steps), run.devices.alone_note(config)]
+    for note in filter(None, [*notes, preprocess.alike_note(config)] if jax.process_index() == 0 else ()):
       print(note)
     with lock.alone(workdir, wanted=jax.process_index() == 0):
       with checkpoint.news_only(), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
