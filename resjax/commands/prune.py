@@ -48,8 +48,7 @@ def run(options: argparse.Namespace) -> None:
   network = pruning.pruned(found.network, options.ratio, options.criterion)
   inner = network.model.inner  # type: ignore[union-attr]
   config = found.config.copy_and_resolve_references()
-  with config.ignore_type():
-    config.model.inner = inner
+  config.model.inner = inner
   shared.tell_unfinished(found)
   trained.save(dataclasses.replace(found, network=network, config=config, finished=True), options.out)
   for resolution, before, after in zip(network.resolutions, found.network.macs, network.macs):

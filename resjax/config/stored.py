@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from resjax import formats, macs, models
@@ -105,19 +106,7 @@ def complete(stored: Mapping[str, Any], where: str | os.PathLike[str]) -> Config
     raise ValueError(
       f'{where}: got config.{unknown[0]}, no field of this version: a newer resjax wrote it, update resjax'
     )
-  return ConfigDict(_nested({name: fields[name] for name in defaults}))
-
-
-def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """The sections of dotted fields; what `flatten` undoes."""
-  sections: dict[str, Any] = {}
-  for name, value in fields.items():
-    *above, last = name.split('.')
-    section = sections
-    for part in above:
-      section = section.setdefault(part, {})
-    section[last] = value
-  return sections
+  return ConfigDict(unflatten_dict({name: fields[name] for name in defaults}, sep='.'))
 
 
 def _budget_with_predictor(fields: dict[str, Any]) -> dict[str, Any]:

@@ -197,8 +197,7 @@ def _start(job: Job, workdir: pathlib.Path) -> str:
   shutil.rmtree(place, ignore_errors=True)  # also what a run that was killed left of it
   found = trained.read(_place(job.start, workdir), fixed=False)
   network, config = pruning.pruned(found.network, job.prune), found.config.copy_and_resolve_references()
-  with config.ignore_type():
-    config.model.inner = job.config.model.inner
+  config.model.inner = job.config.model.inner
   trained.save(dataclasses.replace(found, network=network, config=config), place)
   return str(place)
 
